@@ -1,0 +1,1 @@
+"""The model directory and the forward pass that scores a packed batch. Knows nothing of training or HTTP."""

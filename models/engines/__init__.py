@@ -1,0 +1,1 @@
+"""Runners behind one interface: who turns token ids into label logits."""

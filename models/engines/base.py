@@ -1,0 +1,58 @@
+"""What every engine promises. Knows nothing of queues, tenants' shares or HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """One context and some candidates, as token ids; the unit an engine scores."""
+
+    context_ids: tuple[int, ...]
+    block_hashes: tuple[str, ...]  # chain over context_ids, the last block may be short
+    candidates: tuple[tuple[int, ...], ...]  # each ends with the template's suffix
+
+
+@dataclass(frozen=True, slots=True)
+class JobScores:
+    """Answer to one ScoreJob; one entry per candidate, in the order given."""
+
+    raw_logits: tuple[float, ...]  # yes minus no, before calibration
+    context_tokens: int
+    cached_tokens: int  # context tokens whose keys and values were already held
+    candidate_tokens: int
+
+    @property
+    def extend_tokens(self) -> int:
+        """Prompt tokens computed for this job: uncached context plus candidates (DLPM's n_e)."""
+        return self.context_tokens - self.cached_tokens + self.candidate_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEvents:
+    """Block hashes that came and went since the last drain; parents stand before children in
+    `inserted`, children before parents in `evicted`."""
+
+    inserted: tuple[str, ...] = ()
+    evicted: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """Scores jobs in one packed pass; not thread-safe, one caller at a time."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in one prefix-cache block."""
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
+        """Scores every candidate of every job, in order. A candidate sees its own context and itself.
+
+        In-batch, jobs that share a context compute it once: the first pays, the rest count it cached.
+        Raises whatever the forward pass raises; the caller fails every job of the batch with it.
+        """
+
+    def drain_cache_events(self) -> CacheEvents:
+        """Inserts and evictions since the last call, net of blocks that came and went between."""

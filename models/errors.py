@@ -1,0 +1,32 @@
+"""The one error root of the project, with its HTTP status on the class. Knows nothing of HTTP libraries."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+
+class FairslateError(Exception):
+    """Root of every error raised on purpose; `str(error)` says what to do next."""
+
+    status: HTTPStatus = HTTPStatus.INTERNAL_SERVER_ERROR
+    code: str = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.retry_after_ms = retry_after_ms
+
+
+class ModelDirectoryError(FairslateError):
+    """A model directory is damaged, incomplete or was changed since its card was written."""
+
+    code = "model_directory_invalid"
+
+
+class PromptError(FairslateError):
+    """A context or candidate cannot be rendered by the model's prompt template."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "invalid_prompt"

@@ -1,0 +1,1 @@
+"""The walk of one request: admission, fairness, scoring, answer. Knows nothing of training."""
