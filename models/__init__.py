@@ -1,1 +1,1 @@
-"""The model directory and the forward pass that scores a packed batch. Knows nothing of training or HTTP."""
+"""The model directory and the forward pass over a packed batch. Knows no training and no HTTP."""

@@ -1,4 +1,4 @@
-"""Reads the architecture of a decoder from a Hugging Face `config.json`. Knows nothing of weights."""
+"""Reads a decoder's architecture from a Hugging Face `config.json`. Knows nothing of weights."""
 
 from __future__ import annotations
 
@@ -57,15 +57,17 @@ class DecoderConfig:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
+            raise ModelDirectoryError(
+                f"{path}: cannot be read ({error}); export it again"
+            ) from error
         return cls.from_hugging_face(raw, source=str(path))
 
     @classmethod
     def from_hugging_face(cls, raw: dict[str, Any], source: str) -> DecoderConfig:
-        """Takes `rope_theta` from either spelling (transformers 5 nests it in `rope_parameters`)."""
+        """Takes `rope_theta` from either place (transformers 5 nests it in `rope_parameters`)."""
         if raw.get("model_type") != "qwen3":
             raise ModelDirectoryError(
-                f"{source}: model_type {raw.get('model_type')!r} is not served; export a qwen3 model"
+                f"{source}: model_type {raw.get('model_type')!r} is not served; export qwen3"
             )
         rope = raw.get("rope_parameters") or {}
         theta = rope.get("rope_theta", raw.get("rope_theta", 10000.0))

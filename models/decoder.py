@@ -123,10 +123,14 @@ class Decoder(nn.Module):
     @property
     def output_embedding(self) -> Tensor:
         """(vocab, hidden): the rows a label logit is a dot product with."""
-        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+        return (
+            self.model.embed_tokens.weight
+            if self.config.tie_word_embeddings
+            else self.lm_head.weight
+        )
 
     def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """token_ids, positions: (T,) int64. Returns hidden states before the final norm, (T, hidden)."""
+        """token_ids, positions: (T,) int64. Returns (T, hidden), before the final norm."""
         x = self.model.embed_tokens(token_ids)
         for layer, block in enumerate(self.model.layers):
             x = block(x, layer, positions, self.rotary, attention)

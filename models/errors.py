@@ -1,4 +1,4 @@
-"""The one error root of the project, with its HTTP status on the class. Knows nothing of HTTP libraries."""
+"""The one error root of the project, the HTTP status on each class. Knows no HTTP library."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ class PromptError(FairslateError):
 
     status = HTTPStatus.BAD_REQUEST
     code = "invalid_prompt"
+
+
+class CalibrationError(FairslateError):
+    """Held-out logits and labels from which no increasing calibration can be fitted."""
+
+    code = "calibration_failed"

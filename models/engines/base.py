@@ -48,9 +48,10 @@ class Engine(Protocol):
         """Tokens in one prefix-cache block."""
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
-        """Scores every candidate of every job, in order. A candidate sees its own context and itself.
+        """Scores every candidate of every job, in order; it sees its own context and itself.
 
-        In-batch, jobs that share a context compute it once: the first pays, the rest count it cached.
+        Jobs of a batch that share a context compute it once: the first pays, the rest count it
+        cached.
         Raises whatever the forward pass raises; the caller fails every job of the batch with it.
         """
 

@@ -1,0 +1,175 @@
+"""Renders and tokenizes contexts and candidates apart, and hashes contexts into blocks.
+
+Knows nothing of weights, caches or HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from models.card import ModelCard, PromptTemplate
+from models.errors import ModelDirectoryError, PromptError
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedContext:
+    """Token ids of the rendered context; `truncated` when text was cut to the card's limit."""
+
+    ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCandidate:
+    """Token ids of one rendered candidate, the template's end always included."""
+
+    ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Tokenized template around a text, and how many tokens the text may take."""
+
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+    room: int
+
+    def surround(self, text_ids: Sequence[int]) -> tuple[int, ...]:
+        return (*self.head, *text_ids[: self.room], *self.tail)
+
+
+class PromptBuilder:
+    """Token ids for the prompts of one model card. Thread-safe: nothing changes after construction.
+
+    Head, text and tail are tokenized separately, so the prefix boundary is a token boundary and no
+    text can change, or pass itself off as, a token of the template.
+    """
+
+    def __init__(self, tokenizer_path: Path, card: ModelCard) -> None:
+        self._card = card
+        self._digest = card.digest
+        self._template_tokenizer = _load_tokenizer(tokenizer_path)
+        self._text_tokenizer = _load_tokenizer(tokenizer_path)
+        self._text_tokenizer.encode_special_tokens = True
+        limits = card.truncation
+        self._context_frames = {
+            name: self._frame(prompt.context, "{context}", limits.max_context_tokens)
+            for name, prompt in card.prompts.items()
+        }
+        self._candidate_frames = {
+            name: self._frame(prompt.candidate, "{candidate}", limits.max_candidate_tokens)
+            for name, prompt in card.prompts.items()
+        }
+        self.label_ids = (self._label_id(card.labels.yes), self._label_id(card.labels.no))
+        if self.label_ids[0] == self.label_ids[1]:
+            raise ModelDirectoryError(f"{tokenizer_path}: both labels are the same token")
+
+    def encode_context(
+        self, context: str | Mapping[str, str], prompt: str | None = None
+    ) -> EncodedContext:
+        """Raises PromptError for an unknown prompt or field, or text that is not Unicode."""
+        name = self._prompt_name(prompt)
+        text = context
+        if not isinstance(text, str):
+            text = render_fields(self._card.prompts[name], text)
+        frame = self._context_frames[name]
+        text_ids = self._text_ids([text])[0]
+        return EncodedContext(frame.surround(text_ids), truncated=len(text_ids) > frame.room)
+
+    def encode_candidates(
+        self, texts: Sequence[str], prompt: str | None = None
+    ) -> list[EncodedCandidate]:
+        """One per text, in order. Raises PromptError as `encode_context` does."""
+        frame = self._candidate_frames[self._prompt_name(prompt)]
+        return [
+            EncodedCandidate(frame.surround(text_ids), truncated=len(text_ids) > frame.room)
+            for text_ids in self._text_ids(texts)
+        ]
+
+    def block_hashes(self, ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
+        """`block_hashes` of this model: the same ids under another model hash otherwise."""
+        return block_hashes(ids, block_size, self._digest + salt)
+
+    def _prompt_name(self, prompt: str | None) -> str:
+        name = self._card.default_prompt if prompt is None else prompt
+        if name not in self._card.prompts:
+            known = ", ".join(self._card.prompts)
+            raise PromptError(f"prompt {name!r} is unknown; use one of: {known}", param="prompt")
+        return name
+
+    def _text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            for text in texts:
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError("text holds a lone surrogate; send valid Unicode") from error
+        encodings = self._text_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _template_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._template_tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _frame(self, pattern: str, slot: str, limit: int) -> _Frame:
+        head, _, tail = pattern.partition(slot)
+        head_ids, tail_ids = self._template_ids(head), self._template_ids(tail)
+        room = limit - len(head_ids) - len(tail_ids)
+        if room < 1 or len(head_ids) + len(tail_ids) == 0:
+            raise ModelDirectoryError(
+                f"template {pattern!r} must take between 1 and {limit - 1} tokens"
+            )
+        return _Frame(head_ids, tail_ids, room)
+
+    def _label_id(self, label: str) -> int:
+        ids = self._template_ids(label)
+        if len(ids) != 1:
+            raise ModelDirectoryError(f"label {label!r} is {len(ids)} tokens; choose a single one")
+        return ids[0]
+
+
+def render_fields(template: PromptTemplate, values: Mapping[str, str]) -> str:
+    """Joins the template's field patterns in its order; absent and blank fields are left out."""
+    known = ", ".join(template.fields) or "none: send the context as text"
+    for name in values:
+        if name not in template.fields:
+            raise PromptError(
+                f"field {name!r} is unknown; fields: {known}", param=f"context.{name}"
+            )
+    parts = [
+        pattern.replace("{value}", values[name])
+        for name, pattern in template.fields.items()
+        if values.get(name, "").strip()
+    ]
+    if not parts:
+        raise PromptError(f"context is empty; fields: {known}", param="context")
+    return " ".join(parts)
+
+
+def block_hashes(ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
+    """Chain of blake2b-128 hex digests, one per block; the last block may be short.
+
+    A hash names its block and everything before it, so equal hashes mean equal prefixes.
+    """
+    parent = hashlib.blake2b(salt.encode(), digest_size=16).digest()
+    chain = []
+    for start in range(0, len(ids), block_size):
+        content = array("q", ids[start : start + block_size]).tobytes()
+        parent = hashlib.blake2b(parent + content, digest_size=16).digest()
+        chain.append(parent.hex())
+    return tuple(chain)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
