@@ -1,1 +1,1 @@
-"""Fused operations for ranking; each file holds one operation. Knows nothing of models, data or serving."""
+"""Fused operations for ranking, one a file. Knows nothing of models, data or serving."""
