@@ -61,12 +61,19 @@ class SelfAttention(nn.Module):
         self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, layer: int, positions: Tensor, rotary: Rotary, attention: Attention
+        self,
+        x: Tensor,
+        layer: int,
+        positions: Tensor,
+        rotary: Rotary,
+        attention: Attention,
+        rows: Tensor | None = None,
     ) -> Tensor:
         q = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.head_dim))), positions)
         k = rotary(self.k_norm(self.k_proj(x).unflatten(-1, (-1, self.head_dim))), positions)
         v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
-        return self.o_proj(attention(layer, q, k, v).flatten(1))  # type: ignore[no-any-return]
+        mixed = attention(layer, q, k, v).flatten(1)
+        return self.o_proj(mixed if rows is None else mixed[rows])  # type: ignore[no-any-return]
 
 
 class SwiGLU(nn.Module):
@@ -93,9 +100,16 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, layer: int, positions: Tensor, rotary: Rotary, attention: Attention
+        self,
+        x: Tensor,
+        layer: int,
+        positions: Tensor,
+        rotary: Rotary,
+        attention: Attention,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), layer, positions, rotary, attention)
+        mixed = self.self_attn(self.input_layernorm(x), layer, positions, rotary, attention, rows)
+        x = (x if rows is None else x[rows]) + mixed
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -129,9 +143,21 @@ class Decoder(nn.Module):
             else self.lm_head.weight
         )
 
-    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """token_ids, positions: (T,) int64. Returns (T, hidden), before the final norm."""
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """token_ids, positions: (T,) int64. Returns (T, hidden), before the final norm.
+
+        `rows` (R,) int64 asks for those tokens only: the last layer computes no others' MLP, and
+        the answer is (R, hidden).
+        """
         x = self.model.embed_tokens(token_ids)
+        last = len(self.model.layers) - 1
         for layer, block in enumerate(self.model.layers):
-            x = block(x, layer, positions, self.rotary, attention)
+            wanted = rows if layer == last else None
+            x = block(x, layer, positions, self.rotary, attention, wanted)
         return x  # type: ignore[no-any-return]
