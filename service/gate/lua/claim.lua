@@ -1,0 +1,125 @@
+-- claim: takes a worker's cache events, then leases jobs to it in DLPM order and charges for them.
+local worker = ARGV[2]
+local token_budget = tonumber(ARGV[3])
+local max_jobs = tonumber(ARGV[4])
+local inserted_count = tonumber(ARGV[5])
+local held = pool .. 'held:' .. worker
+
+local matched = {} -- tokens of a context this worker holds, this batch's own work included
+local candidates = {} -- one per tenant and context: the first job of the group
+local collected = {} -- tenants whose groups stand in `candidates`
+
+local function apply_cache_events()
+  for index = 6, #ARGV do
+    if index < 6 + inserted_count then call('SADD', held, ARGV[index])
+    else call('SREM', held, ARGV[index]) end
+  end
+  call('ZADD', pool .. 'workers', now, worker)
+end
+
+-- Leaves are evicted first, so the held part of a chain is a prefix and binary search finds its end.
+local function held_tokens(chain, width, block_size, context_tokens)
+  local low, high = 0, width > 0 and #chain / width or 0
+  while low < high do
+    local middle = math.ceil((low + high) / 2)
+    local block = string.sub(chain, (middle - 1) * width + 1, middle * width)
+    if call('SISMEMBER', held, block) == 1 then low = middle else high = middle - 1 end
+  end
+  return math.min(low * block_size, context_tokens)
+end
+
+-- Makes `candidate` stand for its group's first job; false when the group is empty.
+local function load_head(candidate)
+  local key = pool .. 'group:' .. candidate.tenant .. ':' .. candidate.context
+  local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if not head[1] then return false end
+  candidate.id, candidate.sequence = head[1], tonumber(head[2])
+  local row = call('HMGET', pool .. 'job:' .. candidate.id,
+    'context_tokens', 'candidate_tokens', 'deadline_at', 'chain', 'width', 'block_size')
+  candidate.context_tokens, candidate.candidate_tokens = tonumber(row[1]), tonumber(row[2])
+  candidate.deadline_at = tonumber(row[3])
+  if not matched[candidate.context] then
+    matched[candidate.context] =
+      held_tokens(row[4], tonumber(row[5]), tonumber(row[6]), candidate.context_tokens)
+  end
+  return true
+end
+
+local function collect(tenant_name)
+  collected[tenant_name] = true
+  for _, context in ipairs(call('ZRANGE', pool .. 'groups:' .. tenant_name, 0, -1)) do
+    local candidate = { tenant = tenant_name, context = context }
+    if load_head(candidate) then candidates[#candidates + 1] = candidate end
+  end
+end
+
+-- Tenants in credit; when none of those waiting is, as many refills at once as the nearest needs.
+local function collect_positive()
+  local nearest = call('ZRANGE', pool .. 'waiting', 0, 0, 'WITHSCORES')
+  if not nearest[1] then return end
+  if tonumber(nearest[2]) > round then
+    round = tonumber(nearest[2])
+    call('HSET', meta, 'round', round)
+  end
+  for _, name in ipairs(call('ZRANGEBYSCORE', pool .. 'waiting', '-inf', round)) do
+    if not collected[name] then collect(name) end
+  end
+end
+
+local function extend_tokens(candidate)
+  local context_tokens = candidate.context_tokens - matched[candidate.context]
+  return math.max(1, context_tokens + candidate.candidate_tokens)
+end
+
+-- Longest cached prefix first, ties by arrival, among tenants in credit whose job fits the budget.
+local function pick(room, batch_is_empty)
+  local best, best_index
+  for index, candidate in ipairs(candidates) do
+    local fits = batch_is_empty or extend_tokens(candidate) <= room
+    if fits and load_tenant(candidate.tenant).deficit > 0 then
+      local cached = matched[candidate.context]
+      local best_cached = best and matched[best.context]
+      if not best or cached > best_cached
+        or (cached == best_cached and candidate.sequence < best.sequence) then
+        best, best_index = candidate, index
+      end
+    end
+  end
+  return best, best_index
+end
+
+local function lease(candidate)
+  local charged, cached = extend_tokens(candidate), matched[candidate.context]
+  local job = load_job(candidate.id)
+  local epoch = call('HINCRBY', meta, 'epoch', 1)
+  local tenant = load_tenant(job.tenant)
+  tenant.deficit = tenant.deficit - charged
+  tenant.service = tenant.service + charged
+  tenant.leased_jobs = tenant.leased_jobs + 1
+  dequeue(job)
+  call('HSET', pool .. 'job:' .. job.id,
+    'epoch', epoch, 'worker', worker, 'charged', charged, 'attempts', job.attempts + 1)
+  call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
+  matched[job.context] = candidate.context_tokens
+  local row = call('HMGET', pool .. 'job:' .. job.id, 'payload', 'submitted_at')
+  return { job.id, epoch, row[1], job.reply_to, charged, cached, now - tonumber(row[2]) }
+end
+
+apply_cache_events()
+local answer = { now, expire_overdue() }
+local room, jobs = token_budget, 0
+while jobs < max_jobs do
+  collect_positive()
+  local candidate, index = pick(room, jobs == 0)
+  if not candidate then break end
+  if candidate.deadline_at <= now then
+    expire(load_job(candidate.id))
+    answer[2] = answer[2] + 1
+  else
+    answer[#answer + 1] = lease(candidate)
+    room, jobs = room - answer[#answer][5], jobs + 1
+  end
+  if not load_head(candidate) then table.remove(candidates, index) end
+end
+if call('EXISTS', pool .. 'waiting') == 1 then wake() else call('DEL', pool .. 'wake') end
+return answer

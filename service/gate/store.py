@@ -1,0 +1,148 @@
+"""Calls the gate's Lua scripts. The only file that knows redis-py; knows no verb's meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from service.gate.errors import GateUnavailableError
+from service.gate.settings import GateSettings
+
+Argument = str | bytes | int
+
+SOCKET_TIMEOUT_S = 0.5
+LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
+REPLIES_AT_ONCE = 256
+RETRY_AFTER_MS = 1_000
+_LUA = Path(__file__).parent / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    source: str
+    digest: str
+
+
+@cache
+def _script(verb: str) -> _Script:
+    source = (_LUA / "common.lua").read_text() + (_LUA / f"{verb}.lua").read_text()
+    return _Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+class _Calls:
+    """What the sync and the async store share: key names and the arguments of every script."""
+
+    def __init__(self, pool: str, settings: GateSettings) -> None:
+        if not re.fullmatch(r"[\w.-]+", pool):
+            raise ValueError(f"pool {pool!r} must be letters, digits, '.', '_' or '-'")
+        self._tag = f"{{{pool}}}"  # one hash tag, so that one Cluster slot holds the pool
+        self._settings = json.dumps(asdict(settings))
+
+    def key(self, name: str) -> str:
+        return f"{self._tag}:{name}"
+
+    def arguments(self, arguments: Sequence[Argument]) -> list[Argument]:
+        return [1, self.key("meta"), self._settings, *arguments]
+
+
+class Store:
+    """Blocking calls, for worker threads; safe to share between threads."""
+
+    def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
+        self._calls = _Calls(pool, settings)
+        self._client = redis.Redis.from_url(url, **_options(Retry(NoBackoff(), 0)))
+
+    def call(self, verb: str, arguments: Sequence[Argument]) -> Any:
+        """Runs one verb atomically; raises GateUnavailableError when Redis is late."""
+        script, cells = _script(verb), self._calls.arguments(arguments)
+        with _translated():
+            try:
+                return self._client.execute_command("EVALSHA", script.digest, *cells)
+            except NoScriptError:
+                return self._client.execute_command("EVAL", script.source, *cells)
+
+    def wait_for_wake(self, timeout_s: float) -> bool:
+        """Pops one wake token; False when none came within `timeout_s`, which LONGEST_POP_S caps."""
+        timeout_s = min(timeout_s, LONGEST_POP_S)
+        with _translated():
+            return self._client.blpop([self._calls.key("wake")], timeout=timeout_s) is not None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+
+class AsyncStore:
+    """The same calls for one event loop."""
+
+    def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
+        self._calls = _Calls(pool, settings)
+        self._client = redis.asyncio.Redis.from_url(url, **_options(AsyncRetry(NoBackoff(), 0)))
+
+    async def call(self, verb: str, arguments: Sequence[Argument]) -> Any:
+        """Runs one verb atomically; raises GateUnavailableError when Redis is late."""
+        script, cells = _script(verb), self._calls.arguments(arguments)
+        with _translated():
+            try:
+                return await self._client.execute_command("EVALSHA", script.digest, *cells)
+            except NoScriptError:
+                return await self._client.execute_command("EVAL", script.source, *cells)
+
+    async def pop_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
+        """Waits up to `timeout_s`, capped by LONGEST_POP_S, for a reply; takes the others with it."""
+        timeout_s = min(timeout_s, LONGEST_POP_S)
+        key = self._calls.key(f"reply:{reply_to}")
+        with _translated():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.blpop([key], timeout=timeout_s)
+                pipeline.lpop(key, REPLIES_AT_ONCE)
+                first, others = await pipeline.execute()
+        return [first[1], *(others or [])] if first else []
+
+    async def ping(self) -> None:
+        """Raises GateUnavailableError unless Redis answers."""
+        with _translated():
+            await self._client.ping()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+
+def _options(retry: object) -> dict[str, object]:
+    # No retries inside the client: a claim whose answer was lost must not be made twice unseen.
+    return {
+        "retry": retry,
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": SOCKET_TIMEOUT_S,
+    }
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        if not str(error).startswith(("LOADING", "BUSY", "OOM", "MISCONF", "READONLY")):
+            raise  # a mistake in our own script, not an outage
+        raise _unavailable() from error
+    except (RedisError, OSError) as error:
+        raise _unavailable() from error
+
+
+def _unavailable() -> GateUnavailableError:
+    return GateUnavailableError("Redis is away, retry shortly", retry_after_ms=RETRY_AFTER_MS)
