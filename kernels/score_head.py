@@ -30,12 +30,12 @@ def score_head_reference(
 
 @jit
 def _score_head_kernel(
-    output_ptr: Tensor,
+    output_ptr: tl.tensor,
     output_row_stride: int,
-    hidden_ptr: Tensor,
+    hidden_ptr: tl.tensor,
     hidden_row_stride: int,
-    norm_weight_ptr: Tensor,
-    label_rows_ptr: Tensor,
+    norm_weight_ptr: tl.tensor,
+    label_rows_ptr: tl.tensor,
     label_row_stride: int,
     eps: float,
     hidden_size: int,
