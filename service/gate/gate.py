@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from service.gate import wire
 from service.gate.errors import DeadlineExceededError, PoolFullError, TenantThrottledError
-from service.gate.job import (
-    Claim,
-    Claimed,
-    GateStats,
-    Job,
-    Outcome,
-    Reaped,
-    Reply,
-    Settlement,
-    TenantStats,
-)
+from service.gate.job import Claim, Claimed, GateStats, Job, Reaped, Reply, Settlement
 from service.gate.settings import GateSettings
-from service.gate.store import LONGEST_POP_S, Argument, AsyncStore, Store
+from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
 
 class AsyncGate:
-    """The API side, for one event loop: submit, cancel, and read the replies of one process."""
+    """The API side, for one event loop: submit, cancel, and read the replies of one process.
+
+    Every method raises GateUnavailableError when Redis does not answer in time.
+    """
 
     def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
         self.settings = settings
@@ -31,9 +24,9 @@ class AsyncGate:
     async def submit(self, job: Job) -> None:
         """Queues a job; a job_id already known is accepted without effect, so a retry is safe.
 
-        Raises PoolFullError, TenantThrottledError, DeadlineExceededError or GateUnavailableError.
+        Raises PoolFullError, TenantThrottledError or DeadlineExceededError.
         """
-        _now, verdict = await self._store.call("submit", _submit_arguments(job))
+        _now, verdict = await self._store.call("submit", wire.submit_arguments(job))
         _refuse(verdict.decode(), job, self.settings)
 
     async def cancel(self, job_id: str) -> bool:
@@ -43,14 +36,15 @@ class AsyncGate:
 
     async def next_replies(self, reply_to: str, timeout_s: float = LONGEST_POP_S) -> list[Reply]:
         """Waits up to `timeout_s` for replies; all that are there come at once, or none."""
-        return [_reply(raw) for raw in await self._store.pop_replies(reply_to, timeout_s)]
+        raw = await self._store.pop_replies(reply_to, timeout_s)
+        return [wire.read_reply(one) for one in raw]
 
     async def stats(self, max_tenants: int = 100) -> GateStats:
         """Snapshot of the pool with the tenants seen last."""
-        return _stats(await self._store.call("stats", [max_tenants]))
+        return wire.read_stats(await self._store.call("stats", [max_tenants]))
 
     async def ping(self) -> None:
-        """Raises GateUnavailableError unless Redis answers."""
+        """Returns when Redis answers."""
         await self._store.ping()
 
     async def close(self) -> None:
@@ -59,7 +53,11 @@ class AsyncGate:
 
 
 class WorkerGate:
-    """The engine's side, for a plain thread: wait, claim, settle, renew, reap under one name."""
+    """The engine's side, for plain threads: wait, claim, settle, renew, reap under one name.
+
+    Every method raises GateUnavailableError when Redis does not answer in time. Only one thread
+    may claim; the others verbs may be called from any.
+    """
 
     def __init__(self, url: str, pool: str, settings: GateSettings, worker: str) -> None:
         self.worker = worker
@@ -76,8 +74,13 @@ class WorkerGate:
         return int(requeued)
 
     def leave(self) -> int:
-        """Takes the worker off the pool; its jobs go back to the queue. Returns how many."""
-        return forget_worker(self._store, self.worker)
+        """Takes the worker off the pool; its jobs are queued again. Returns how many."""
+        return self.forget(self.worker)
+
+    def forget(self, worker: str) -> int:
+        """Ends the leases of a worker known to be dead. Returns how many jobs are queued again."""
+        _now, requeued = self._store.call("leave", [worker])
+        return int(requeued)
 
     def wait_for_work(self, timeout_s: float = LONGEST_POP_S) -> bool:
         """Blocks until a job may be waiting or the time is up; False on timeout."""
@@ -98,62 +101,32 @@ class WorkerGate:
         self._unsent |= dict.fromkeys(inserted, True) | dict.fromkeys(evicted, False)
         arrived = [block for block, held in self._unsent.items() if held]
         gone = [block for block, held in self._unsent.items() if not held]
-        head: list[Argument] = [self.worker, token_budget, max_jobs, len(arrived)]
-        answer = self._store.call("claim", [*head, *arrived, *gone])
+        arguments = wire.claim_arguments(self.worker, token_budget, max_jobs, arrived, gone)
+        answer = self._store.call("claim", arguments)
         self._unsent.clear()
-        return _claim(answer)
+        return wire.read_claim(answer)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Publishes results, refunds overcharges; False marks a stale epoch, which changes nothing."""
-        rows = [
-            (item.job_id, item.epoch, item.extend_tokens, item.outcome.value, item.result)
-            for item in settlements
-        ]
-        _now, *taken = self._store.call("settle", [cell for row in rows for cell in row])
+        """Publishes results and refunds overcharges; False marks a stale epoch: nothing changed."""
+        _now, *taken = self._store.call("settle", wire.settle_arguments(settlements))
         return [bool(flag) for flag in taken]
 
     def renew(self, held: Sequence[Claimed]) -> list[bool]:
         """Starts the leases anew; False marks a job this worker no longer holds."""
-        cells = [cell for job in held for cell in (job.job_id, job.epoch)]
-        _now, *kept = self._store.call("renew", [self.worker, *cells])
+        _now, *kept = self._store.call("renew", wire.renew_arguments(self.worker, held))
         return [bool(flag) for flag in kept]
 
     def reap(self) -> Reaped:
         """Requeues jobs of expired leases and answers overdue ones; to be called every second."""
-        now, requeued, lost, expired, paused = self._store.call("reap", [])
-        return Reaped(requeued, lost, expired, paused, now)
+        return wire.read_reaped(self._store.call("reap", []))
 
     def stats(self, max_tenants: int = 100) -> GateStats:
         """Snapshot of the pool with the tenants seen last."""
-        return _stats(self._store.call("stats", [max_tenants]))
+        return wire.read_stats(self._store.call("stats", [max_tenants]))
 
     def close(self) -> None:
         """Closes the connections."""
         self._store.close()
-
-
-def forget_worker(store: Store, worker: str) -> int:
-    """What a supervisor calls when it knows that a worker died; returns how many jobs went back."""
-    _now, requeued = store.call("leave", [worker])
-    return int(requeued)
-
-
-def _submit_arguments(job: Job) -> list[Argument]:
-    width = len(job.context_id)
-    return [
-        job.job_id,
-        job.tenant,
-        job.weight,
-        job.deadline_ms,
-        job.context_id,
-        "".join(job.context_hashes),
-        width,
-        job.block_size,
-        job.context_tokens,
-        job.candidate_tokens,
-        job.reply_to,
-        job.payload,
-    ]
 
 
 def _refuse(verdict: str, job: Job, settings: GateSettings) -> None:
@@ -171,30 +144,3 @@ def _refuse(verdict: str, job: Job, settings: GateSettings) -> None:
             "the deadline passed before the job was queued, allow more time", param="deadline_ms"
         )
     assert verdict in ("queued", "known"), verdict
-
-
-def _claim(answer: Sequence[Any]) -> Claim:
-    now, expired, *rows = answer
-    jobs = tuple(
-        Claimed(job_id.decode(), epoch, payload, reply_to.decode(), charged, cached, queue_ms)
-        for job_id, epoch, payload, reply_to, charged, cached, queue_ms in rows
-    )
-    return Claim(jobs, expired, now)
-
-
-def _reply(raw: bytes) -> Reply:
-    job_id, outcome, result = raw.split(b"\0", 2)
-    return Reply(job_id.decode(), Outcome(outcome.decode()), result)
-
-
-def _stats(answer: Sequence[Any]) -> GateStats:
-    now, refill_round, queued_jobs, queued_tokens, leased_jobs, tenants, workers = answer
-    return GateStats(
-        queued_jobs=queued_jobs,
-        queued_tokens=queued_tokens,
-        leased_jobs=leased_jobs,
-        round=refill_round,
-        now_ms=now,
-        tenants={name.decode(): TenantStats(*standing) for name, *standing in tenants},
-        workers={name.decode(): seen_ms for name, seen_ms in workers},
-    )

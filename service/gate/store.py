@@ -21,8 +21,7 @@ from redis.retry import Retry
 
 from service.gate.errors import GateUnavailableError
 from service.gate.settings import GateSettings
-
-Argument = str | bytes | int
+from service.gate.wire import Argument
 
 SOCKET_TIMEOUT_S = 0.5
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
@@ -55,6 +54,9 @@ class _Calls:
     def key(self, name: str) -> str:
         return f"{self._tag}:{name}"
 
+    def reply_key(self, reply_to: str) -> str:
+        return self.key(f"reply:{reply_to}")
+
     def arguments(self, arguments: Sequence[Argument]) -> list[Argument]:
         return [1, self.key("meta"), self._settings, *arguments]
 
@@ -76,10 +78,14 @@ class Store:
                 return self._client.execute_command("EVAL", script.source, *cells)
 
     def wait_for_wake(self, timeout_s: float) -> bool:
-        """Pops one wake token; False when none came within `timeout_s`, which LONGEST_POP_S caps."""
+        """Pops one wake token; False when none came in time, LONGEST_POP_S at most."""
         timeout_s = min(timeout_s, LONGEST_POP_S)
         with _translated():
             return self._client.blpop([self._calls.key("wake")], timeout=timeout_s) is not None
+
+    def reply_key(self, reply_to: str) -> str:
+        """The list that answers the API process `reply_to`."""
+        return self._calls.reply_key(reply_to)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -103,9 +109,9 @@ class AsyncStore:
                 return await self._client.execute_command("EVAL", script.source, *cells)
 
     async def pop_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
-        """Waits up to `timeout_s`, capped by LONGEST_POP_S, for a reply; takes the others with it."""
+        """Waits for a reply, LONGEST_POP_S at most, and takes the others that are there."""
         timeout_s = min(timeout_s, LONGEST_POP_S)
-        key = self._calls.key(f"reply:{reply_to}")
+        key = self._calls.reply_key(reply_to)
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.blpop([key], timeout=timeout_s)

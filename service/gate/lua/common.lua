@@ -106,10 +106,11 @@ end
 
 local function count_queued(job, jobs)
   local tenant = load_tenant(job.tenant)
+  local tokens = jobs * job.tokens + 0 -- Redis refuses the -0 of minus one job without tokens
   tenant.waiting_jobs = tenant.waiting_jobs + jobs
-  tenant.waiting_tokens = tenant.waiting_tokens + jobs * job.tokens
+  tenant.waiting_tokens = tenant.waiting_tokens + tokens
   call('HINCRBY', meta, 'queued_jobs', jobs)
-  call('HINCRBY', meta, 'queued_tokens', jobs * job.tokens)
+  call('HINCRBY', meta, 'queued_tokens', tokens)
   save_tenant(tenant)
 end
 

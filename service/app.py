@@ -1,0 +1,98 @@
+"""Wires the API and the engine into BentoML services. Knows nothing of what a request means."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+import bentoml
+from starlette.applications import Starlette
+
+import kernels
+import models
+import service
+from models.directory import load_model_directory
+from models.errors import FairslateError
+from service.config import DEADLINE_CEILING_MS, Settings
+from service.dispatch import Dispatcher
+from service.gate.gate import AsyncGate
+from service.metrics import Metrics
+from service.processes import check_packages, pool_name, run_or_exit, running_redis
+from service.ranking import Ranker
+from service.routes import http_app
+from service.tenants import load_tenants
+
+# Our own 504, with its envelope, comes before BentoML's.
+TRAFFIC = {"timeout": DEADLINE_CEILING_MS / 1000 + 5}
+LOGGING = {"access": {"enabled": False}}
+METRICS = {"namespace": "fairslate"}
+
+
+def check_start() -> None:
+    """Ends `bentoml serve` before it starts any process when no start could succeed."""
+    try:
+        check_packages(kernels, models, service)
+        settings = Settings.from_environment()
+        load_tenants(settings.tenants_file)
+        load_model_directory(settings.model_path)
+    except FairslateError as error:
+        sys.exit(f"fairslate refuses to start: {error}")
+
+
+@contextlib.asynccontextmanager
+async def open_ranker(app: Starlette) -> AsyncIterator[None]:
+    """Puts a Ranker into `app.state.ranker` for as long as the API process serves."""
+    settings = Settings.from_environment()
+    directory = load_model_directory(settings.model_path)
+    tenants = load_tenants(settings.tenants_file)
+    with running_redis(settings) as url:
+        gate = AsyncGate(url, pool_name(directory), settings.gate)
+        dispatcher = Dispatcher(gate)
+        app.state.ranker = Ranker(
+            settings, directory.card, directory.prompt, tenants, dispatcher, Metrics(tenants.names)
+        )
+        tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await gate.close()
+
+
+api = http_app(open_ranker)
+
+
+@bentoml.service(workers=1, logging=LOGGING, metrics=METRICS)
+class EngineService:
+    """One engine per process; it takes its work from the gate and answers no calls of its own."""
+
+    def __init__(self) -> None:
+        # torch comes in with this import, which an API process and the arbiter must not pay for.
+        from service.engine_process import EngineProcess
+
+        self._process = EngineProcess(Settings.from_environment())
+
+    stop = bentoml.on_shutdown(lambda self: self._process.stop())
+
+
+@bentoml.asgi_app(api)
+@bentoml.service(
+    workers=1,
+    traffic=TRAFFIC,
+    logging=LOGGING,
+    metrics=METRICS,
+    runner_probe={"enabled": False},  # readiness asks the gate who is alive, not BentoML
+)
+class RankingService:
+    """Ranks slates of candidates for a member or job context: `POST /v1/rank`."""
+
+    # Only so that `bentoml serve` starts engines; calls through it fail under load.
+    engine = bentoml.depends(EngineService)
+
+    check = bentoml.on_deployment(check_start)
+
+    async def __is_ready__(self) -> bool:
+        ranker: Ranker = api.state.ranker
+        return await ranker.ready()

@@ -1,0 +1,112 @@
+"""Settings of the service, each default stated once. Knows nothing of BentoML, Redis or models."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, fields
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+from models.errors import FairslateError
+from service.gate.settings import GateSettings
+
+PREFIX = "FAIRSLATE_"
+DEADLINE_CEILING_MS = 60_000
+_GATE = GateSettings()
+
+
+class SettingsError(FairslateError):
+    """An environment variable of the service has an unknown name or an impossible value."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "settings_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field per `FAIRSLATE_<FIELD>` variable; integers are positive unless 0 has a meaning."""
+
+    model: str = "models/demo"
+    """Model directory that API and engine load."""
+    redis_url: str = ""
+    """Redis of the gate; empty starts an embedded one in `state_dir`."""
+    state_dir: str = ".fairslate"
+    """Where the embedded Redis keeps its socket, lock and append-only file."""
+    tenants_file: str = ""
+    """YAML file of tenants; empty admits one open tenant, "demo"."""
+    max_candidates: int = 512
+    max_body_bytes: int = 1 << 20
+    max_field_characters: int = 256
+    """Longest candidate id, context field name and request id."""
+    default_deadline_ms: int = 10_000
+    max_deadline_ms: int = 30_000
+    token_budget: int = 4096
+    """Extend tokens of one engine batch and of one job: a latency setting, see `service/gate`."""
+    max_batch_jobs: int = 64
+    quantum: int = _GATE.quantum
+    """DLPM quantum Q: tokens that one refill adds per unit of a tenant's weight."""
+    lease_ms: int = _GATE.lease_ms
+    max_pool_jobs: int = _GATE.max_pool_jobs
+    max_tenant_jobs: int = _GATE.max_tenant_jobs
+    max_tenant_tokens: int = _GATE.max_tenant_tokens
+    cache_bytes: int = 256 << 20
+    """Budget of the prefix cache of one engine."""
+    threads: int = 0
+    """Torch threads of one engine; 0 leaves the choice to torch."""
+    tokenizer_threads: int = 2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < (0 if field.name == "threads" else 1):
+                raise SettingsError(f"{PREFIX}{field.name.upper()} must be positive, not {value}")
+        if not self.default_deadline_ms <= self.max_deadline_ms <= DEADLINE_CEILING_MS:
+            raise SettingsError(
+                f"{PREFIX}DEFAULT_DEADLINE_MS ({self.default_deadline_ms}) must not be above "
+                f"{PREFIX}MAX_DEADLINE_MS ({self.max_deadline_ms}), nor that above "
+                f"{DEADLINE_CEILING_MS}"
+            )
+
+    @property
+    def gate(self) -> GateSettings:
+        """The gate's share of these settings."""
+        return GateSettings(
+            quantum=self.quantum,
+            lease_ms=self.lease_ms,
+            max_pool_jobs=self.max_pool_jobs,
+            max_tenant_jobs=self.max_tenant_jobs,
+            max_tenant_tokens=self.max_tenant_tokens,
+        )
+
+    @property
+    def model_path(self) -> Path:
+        return Path(self.model)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Raises SettingsError for unknown FAIRSLATE_ names and for values that do not parse."""
+        known = {PREFIX + field.name.upper(): field for field in fields(cls)}
+        given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+        for name in given.keys() - known.keys():
+            raise SettingsError(_unknown_name(name, list(known)))
+        values: dict[str, Any] = {
+            known[name].name: _parse(name, value, known[name]) for name, value in given.items()
+        }
+        return cls(**values)
+
+
+def _unknown_name(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"{name} is not a setting; did you mean {nearest}?"
+
+
+def _parse(name: str, value: str, field: Field[object]) -> str | int:
+    if isinstance(field.default, str):
+        return value
+    try:
+        return int(value)
+    except ValueError as error:
+        raise SettingsError(f"{name} must be a whole number, not {value!r}") from error

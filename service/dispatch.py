@@ -1,0 +1,129 @@
+"""Sends jobs through the gate and hands each reply to whoever waits. Knows nothing of slates."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+
+from models.errors import FairslateError
+from service.errors import EngineAbsentError, ScoringError
+from service.gate.errors import DeadlineExceededError, WorkerLostError
+from service.gate.gate import AsyncGate
+from service.gate.job import Job, Outcome, Reply
+from service.jobs import JobFailure, JobResult, decode_result
+
+logger = logging.getLogger("fairslate.dispatch")
+
+RETRY_SECONDS = 0.1
+WATCH_SECONDS = 1.0
+ENGINE_SILENCE_MS = 10_000  # an engine that crashed is back well within this
+READY_SILENCE_MS = 3000
+RETRY_AFTER_MS = 1000
+
+
+class Dispatcher:
+    """One per API process: every job it submits is answered on its own reply list."""
+
+    def __init__(self, gate: AsyncGate) -> None:
+        self.reply_to = uuid.uuid4().hex
+        self._gate = gate
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._cancellations: set[asyncio.Task[None]] = set()
+        self._engine_alive = False
+
+    async def score(self, jobs: Sequence[Job]) -> list[JobResult]:
+        """Results in the order of the jobs. Raises the first failure, the gate's refusals included.
+
+        However it ends, by cancellation too, no job of the slate stays queued behind it.
+        """
+        if not self._engine_alive:
+            raise EngineAbsentError(
+                "no engine is serving, retry shortly", retry_after_ms=RETRY_AFTER_MS
+            )
+        loop = asyncio.get_running_loop()
+        futures = {job.job_id: loop.create_future() for job in jobs}
+        self._waiting |= futures
+        try:
+            for job in jobs:
+                await self._gate.submit(job)
+            return [_result(reply) for reply in await asyncio.gather(*futures.values())]
+        finally:
+            self._forget(futures)
+
+    async def read_replies(self) -> None:
+        """Resolves waiting futures, for ever. An absent Redis fails them all; reading resumes."""
+        while True:
+            try:
+                replies = await self._gate.next_replies(self.reply_to)
+            except FairslateError as error:
+                self._fail_all(error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            for reply in replies:
+                self._resolve(reply)
+
+    async def watch_engines(self) -> None:
+        """Notes, for ever, whether an engine is alive; while Redis is away the last word stands."""
+        while True:
+            try:
+                self._engine_alive = await self._engine_silence_ms() < ENGINE_SILENCE_MS
+            except FairslateError as error:
+                logger.warning("cannot see the engines: %s", error)
+            await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
+
+    async def ready(self) -> bool:
+        """Whether Redis answers and an engine was heard of a moment ago."""
+        try:
+            return await self._engine_silence_ms() < READY_SILENCE_MS
+        except FairslateError:
+            return False
+
+    async def _engine_silence_ms(self) -> float:
+        stats = await self._gate.stats(max_tenants=1)
+        return min(stats.workers.values(), default=float("inf"))
+
+    def _resolve(self, reply: Reply) -> None:
+        future = self._waiting.get(reply.job_id)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def _fail_all(self, error: FairslateError) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def _forget(self, futures: dict[str, asyncio.Future[Reply]]) -> None:
+        for job_id, future in futures.items():
+            del self._waiting[job_id]
+            if not future.done() or future.cancelled():
+                self._cancel_soon(job_id)
+            else:
+                future.exception()  # read, so that asyncio does not report it as lost
+
+    def _cancel_soon(self, job_id: str) -> None:
+        task = asyncio.create_task(self._cancel(job_id))
+        self._cancellations.add(task)
+        task.add_done_callback(self._cancellations.discard)
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            await self._gate.cancel(job_id)
+        except FairslateError as error:
+            logger.warning("job %s stays queued until its deadline: %s", job_id, error)
+
+
+def _result(reply: Reply) -> JobResult:
+    if reply.outcome is Outcome.DEADLINE:
+        raise DeadlineExceededError(
+            "the deadline passed in the queue, allow more time", param="deadline_ms"
+        )
+    if reply.outcome is Outcome.WORKER_LOST:
+        raise WorkerLostError(
+            "every engine that took the job vanished, retry", retry_after_ms=RETRY_AFTER_MS
+        )
+    result = decode_result(reply.result)
+    if isinstance(result, JobFailure):
+        raise ScoringError(f"{result.code}: {result.message}")
+    return result

@@ -1,0 +1,141 @@
+"""The engine's loop: claim, pack, score, settle. Knows nothing of HTTP, tenants or prompts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from models.engines.base import Engine, JobScores, ScoreJob
+from service.errors import error_code
+from service.gate.errors import GateUnavailableError
+from service.gate.gate import WorkerGate
+from service.gate.job import Claimed, Outcome, Settlement
+from service.jobs import (
+    JobFailure,
+    JobResult,
+    PayloadError,
+    decode_job,
+    encode_failure,
+    encode_result,
+)
+
+logger = logging.getLogger("fairslate.engine")
+
+KEEPER_SECONDS = 1.0
+RETRY_SECONDS = 0.1
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Claimed jobs beside what they decode to, and the settlements of those that do not decode."""
+
+    claimed: tuple[Claimed, ...]
+    jobs: tuple[ScoreJob, ...]
+    refused: tuple[Settlement, ...]
+
+
+class EngineLoop:
+    """Serves one pool with one engine: `run` in one thread, `keep` in a second one beside it."""
+
+    def __init__(
+        self, engine: Engine, gate: WorkerGate, token_budget: int, max_batch_jobs: int
+    ) -> None:
+        self._engine = engine
+        self._gate = gate
+        self._token_budget = token_budget
+        self._max_batch_jobs = max_batch_jobs
+        self._stopping = threading.Event()
+        self._held: tuple[Claimed, ...] = ()
+
+    def run(self) -> None:
+        """Joins the pool and serves until `stop`; an absent Redis is waited for."""
+        self._patiently(self._gate.join)
+        while not self._stopping.is_set():
+            claimed = self._patiently(self._claim)
+            if claimed:
+                self._serve(claimed)
+            else:
+                self._patiently(self._gate.wait_for_work)
+        self._gate.leave()
+
+    def keep(self) -> None:
+        """Renews the leases of the batch in hand and reaps those of dead engines, until `stop`."""
+        while not self._stopping.wait(KEEPER_SECONDS):
+            try:
+                self._gate.renew(self._held)
+                self._gate.reap()
+            except GateUnavailableError as error:
+                logger.warning("leases are not renewed: %s", error)
+
+    def stop(self) -> None:
+        """Lets both threads end after the batch in hand."""
+        self._stopping.set()
+
+    def _serve(self, claimed: Sequence[Claimed]) -> None:
+        batch = pack(claimed)
+        settlements = self._score(batch)
+        self._patiently(lambda: self._gate.settle([*settlements, *batch.refused]))
+        self._held = ()
+
+    def _claim(self) -> tuple[Claimed, ...]:
+        events = self._engine.drain_cache_events()
+        claim = self._gate.claim(
+            self._token_budget, self._max_batch_jobs, events.inserted, events.evicted
+        )
+        self._held = claim.jobs
+        return claim.jobs
+
+    def _score(self, batch: Batch) -> list[Settlement]:
+        started = time.perf_counter()
+        try:
+            scores = self._engine.score(batch.jobs)
+        except Exception as error:  # whatever it is, every job of the batch must hear of it
+            logger.exception("a batch of %d jobs failed", len(batch.jobs))
+            return [_failed(job, error) for job in batch.claimed]
+        score_ms = (time.perf_counter() - started) * 1000
+        pairs = zip(batch.claimed, scores, strict=True)
+        return [_scored(job, result, score_ms) for job, result in pairs]
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer | None:
+        """Repeats the call while Redis is away; None when told to stop meanwhile."""
+        while not self._stopping.is_set():
+            try:
+                return call()
+            except GateUnavailableError as error:
+                logger.warning("waiting for Redis: %s", error)
+                self._stopping.wait(RETRY_SECONDS)
+        return None
+
+
+def pack(claimed: Sequence[Claimed]) -> Batch:
+    """Decodes payloads; one that does not decode is refused alone and spoils no other job."""
+    kept: list[Claimed] = []
+    jobs: list[ScoreJob] = []
+    refused: list[Settlement] = []
+    for job in claimed:
+        try:
+            jobs.append(decode_job(job.payload))
+            kept.append(job)
+        except PayloadError as error:
+            refused.append(_failed(job, error))
+    return Batch(tuple(kept), tuple(jobs), tuple(refused))
+
+
+def _scored(job: Claimed, scores: JobScores, score_ms: float) -> Settlement:
+    try:
+        result = encode_result(JobResult(scores, job.queue_ms, score_ms))
+    except PayloadError as error:
+        return _failed(job, error)
+    return Settlement(job.job_id, job.epoch, scores.extend_tokens, result)
+
+
+def _failed(job: Claimed, error: Exception) -> Settlement:
+    """The tenant pays nothing for a job that was not scored."""
+    failure = encode_failure(JobFailure(error_code(error), f"{type(error).__name__}: {error}"))
+    return Settlement(job.job_id, job.epoch, 0, failure, Outcome.FAILED)

@@ -1,0 +1,61 @@
+"""Loads the engine and runs its threads in this process. Knows nothing of the API or of BentoML."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+
+from models.directory import ModelDirectory, load_model_directory
+from models.engines.base import ScoreJob
+from models.engines.fairslate import FairslateEngine
+from service.config import Settings
+from service.engine import EngineLoop
+from service.gate.gate import WorkerGate
+from service.processes import or_exit, pool_name, running_redis
+
+STOP_SECONDS = 10.0
+
+
+class EngineProcess:
+    """Serves from construction to `stop`; its model is loaded and warm before it joins the pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        directory = load_model_directory(settings.model_path)
+        engine = FairslateEngine(directory, settings.cache_bytes, settings.threads or None)
+        engine.score([warm_up_job(directory)])
+        self._resources = contextlib.ExitStack()
+        url = self._resources.enter_context(running_redis(settings))
+        gate = WorkerGate(url, pool_name(directory), settings.gate, worker_name())
+        self._resources.callback(gate.close)
+        self._loop = EngineLoop(engine, gate, settings.token_budget, settings.max_batch_jobs)
+        self._threads = [
+            threading.Thread(target=or_exit(target), name=target.__name__, daemon=True)
+            for target in (self._loop.run, self._loop.keep)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends after the batch in hand; the pool's other engines take the rest."""
+        self._loop.stop()
+        for thread in self._threads:
+            thread.join(STOP_SECONDS)
+        self._resources.close()
+
+
+def worker_name() -> str:
+    """The same for the process that BentoML starts after a crash, which then takes over its jobs.
+
+    The parent is BentoML's arbiter, so two servers on one machine never share a name.
+    """
+    return f"{socket.gethostname()}-{os.getppid()}"
+
+
+def warm_up_job(directory: ModelDirectory) -> ScoreJob:
+    """A job that touches every code path of a forward pass once, so that no client waits for it."""
+    prompt = directory.prompt
+    context = prompt.encode_context("warm-up").ids
+    candidates = tuple(item.ids for item in prompt.encode_candidates(["first", "second"]))
+    return ScoreJob(context, prompt.block_hashes(context, directory.card.block_size), candidates)

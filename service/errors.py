@@ -1,0 +1,109 @@
+"""Errors of the HTTP edge and their one JSON envelope. Knows nothing of what was being served."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from models.errors import FairslateError
+
+_TYPES = {
+    HTTPStatus.BAD_REQUEST: "invalid_request_error",
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.METHOD_NOT_ALLOWED: "invalid_request_error",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "invalid_request_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "unavailable_error",
+    HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
+}
+
+
+class InvalidRequestError(FairslateError):
+    """The body is well-formed HTTP but not a request this service can answer."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.code = code or type(self).code
+
+
+class BodyTooLargeError(FairslateError):
+    """The body is longer than the byte limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "body_too_large"
+
+
+class UnauthorizedError(FairslateError):
+    """The API key is missing, malformed or belongs to nobody."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "invalid_api_key"
+
+
+class RouteNotFoundError(FairslateError):
+    """No such route."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "route_not_found"
+
+
+class MethodNotAllowedError(FairslateError):
+    """The route exists under another method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+
+class ScoringError(FairslateError):
+    """The engine could not score a job; the message is the engine's own cause."""
+
+    code = "scoring_failed"
+
+
+class EngineAbsentError(FairslateError):
+    """No engine has been heard of lately; queueing would only let the request time out."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "engine_absent"
+
+
+def envelope(error: BaseException, request_id: str) -> dict[str, Any]:
+    """`{error: {type, code, message, param?, request_id, retry_after_ms?}}`.
+
+    Anything that is not ours is an internal error whose text stays in the log.
+    """
+    known = error if isinstance(error, FairslateError) else FairslateError("internal error")
+    body: dict[str, Any] = {
+        "type": _TYPES.get(known.status, "internal_error"),
+        "code": error_code(known),
+        "message": str(known),
+        "request_id": request_id,
+    }
+    optional = {"param": known.param, "retry_after_ms": known.retry_after_ms}
+    return {"error": body | {name: value for name, value in optional.items() if value is not None}}
+
+
+def error_code(error: BaseException) -> str:
+    """Machine-readable code on the error, "internal_error" for errors that are not ours."""
+    return error.code if isinstance(error, FairslateError) else FairslateError.code
+
+
+def error_status(error: BaseException) -> HTTPStatus:
+    """Status on the error's class, 500 for errors that are not ours."""
+    return error.status if isinstance(error, FairslateError) else FairslateError.status
+
+
+def error_headers(error: BaseException) -> dict[str, str]:
+    """Retry-After in whole seconds, rounded up, and the challenge that HTTP wants beside a 401."""
+    headers = {}
+    if isinstance(error, UnauthorizedError):
+        headers["www-authenticate"] = "Bearer"
+    retry_after_ms = getattr(error, "retry_after_ms", None)
+    if retry_after_ms is not None:
+        headers["retry-after"] = str(math.ceil(retry_after_ms / 1000))
+    return headers

@@ -1,0 +1,141 @@
+"""Bytes of a job on its way to an engine and of its result on the way back.
+
+Knows nothing of queues; the payloads are opaque to the gate. Little-endian, no pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from models.engines.base import JobScores, ScoreJob
+from models.errors import FairslateError
+
+assert sys.byteorder == "little", "array() writes native integers; the format is little-endian"
+
+_JOB = struct.Struct("<4sIII")  # magic, context tokens, blocks, candidates
+_SCORES = struct.Struct("<4sIIIIdd")  # magic, three token counts, candidates, queue and score ms
+_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ1", b"FSR1", b"FSE1"
+_HASH_BYTES = 16
+
+
+class PayloadError(FairslateError):
+    """Bytes that are no payload of this version; two versions of fairslate share one pool."""
+
+    code = "payload_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """Scores of one job and where its time went, in milliseconds."""
+
+    scores: JobScores
+    queue_ms: float
+    score_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """Why the engine did not score one job."""
+
+    code: str
+    message: str
+
+
+def encode_job(job: ScoreJob) -> bytes:
+    """Inverse of `decode_job`."""
+    header = _JOB.pack(_JOB_MAGIC, len(job.context_ids), len(job.block_hashes), len(job.candidates))
+    return b"".join(
+        (
+            header,
+            _integers(job.context_ids),
+            bytes.fromhex("".join(job.block_hashes)),
+            _integers(len(candidate) for candidate in job.candidates),
+            *(_integers(candidate) for candidate in job.candidates),
+        )
+    )
+
+
+def decode_job(payload: bytes) -> ScoreJob:
+    """Raises PayloadError when the bytes are not exactly one job."""
+    reader = _Reader(payload)
+    magic, context_tokens, blocks, candidates = reader.header(_JOB)
+    if magic != _JOB_MAGIC:
+        raise PayloadError(f"payload starts with {magic!r}; drain the pool before an upgrade")
+    context_ids = reader.integers(context_tokens)
+    hashes = tuple(reader.take(_HASH_BYTES).hex() for _ in range(blocks))
+    lengths = reader.integers(candidates)
+    job = ScoreJob(context_ids, hashes, tuple(reader.integers(length) for length in lengths))
+    reader.finish()
+    return job
+
+
+def encode_result(result: JobResult) -> bytes:
+    """Inverse of `decode_result`. Raises PayloadError for a NaN or infinite logit."""
+    scores = result.scores
+    if not all(map(math.isfinite, scores.raw_logits)):
+        raise PayloadError("the model produced a logit that is not finite; check its weights")
+    header = _SCORES.pack(
+        _SCORES_MAGIC,
+        scores.context_tokens,
+        scores.cached_tokens,
+        scores.candidate_tokens,
+        len(scores.raw_logits),
+        result.queue_ms,
+        result.score_ms,
+    )
+    return header + array("d", scores.raw_logits).tobytes()
+
+
+def encode_failure(failure: JobFailure) -> bytes:
+    """Inverse of `decode_result` for a job that has no scores."""
+    return _ERROR_MAGIC + json.dumps([failure.code, failure.message]).encode()
+
+
+def decode_result(payload: bytes) -> JobResult | JobFailure:
+    """Raises PayloadError when the bytes are neither scores nor a failure."""
+    if payload[:4] == _ERROR_MAGIC:
+        code, message = json.loads(payload[4:])
+        return JobFailure(code, message)
+    reader = _Reader(payload)
+    magic, context, cached, candidate, count, queue_ms, score_ms = reader.header(_SCORES)
+    if magic != _SCORES_MAGIC:
+        raise PayloadError(f"result starts with {magic!r}; drain the pool before an upgrade")
+    logits = array("d", reader.take(8 * count))
+    reader.finish()
+    return JobResult(JobScores(tuple(logits), context, cached, candidate), queue_ms, score_ms)
+
+
+def _integers(values: Iterable[int]) -> bytes:
+    return array("i", values).tobytes()
+
+
+class _Reader:
+    """Walks a payload front to back and refuses to run past its end."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._position = 0
+
+    def take(self, size: int) -> bytes:
+        piece = self._payload[self._position : self._position + size]
+        if size < 0 or len(piece) < size:
+            raise PayloadError(f"payload of {len(self._payload)} bytes ends too early")
+        self._position += size
+        return piece
+
+    def header(self, layout: struct.Struct) -> tuple[Any, ...]:
+        return layout.unpack(self.take(layout.size))
+
+    def integers(self, count: int) -> tuple[int, ...]:
+        return tuple(array("i", self.take(4 * count)))
+
+    def finish(self) -> None:
+        if self._position != len(self._payload):
+            raise PayloadError(f"payload has {len(self._payload) - self._position} bytes too many")

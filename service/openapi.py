@@ -1,0 +1,64 @@
+"""The OpenAPI document of the native API, from the pydantic models. Knows nothing of handlers."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from service.schemas import ErrorEnvelope, RankAnswer, RankRequest
+
+_PREFIX = "#/components/schemas/"
+_ERRORS = {
+    400: "The request breaks a rule; `param` names the field.",
+    401: "The API key is missing or not known.",
+    413: "The body is above the byte limit.",
+    429: "The tenant has too much queued; see Retry-After.",
+    500: "The model could not score the slate.",
+    503: "The queue, the engine or Redis is not available; see Retry-After.",
+    504: "The deadline passed.",
+}
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """OpenAPI 3.1, the same object every time."""
+    models = [RankRequest, RankAnswer, ErrorEnvelope]
+    _, schemas = TypeAdapter.json_schemas(
+        [(model, "serialization", TypeAdapter(model)) for model in models],
+        ref_template=_PREFIX + "{model}",
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "fairslate", "version": "1"},
+        "security": [{}, {"key": []}],
+        "paths": {"/v1/rank": {"post": _rank_operation()}, "/v1/models": {"get": _models()}},
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _rank_operation() -> dict[str, Any]:
+    errors = {str(code): _content(text, "ErrorEnvelope") for code, text in _ERRORS.items()}
+    return {
+        "operationId": "rank",
+        "summary": "Scores a slate of candidates for one context, best first.",
+        "requestBody": {"required": True, **_content("", "RankRequest")},
+        "responses": {"200": _content("The ranked slate.", "RankAnswer"), **errors},
+    }
+
+
+def _models() -> dict[str, Any]:
+    return {
+        "operationId": "models",
+        "summary": "The served model and the limits of a request.",
+        "responses": {"200": {"description": "Names, digests, prompts, limits."}},
+    }
+
+
+def _content(description: str, schema: str) -> dict[str, Any]:
+    body = {"application/json": {"schema": {"$ref": _PREFIX + schema}}}
+    return {"description": description, "content": body}

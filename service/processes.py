@@ -1,0 +1,92 @@
+"""What the API process and the engine process start alike. Knows nothing of requests or scores."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from models.directory import ModelDirectory
+from models.errors import FairslateError
+from service.config import Settings
+from service.gate.embedded import EmbeddedRedis
+
+logger = logging.getLogger("fairslate.processes")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ForeignPackageError(FairslateError):
+    """A package of ours resolves to somebody else's package of the same name."""
+
+    code = "foreign_package"
+
+
+def pool_name(directory: ModelDirectory) -> str:
+    """Engines and API processes meet only when they hold the very same model."""
+    return f"rank-{directory.digest[:16]}"
+
+
+@contextlib.contextmanager
+def running_redis(settings: Settings) -> Iterator[str]:
+    """URL of the gate's Redis: the configured one, or one of our own while the block lasts."""
+    if settings.redis_url:
+        yield settings.redis_url
+        return
+    embedded = EmbeddedRedis(Path(settings.state_dir))
+    try:
+        yield embedded.start()
+    finally:
+        embedded.stop()
+
+
+def check_packages(*packages: ModuleType) -> None:
+    """Raises ForeignPackageError unless each package lies in this repository.
+
+    Hugging Face publishes a `kernels` too; a stray path entry can swap it for ours.
+    """
+    for package in packages:
+        found = Path(package.__file__ or "").resolve()
+        if not found.is_relative_to(ROOT):
+            raise ForeignPackageError(
+                f"package {package.__name__} was found at {found}, not below {ROOT}; start from "
+                "the repository's root and take the other package off the path"
+            )
+
+
+def or_exit(target: Callable[[], None]) -> Callable[[], None]:
+    """Wraps a thread's target: when it raises, the process ends, so that BentoML starts another.
+
+    A process whose loop is dead looks alive to everybody, and answers nobody.
+    """
+
+    def run() -> None:
+        try:
+            target()
+        except BaseException as error:
+            _end_process(error)
+
+    return run
+
+
+def run_or_exit(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """The same for a task of the running event loop; cancelling the task is no failure."""
+
+    def check(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _end_process(error)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(check)
+    return task
+
+
+def _end_process(error: BaseException) -> None:
+    logger.critical("what this process lives for has failed", exc_info=error)
+    os._exit(1)

@@ -1,0 +1,138 @@
+"""The walk of one request: who, what, tokens, scores, answer. Knows nothing of HTTP or Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from models.card import ModelCard
+from models.prompt import PromptBuilder
+from service.answer import assemble, stage_times
+from service.config import Settings
+from service.dispatch import Dispatcher
+from service.gate.errors import DeadlineExceededError
+from service.jobs import JobResult
+from service.metrics import Metrics
+from service.schemas import RankRequest
+from service.slate import Errand, Slate, encode_slate, slate_jobs
+from service.tenants import Tenant, Tenants
+from service.validation import parse_rank_request
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the edge knows of one request before its body is read."""
+
+    request_id: str
+    authorization: str | None
+    read_body: Callable[[], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Milliseconds since a call arrived and until its deadline."""
+
+    arrived: float
+    deadline_ms: int
+
+    @property
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.arrived) * 1000
+
+    @property
+    def remaining_ms(self) -> float:
+        return self.deadline_ms - self.elapsed_ms
+
+
+class Ranker:
+    """Answers calls for one model; safe to call from many tasks of one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        card: ModelCard,
+        prompt: PromptBuilder,
+        tenants: Tenants,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self._card = card
+        self._prompt = prompt
+        self._tenants = tenants
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._tokenizers = ThreadPoolExecutor(settings.tokenizer_threads, "tokenize")
+
+    async def rank(self, call: Call) -> dict[str, Any]:
+        """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
+        arrived = time.perf_counter()
+        tenant = self._tenants.authenticate(call.authorization)
+        with self._metrics.failures_of(tenant.name):
+            request = parse_rank_request(await call.read_body(), self.settings)
+            clock = Clock(arrived, request.deadline_ms or self.settings.default_deadline_ms)
+            async with _deadline(clock):
+                parsed_ms = clock.elapsed_ms
+                slate = await self._tokenize(request)
+                tokenize_ms = clock.elapsed_ms - parsed_ms
+                results = await self._score(slate, tenant, clock)
+            answer = assemble(self._card, request, slate, results)
+        timings = stage_times(results, tokenize_ms, clock.elapsed_ms)
+        self._metrics.answered(tenant.name, timings, answer["usage"])
+        return answer | {"timings_ms": timings.rounded(), "request_id": call.request_id}
+
+    async def ready(self) -> bool:
+        """Whether a slate sent now would find Redis and a live engine."""
+        return await self._dispatcher.ready()
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /v1/models` says of the model and of the limits of a request."""
+        limits = self._card.truncation
+        return {
+            "models": [
+                {
+                    "name": self._card.name,
+                    "version": self._card.version,
+                    "digest": self._card.digest,
+                    "prompts": list(self._card.prompts),
+                    "default_prompt": self._card.default_prompt,
+                    "limits": {
+                        "max_candidates": self.settings.max_candidates,
+                        "max_body_bytes": self.settings.max_body_bytes,
+                        "max_context_tokens": limits.max_context_tokens,
+                        "max_candidate_tokens": limits.max_candidate_tokens,
+                        "max_deadline_ms": self.settings.max_deadline_ms,
+                    },
+                }
+            ]
+        }
+
+    async def _tokenize(self, request: RankRequest) -> Slate:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._tokenizers, encode_slate, request, self._card, self._prompt
+        )
+
+    async def _score(self, slate: Slate, tenant: Tenant, clock: Clock) -> Sequence[JobResult]:
+        deadline_ms = max(1, int(clock.remaining_ms))
+        errand = Errand(tenant, deadline_ms, self._dispatcher.reply_to)
+        jobs = slate_jobs(slate, errand, self._card.block_size, self.settings.token_budget)
+        return await self._dispatcher.score(jobs)
+
+
+@asynccontextmanager
+async def _deadline(clock: Clock) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(clock.remaining_ms / 1000):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            f"not scored within deadline_ms {clock.deadline_ms}; send fewer candidates or allow "
+            "more time",
+            param="deadline_ms",
+        ) from error

@@ -1,0 +1,174 @@
+"""The HTTP edge: bodies, limits, disconnects, envelopes. Knows nothing of how slates are ranked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Lifespan, Receive, Scope, Send
+
+from models.errors import FairslateError
+from service.errors import (
+    BodyTooLargeError,
+    MethodNotAllowedError,
+    RouteNotFoundError,
+    envelope,
+    error_headers,
+    error_status,
+)
+from service.openapi import openapi
+from service.ranking import Call, Ranker
+
+logger = logging.getLogger("fairslate.routes")
+
+CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the metrics
+MAX_REQUEST_ID = 128
+METHODS = {"/v1/rank": "POST", "/v1/models": "GET", "/docs.json": "GET"}
+
+
+class UnclaimedPath(Convertor[str]):
+    """Every path but those of BentoML's own pages, which lie behind this app."""
+
+    regex = r"(?!static_content/).+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("unclaimed", UnclaimedPath())
+
+
+class Inbox:
+    """One request's body, then the news that its client has gone."""
+
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        self._request = request
+        self._max_bytes = max_bytes
+        self._body_read = asyncio.Event()
+
+    async def read_body(self) -> bytes:
+        """Raises BodyTooLargeError as soon as the limit is known to be passed."""
+        declared = self._request.headers.get("content-length", "")
+        self._check(int(declared) if declared.isdecimal() else 0)
+        body = bytearray()
+        async for piece in self._request.stream():
+            body += piece
+            self._check(len(body))
+        self._body_read.set()
+        return bytes(body)
+
+    async def client_gone(self) -> None:
+        """Returns when the client hangs up, which can be seen only once the body is read."""
+        await self._body_read.wait()
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+
+    def _check(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise BodyTooLargeError(
+                f"the body is {size} bytes or more; the limit is {self._max_bytes}, "
+                "send fewer or shorter candidates"
+            )
+
+
+async def rank(request: Request) -> Response:
+    """`POST /v1/rank`."""
+    ranker: Ranker = request.app.state.ranker
+    request_id = request_identifier(request)
+    inbox = Inbox(request, ranker.settings.max_body_bytes)
+    call = Call(request_id, request.headers.get("authorization"), inbox.read_body)
+    try:
+        answer = await _unless_gone(ranker, call, inbox)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except Exception as error:
+        return error_response(error, request_id)
+    return _json(answer, 200, request_id)
+
+
+async def models(request: Request) -> Response:
+    """`GET /v1/models`: what is served, and within which limits."""
+    ranker: Ranker = request.app.state.ranker
+    return _json(ranker.describe(), 200, request_identifier(request))
+
+
+async def docs(request: Request) -> Response:
+    """`GET /docs.json`: the OpenAPI document that BentoML's index page shows."""
+    return _json(openapi(), 200, request_identifier(request))
+
+
+class Unclaimed:
+    """Answers paths and methods that nobody serves with the envelope, whatever the method."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = error_response(_refusal(request), request_identifier(request))
+        await response(scope, receive, send)
+
+
+def http_app(lifespan: Lifespan[Starlette]) -> Starlette:
+    """The app that the BentoML service mounts; `lifespan` puts a Ranker into `app.state.ranker`."""
+    routes = [
+        Route("/v1/rank", rank, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/docs.json", docs, methods=["GET"]),
+        Route("/{path:unclaimed}", Unclaimed()),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def request_identifier(request: Request) -> str:
+    """The client's `x-request-id` if it is short printable ASCII, else a new one."""
+    given = request.headers.get("x-request-id", "")
+    usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    return given if usable else uuid.uuid4().hex
+
+
+def error_response(error: Exception, request_id: str) -> Response:
+    """The envelope with the status and headers of the error; logs what the client may not see."""
+    if not isinstance(error, FairslateError):
+        logger.error("request %s failed", request_id, exc_info=error)
+    body = envelope(error, request_id)
+    return _json(body, error_status(error), request_id, error_headers(error))
+
+
+async def _unless_gone(ranker: Ranker, call: Call, inbox: Inbox) -> dict[str, Any]:
+    """The answer, or ClientDisconnect; however this ends, neither task outlives it."""
+    ranking = asyncio.create_task(ranker.rank(call))
+    leaving = asyncio.create_task(inbox.client_gone())
+    try:
+        await asyncio.wait({ranking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if ranking.done():
+            return ranking.result()
+        raise ClientDisconnect
+    finally:
+        ranking.cancel()
+        leaving.cancel()
+        await asyncio.gather(ranking, leaving, return_exceptions=True)
+
+
+def _refusal(request: Request) -> FairslateError:
+    path = request.url.path
+    if path in METHODS:
+        return MethodNotAllowedError(f"{path} takes {METHODS[path]}, not {request.method}")
+    return RouteNotFoundError(f"{path} is not a route; use one of: {', '.join(METHODS)}")
+
+
+def _json(
+    content: dict[str, Any],
+    status: int,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return JSONResponse(content, status, {"x-request-id": request_id, **(headers or {})})

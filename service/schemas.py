@@ -1,0 +1,109 @@
+"""Requests and answers as pydantic models. Knows nothing of limits, tenants or scoring."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class Strict(BaseModel):
+    """No coercion and no unknown fields: a mistyped option must not be ignored silently."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Candidate(Strict):
+    """One item of the slate."""
+
+    id: str = Field(min_length=1, description="Unique in its slate; comes back with the score.")
+    text: str = Field(description="What the model reads; over-long text is cut at its end.")
+    metadata: dict[str, JsonValue] | None = Field(
+        default=None, description="Handed back untouched when `return_documents` is set."
+    )
+
+
+class RankRequest(Strict):
+    """Body of `POST /v1/rank`."""
+
+    context: str | dict[str, str] = Field(
+        description="Member or job text, or the named fields of the model card's template."
+    )
+    candidates: list[Candidate] = Field(description="The slate, in any order.")
+    top_n: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Answer only with the best n."
+    )
+    return_documents: bool = Field(default=False, description="Repeat text and metadata.")
+    deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Milliseconds from arrival after which the answer is worthless."
+    )
+    prompt: str | None = Field(default=None, description="A prompt of the model card.")
+    truncation: Literal["truncate", "error"] = Field(
+        default="truncate", description="What happens to text above the token limits."
+    )
+
+
+class RankedCandidate(Strict):
+    """One row of an answer."""
+
+    id: str
+    index: int = Field(description="Position in the request's slate; breaks ties.")
+    score: float = Field(ge=0, le=1, description="Calibrated probability.")
+    raw_logit: float = Field(description="logit(yes) - logit(no), before calibration.")
+    status: Literal["ok", "truncated"]
+    text: str | None = None
+    metadata: dict[str, JsonValue] | None = None
+
+
+class ServedModel(Strict):
+    """Which model answered; the digest names weights, templates and calibration exactly."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Usage(Strict):
+    """Prompt tokens: extend = context - cached + candidates is what the engine computed."""
+
+    context_tokens: int
+    cached_tokens: int
+    candidate_tokens: int
+    extend_tokens: int
+
+
+class StageTimes(Strict):
+    """Milliseconds in the queue, tokenizing, being scored, and all together."""
+
+    queue: float
+    tokenize: float
+    score: float
+    total: float
+
+
+class RankAnswer(Strict):
+    """Body of a 200 from `POST /v1/rank`, results best first."""
+
+    model: ServedModel
+    results: list[RankedCandidate]
+    usage: Usage
+    timings_ms: StageTimes
+    context_status: Literal["ok", "truncated"]
+    request_id: str
+
+
+class ErrorDetail(Strict):
+    """What went wrong and, in `message`, what to do next."""
+
+    type: str
+    code: str
+    message: str
+    param: str | None = Field(default=None, description="The field at fault.")
+    request_id: str
+    retry_after_ms: int | None = None
+
+
+class ErrorEnvelope(Strict):
+    """Body of every answer that is not a 200."""
+
+    error: ErrorDetail

@@ -1,0 +1,101 @@
+"""One request as tokens, and its chunks as jobs of the gate. Knows nothing of who waits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.card import ModelCard
+from models.engines.base import ScoreJob
+from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
+from service.errors import InvalidRequestError
+from service.gate.job import Job
+from service.jobs import encode_job
+from service.schemas import RankRequest
+from service.tenants import Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """One context, its chain of block hashes, and one entry per candidate."""
+
+    context: EncodedContext
+    block_hashes: tuple[str, ...]
+    candidates: tuple[EncodedCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What all jobs of one slate share beside their context."""
+
+    tenant: Tenant
+    deadline_ms: int
+    reply_to: str
+
+
+def encode_slate(request: RankRequest, card: ModelCard, prompt: PromptBuilder) -> Slate:
+    """Raises PromptError, and InvalidRequestError when text must not be truncated but would be."""
+    context = prompt.encode_context(request.context, request.prompt)
+    texts = [candidate.text for candidate in request.candidates]
+    candidates = prompt.encode_candidates(texts, request.prompt)
+    if request.truncation == "error":
+        _refuse_truncated(context, candidates, card)
+    hashes = prompt.block_hashes(context.ids, card.block_size)
+    return Slate(context, hashes, tuple(candidates))
+
+
+def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int) -> list[Job]:
+    """Jobs of at most `token_budget` tokens, in the order of their candidates."""
+    lengths = [len(candidate.ids) for candidate in slate.candidates]
+    chunks = split_slate(len(slate.context.ids), lengths, token_budget)
+    return [_job(slate, chunk, errand, block_size) for chunk in chunks]
+
+
+def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) -> list[range]:
+    """Index ranges of consecutive candidates, each within the budget together with the context.
+
+    A candidate that does not fit beside the context stands alone; no range is empty.
+    """
+    chunks, start, used = [], 0, context_tokens
+    for index, length in enumerate(lengths):
+        if index > start and used + length > token_budget:
+            chunks.append(range(start, index))
+            start, used = index, context_tokens
+        used += length
+    return [*chunks, range(start, len(lengths))]
+
+
+def _job(slate: Slate, chunk: range, errand: Errand, block_size: int) -> Job:
+    candidates = tuple(slate.candidates[index].ids for index in chunk)
+    return Job(
+        job_id=uuid.uuid4().hex,
+        tenant=errand.tenant.name,
+        weight=errand.tenant.weight,
+        context_hashes=slate.block_hashes,
+        block_size=block_size,
+        context_tokens=len(slate.context.ids),
+        candidate_tokens=sum(map(len, candidates)),
+        deadline_ms=errand.deadline_ms,
+        reply_to=errand.reply_to,
+        payload=encode_job(ScoreJob(slate.context.ids, slate.block_hashes, candidates)),
+    )
+
+
+def _refuse_truncated(
+    context: EncodedContext, candidates: Sequence[EncodedCandidate], card: ModelCard
+) -> None:
+    if context.truncated:
+        raise _too_long("context", card.truncation.max_context_tokens)
+    for index, candidate in enumerate(candidates):
+        if candidate.truncated:
+            raise _too_long(f"candidates[{index}].text", card.truncation.max_candidate_tokens)
+
+
+def _too_long(param: str, limit: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{param} is longer than the limit of {limit} tokens, template included; shorten it or "
+        'send truncation "truncate"',
+        code="text_too_long",
+        param=param,
+    )

@@ -1,0 +1,119 @@
+"""Reads a body and refuses a bad one by field and limit. Knows nothing of tokens or scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from service.config import Settings
+from service.errors import InvalidRequestError
+from service.schemas import Candidate, RankRequest
+
+
+def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
+    """Raises InvalidRequestError naming the first field at fault and the limit it broke."""
+    try:
+        request = RankRequest.model_validate(_parse_json(body))
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_context=False)[0]) from error
+    _check_slate(request.candidates, settings)
+    _check_context(request.context, settings)
+    if request.deadline_ms is not None and request.deadline_ms > settings.max_deadline_ms:
+        raise InvalidRequestError(
+            f"deadline_ms is {request.deadline_ms}; the limit is {settings.max_deadline_ms}",
+            code="deadline_too_long",
+            param="deadline_ms",
+        )
+    return request
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"the body is not valid UTF-8 (byte {error.start}); send JSON encoded as UTF-8",
+            code="invalid_utf8",
+        ) from error
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"the body is not valid JSON ({error}); NaN and Infinity are not JSON",
+            code="invalid_json",
+        ) from error
+
+
+def _invalid(detail: ErrorDetails) -> InvalidRequestError:
+    param = _dotted(detail["loc"])
+    code = "unknown_field" if detail["type"] == "extra_forbidden" else "invalid_request"
+    reason = "is not a field of this request" if code == "unknown_field" else detail["msg"]
+    return InvalidRequestError(f"{param or 'body'}: {reason}", code=code, param=param or None)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _check_slate(candidates: list[Candidate], settings: Settings) -> None:
+    if not candidates:
+        raise InvalidRequestError(
+            "candidates is empty; send at least 1", code="no_candidates", param="candidates"
+        )
+    if len(candidates) > settings.max_candidates:
+        raise InvalidRequestError(
+            f"candidates has {len(candidates)} entries; the limit is {settings.max_candidates}",
+            code="too_many_candidates",
+            param="candidates",
+        )
+    for index, candidate in enumerate(candidates):
+        _check_text(f"candidates[{index}].text", candidate.text)
+        _check_length(f"candidates[{index}].id", candidate.id, settings)
+    _check_unique([candidate.id for candidate in candidates])
+
+
+def _check_unique(identifiers: list[str]) -> None:
+    repeated = [identifier for identifier, count in Counter(identifiers).items() if count > 1]
+    if repeated:
+        second = identifiers.index(repeated[0], identifiers.index(repeated[0]) + 1)
+        raise InvalidRequestError(
+            f"candidates[{second}].id: {repeated[0]!r} stands in the slate more than once; "
+            "ids must be unique",
+            code="duplicate_id",
+            param=f"candidates[{second}].id",
+        )
+
+
+def _check_context(context: str | dict[str, str], settings: Settings) -> None:
+    if isinstance(context, str):
+        _check_text("context", context)
+        return
+    if not context:
+        raise InvalidRequestError(
+            "context has no fields; send text or at least 1 field",
+            code="empty_text",
+            param="context",
+        )
+    for name, value in context.items():
+        _check_length("context", name, settings)
+        _check_text(f"context.{name}", value)
+
+
+def _check_text(param: str, text: str) -> None:
+    if not text.strip():
+        raise InvalidRequestError(
+            f"{param} is empty; send at least 1 visible character", code="empty_text", param=param
+        )
+
+
+def _check_length(param: str, value: str, settings: Settings) -> None:
+    if len(value) > settings.max_field_characters:
+        raise InvalidRequestError(
+            f"{param} has {len(value)} characters; the limit is {settings.max_field_characters}",
+            code="field_too_long",
+            param=param,
+        )
