@@ -107,13 +107,16 @@ def _own_part(q: Tensor, k: Tensor, v: Tensor, layout: ItemLayout) -> tuple[Tens
 
 
 def _prefix_part(q: Tensor, k: Tensor, v: Tensor, layout: ItemLayout) -> tuple[Tensor, Tensor]:
-    """Unmasked attention of each group to its prefix; an empty prefix weighs nothing."""
+    """Unmasked attention of each group to its prefix; an empty prefix weighs nothing.
+
+    The flash operator divides by the numbers of queries and keys, so it never sees none.
+    """
     outputs, lses = [], []
     for (start, stop), (first, last) in zip(
         pairwise(layout.cu_queries), pairwise(layout.cu_prefixes), strict=True
     ):
         queries = q[start:stop]
-        if first == last:
+        if start == stop or first == last:
             outputs.append(torch.zeros_like(queries))
             lses.append(queries.new_full(queries.shape[:2], -math.inf, dtype=torch.float32))
             continue

@@ -63,11 +63,12 @@ class DecoderConfig:
         return cls.from_hugging_face(raw, source=str(path))
 
     @classmethod
-    def from_hugging_face(cls, raw: dict[str, Any], source: str) -> DecoderConfig:
+    def from_hugging_face(cls, raw: Any, source: str) -> DecoderConfig:
         """Takes `rope_theta` from either place (transformers 5 nests it in `rope_parameters`)."""
-        if raw.get("model_type") != "qwen3":
+        model_type = raw.get("model_type") if isinstance(raw, dict) else None
+        if model_type != "qwen3":
             raise ModelDirectoryError(
-                f"{source}: model_type {raw.get('model_type')!r} is not served; export qwen3"
+                f"{source}: model_type {model_type!r} is not served; export a qwen3 model"
             )
         rope = raw.get("rope_parameters") or {}
         theta = rope.get("rope_theta", raw.get("rope_theta", 10000.0))

@@ -1,0 +1,220 @@
+"""The native scorer against transformers, against itself in every arrangement, and its counting."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
+
+from models.checkpoint import ModelDirectory
+from models.engines.base import ScoreJob
+from models.engines.fairslate import FairslateEngine
+from models.prompt import block_hashes
+
+# Measured 7.7e-6 at most over these arrangements; raw logits here span -16 to 22.
+TOLERANCE = 1.5e-5
+CACHE_BYTES = 1 << 22
+TokenIds = tuple[int, ...]
+
+
+def make_job(context: TokenIds, candidates: list[TokenIds]) -> ScoreJob:
+    return ScoreJob(context, block_hashes(context, 16), tuple(candidates))
+
+
+def tokens(rng: random.Random, count: int) -> TokenIds:
+    return tuple(rng.randrange(300) for _ in range(count))
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    return random.Random(5)
+
+
+@pytest.fixture
+def jobs(rng: random.Random) -> list[ScoreJob]:
+    """Contexts, counts and lengths all differ; the third job shares the first's context."""
+    lengths = [(44, [9, 33, 1, 70]), (16, [12]), (44, [5, 5]), (100, [64, 31, 32, 3, 90])]
+    drawn = [
+        make_job(tokens(rng, context), [tokens(rng, n) for n in candidates])
+        for context, candidates in lengths
+    ]
+    drawn[2] = make_job(drawn[0].context_ids, list(drawn[2].candidates))
+    return drawn
+
+
+@pytest.fixture
+def engine(tiny_directory: ModelDirectory) -> FairslateEngine:
+    return FairslateEngine(tiny_directory, CACHE_BYTES)
+
+
+@pytest.fixture(scope="module")
+def single_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def logits_of(engine: FairslateEngine, jobs: list[ScoreJob]) -> list[tuple[float, ...]]:
+    return [answer.raw_logits for answer in engine.score(jobs)]
+
+
+def assert_close(got: list[tuple[float, ...]], want: list[tuple[float, ...]]) -> None:
+    assert [len(row) for row in got] == [len(row) for row in want]
+    for got_row, want_row in zip(got, want, strict=True):
+        assert got_row == pytest.approx(want_row, abs=TOLERANCE, rel=0)
+
+
+def test_agrees_with_transformers_on_the_joined_ids(
+    tiny_directory: ModelDirectory, engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    peer = AutoModelForCausalLM.from_pretrained(tiny_directory.path, dtype=torch.float32).eval()
+    yes, no = tiny_directory.prompt.label_ids
+
+    def peer_logit(ids: TokenIds) -> float:
+        with torch.inference_mode():
+            last = peer(torch.tensor([ids])).logits[0, -1]
+        return float(last[yes] - last[no])
+
+    want = [tuple(peer_logit(job.context_ids + c) for c in job.candidates) for job in jobs]
+    got = logits_of(engine, jobs)
+    assert_close(got, want)
+    assert max(map(max, got)) - min(map(min, got)) > 1
+
+
+def test_a_candidate_scores_the_same_alone_and_in_any_company(
+    tiny_directory: ModelDirectory, engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    together = logits_of(engine, jobs)
+    for job, expected in zip(jobs, together, strict=True):
+        fresh = FairslateEngine(tiny_directory, CACHE_BYTES)
+        alone = [
+            logits_of(fresh, [make_job(job.context_ids, [candidate])])[0][0]
+            for candidate in job.candidates
+        ]
+        assert_close([tuple(alone)], [expected])
+
+
+def test_a_candidate_scores_the_same_in_any_slot(
+    engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    job = jobs[3]
+    expected = logits_of(engine, [job])[0]
+    for shift in range(len(job.candidates)):
+        order = [(slot + shift) % len(job.candidates) for slot in range(len(job.candidates))]
+        turned = make_job(job.context_ids, [job.candidates[i] for i in order])
+        assert_close(logits_of(engine, [turned]), [tuple(expected[i] for i in order)])
+
+
+def test_cold_and_warm_agree(engine: FairslateEngine, jobs: list[ScoreJob]) -> None:
+    assert_close(logits_of(engine, jobs), logits_of(engine, jobs))
+
+
+def test_a_grown_context_agrees_with_a_cold_one(
+    tiny_directory: ModelDirectory, engine: FairslateEngine, rng: random.Random
+) -> None:
+    context, candidates = tokens(rng, 90), [tokens(rng, 8)]
+    engine.score([make_job(context[:40], candidates)])
+    (grown,) = engine.score([make_job(context, candidates)])
+    (cold,) = FairslateEngine(tiny_directory, CACHE_BYTES).score([make_job(context, candidates)])
+    assert (grown.cached_tokens, cold.cached_tokens) == (32, 0)
+    assert_close([grown.raw_logits], [cold.raw_logits])
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_a_tiny_cache_changes_no_score(
+    tiny_directory: ModelDirectory, engine: FairslateEngine, jobs: list[ScoreJob], blocks: int
+) -> None:
+    block_bytes = 2 * 2 * 16 * 2 * 16 * 4
+    small = FairslateEngine(tiny_directory, blocks * block_bytes)
+    expected = logits_of(engine, jobs)
+    for _ in range(3):
+        assert_close(logits_of(small, jobs), expected)
+    held = small.drain_cache_events()
+    assert len(held.inserted) <= blocks
+
+
+def test_tokens_are_counted_as_they_were_computed(
+    engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    cold, warm = engine.score(jobs), engine.score(jobs)
+    assert [a.context_tokens for a in cold] == [44, 16, 44, 100]
+    assert [a.cached_tokens for a in cold] == [0, 0, 44, 0]
+    assert [a.cached_tokens for a in warm] == [44, 16, 44, 100]
+    assert [a.candidate_tokens for a in cold] == [113, 12, 10, 220]
+    assert [a.extend_tokens for a in cold] == [157, 28, 10, 320]
+
+
+def test_events_name_every_block_that_came(engine: FairslateEngine, jobs: list[ScoreJob]) -> None:
+    engine.score(jobs)
+    events = engine.drain_cache_events()
+    assert set(events.inserted) == {name for job in jobs for name in job.block_hashes}
+    assert len(events.inserted) == len(set(events.inserted))
+    assert events.evicted == ()
+    engine.score(jobs)
+    assert engine.drain_cache_events().inserted == ()
+
+
+def test_another_salt_shares_nothing(engine: FairslateEngine, jobs: list[ScoreJob]) -> None:
+    engine.score(jobs[:1])
+    ids = jobs[0].context_ids
+    private = ScoreJob(ids, block_hashes(ids, 16, "tenant"), jobs[0].candidates)
+    assert engine.score([private])[0].cached_tokens == 0
+
+
+def test_a_job_without_candidates_gets_an_empty_answer(
+    engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    empty = make_job(jobs[1].context_ids, [])
+    assert [a.raw_logits for a in engine.score([empty])] == [()]
+    assert_close(logits_of(engine, [empty, jobs[0]])[1:], logits_of(engine, jobs[:1]))
+
+
+def test_no_jobs_no_answers(engine: FairslateEngine) -> None:
+    assert engine.score([]) == []
+
+
+def test_a_failed_pass_raises_its_cause_and_spoils_nothing(
+    engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    expected = logits_of(engine, jobs)
+    broken = make_job(jobs[0].context_ids, [(10**6,)])
+    with pytest.raises(IndexError):
+        engine.score([broken])
+    assert_close(logits_of(engine, jobs), expected)
+
+
+class _LargestOutput(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records the largest tensor any operator returns while active."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_tokens_by_vocabulary_never_exists(
+    tiny_directory: ModelDirectory, engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    candidate_tokens = sum(len(c) for job in jobs for c in job.candidates)
+    vocabulary = tiny_directory.config.vocab_size
+    largest = _LargestOutput()  # type: ignore[no-untyped-call]
+    with largest:
+        engine.score(jobs)
+    assert 0 < largest.elements < candidate_tokens * vocabulary / 2
+
+
+def test_threads_are_set_when_asked(tiny_directory: ModelDirectory, single_thread: None) -> None:
+    FairslateEngine(tiny_directory, CACHE_BYTES, threads=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_block_size_is_the_cards(engine: FairslateEngine) -> None:
+    assert engine.block_size == 16
