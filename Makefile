@@ -1,0 +1,77 @@
+# Sets up the locked environment and runs the project's commands in it. Knows no command's inside.
+#
+#   make serve [DEVICE=cuda] [PORT=3000]   the API on http://127.0.0.1:3000, Redis and engine included
+#   make test | test-long | check          the suite, its long part, ruff and mypy
+#   make install                           the environment alone, tests included
+#   make lock                              resolves requirements/*.txt anew from pyproject.toml
+#
+# A machine whose pip finds only CUDA builds of torch adds PyTorch's own CPU index:
+#   make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+DEVICE ?= cpu
+PORT ?= 3000
+TORCH_INDEX ?=
+
+ifeq ($(filter $(DEVICE),cpu cuda),)
+$(error DEVICE is '$(DEVICE)'; pass cpu or cuda)
+endif
+
+PYTHONS := python3.11 python3.12 python3
+SUPPORTED := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+
+# The two torch builds share a version number, so each device has an environment of its own.
+VENV := $(if $(filter cuda,$(DEVICE)),.venv-cuda,.venv)
+SERVING := $(VENV)/.installed-$(DEVICE)
+TESTING := .venv/.installed-dev
+CHECKED := kernels models compress service loadtest tests requirements conftest.py
+
+export BENTOML_DO_NOT_TRACK := True
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# $(call install,ENVIRONMENT,LOCK): an environment whose last installation was cut short is made anew.
+define install
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 with venv" \
+		"(Debian: apt-get install python3.11-venv); or pass PYTHON=..." >&2; exit 1; }
+	@test ! -e $(1)/.installing || rm -rf $(1)
+	@mkdir -p $(1) && touch $(1)/.installing
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-r $(2)
+	@rm $(1)/.installing
+endef
+
+.PHONY: serve test test-long check install lock
+
+serve: $(SERVING)
+	@$(VENV)/bin/python -m service.hello $(PORT) & exec $(VENV)/bin/bentoml serve --port $(PORT)
+
+test: $(TESTING)
+	.venv/bin/python -m pytest -m "not long"
+
+test-long: $(TESTING)
+	.venv/bin/python -m pytest -m long
+
+check: $(TESTING)
+	.venv/bin/ruff check $(CHECKED)
+	.venv/bin/ruff format --check $(CHECKED)
+	.venv/bin/mypy
+
+install: $(TESTING)
+
+lock: $(TESTING)
+	.venv/bin/python requirements/lock.py $(or $(LOCKS),cpu dev)
+
+.venv/.installed-cpu: requirements/cpu.txt
+	$(call install,.venv,$<)
+	@touch $@
+
+.venv-cuda/.installed-cuda: requirements/cuda.txt
+	$(call install,.venv-cuda,$<)
+	@touch $@
+
+# The dev lock holds the cpu lock's versions, so that one installation serves both.
+$(TESTING): requirements/dev.txt requirements/cpu.txt
+	$(call install,.venv,$<)
+	@touch .venv/.installed-cpu $@

@@ -1,0 +1,1 @@
+"""Traffic against a running server, over HTTP alone. Knows nothing of how the server works."""
