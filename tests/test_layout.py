@@ -1,0 +1,149 @@
+"""The walls between the packages, checked on the sources themselves. Knows nothing of behaviour."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Which of our packages each one may import; kernels <- models <- {compress, service}.
+MAY_IMPORT = {
+    "kernels": {"kernels"},
+    "models": {"models", "kernels"},
+    "compress": {"compress", "models", "kernels"},
+    "service": {"service", "models", "kernels"},
+    "loadtest": {"loadtest"},
+}
+EXCEPTIONS = {("loadtest/simulate.py", "service.gate.policy")}
+LONGEST_FILE = 300
+PLACES_OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|opt|home)/|file:///|--find-links")
+
+
+def tracked_files() -> list[Path]:
+    """What a clone would hold, files not yet committed included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [path for line in listing.splitlines() if (path := ROOT / line).is_file()]
+
+
+def sources() -> list[Path]:
+    return [path for path in tracked_files() if path.suffix == ".py"]
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield "." * node.level + node.module
+
+
+def forbidden_imports(package: str, path: str, tree: ast.Module) -> list[str]:
+    return [
+        name
+        for name in imports(tree)
+        if name.startswith(".")
+        or (
+            name.split(".")[0] in MAY_IMPORT.keys() - MAY_IMPORT[package]
+            and (path, name) not in EXCEPTIONS
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_our_names_resolve_into_this_repository(name: str) -> None:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin == str(ROOT / name / "__init__.py")
+
+
+def test_no_distribution_claims_the_name_kernels() -> None:
+    # transformers takes such a distribution's version for Hugging Face's and fails on import.
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("kernels")
+
+
+def test_nothing_of_ours_is_ever_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["tool"]["setuptools"]["packages"] == []
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        assert forbidden_imports(package, name, ast.parse(path.read_text("utf-8"))) == [], name
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "allowed"),
+    [
+        ("service", "from compress.data import read", False),
+        ("models", "import service.gate.policy", False),
+        ("kernels", "from models.errors import FairslateError", False),
+        ("loadtest", "from models.prompt import PromptBuilder", False),
+        ("service", "from . import jobs, app\nfrom .jobs import encode", False),
+        ("service", "import models.card, kernels.dispatch, torch", True),
+    ],
+)
+def test_the_import_guard_sees_each_form(package: str, line: str, allowed: bool) -> None:
+    assert (forbidden_imports(package, "x.py", ast.parse(line)) == []) is allowed
+
+
+def test_only_the_simulator_may_know_the_policy() -> None:
+    tree = ast.parse("from service.gate.policy import order")
+    assert forbidden_imports("loadtest", "loadtest/simulate.py", tree) == []
+    assert forbidden_imports("loadtest", "loadtest/traffic.py", tree) != []
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_package_files_hold_a_docstring_only(package: str) -> None:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text("utf-8"))
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
+def test_tests_have_no_package_files() -> None:
+    # A package tests/kernels would shadow ours.
+    assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+def test_every_source_opens_with_what_it_does() -> None:
+    silent = [p for p in sources() if not p.read_text("utf-8").startswith('"""')]
+    assert silent == []
+
+
+def test_no_source_is_too_long_to_read() -> None:
+    lengths = {p: len(p.read_text("utf-8").splitlines()) for p in sources()}
+    assert {p: n for p, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_no_file_names_a_place_on_one_machine() -> None:
+    texts = [p for p in tracked_files() if p.suffix not in {".gz", ".safetensors"}]
+    found = {p: PLACES_OF_ONE_MACHINE.findall(p.read_text("utf-8")) for p in texts}
+    found.pop(Path(__file__))
+    assert {p: places for p, places in found.items() if places} == {}
+
+
+@pytest.mark.parametrize("lock", ["cpu", "dev", "cuda"])
+def test_a_lock_pins_plain_versions(lock: str) -> None:
+    lines = (ROOT / "requirements" / f"{lock}.txt").read_text("utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert len(pins) > 50
+    assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
+
+
+def test_tests_run_on_the_versions_that_serve() -> None:
+    serving, testing = (
+        set((ROOT / "requirements" / name).read_text("utf-8").splitlines()[1:])
+        for name in ("cpu.txt", "dev.txt")
+    )
+    assert serving <= testing
