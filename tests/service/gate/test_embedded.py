@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from service.gate.embedded import EmbeddedRedis
+from service.gate.errors import GateUnavailableError
+
+HOLDER = """
+import sys
+from pathlib import Path
+from service.gate.embedded import EmbeddedRedis
+server = EmbeddedRedis(Path(sys.argv[1]))
+server.start()
+print(server.server_pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def embedded(state_dir: Path) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis(state_dir)
+    server.start()
+    yield server
+    server.stop()
+
+
+def eventually(client: redis.Redis, command: str, *arguments: str) -> object:
+    """Asks again until the server is back; the test's time limit ends it."""
+    while True:
+        try:
+            return client.execute_command(command, *arguments)
+        except redis.ConnectionError:
+            continue
+
+
+def test_the_configuration_never_forks_a_snapshot_and_never_evicts(
+    embedded: EmbeddedRedis,
+) -> None:
+    client = redis.Redis.from_url(embedded.url, decode_responses=True)
+    expected = {"appendonly": "yes", "save": "", "maxmemory-policy": "noeviction", "port": "0"}
+    assert {name: client.config_get(name)[name] for name in expected} == expected
+
+
+@pytest.mark.timeout(20)
+def test_a_killed_server_comes_back_with_its_data(embedded: EmbeddedRedis) -> None:
+    client = redis.Redis.from_url(embedded.url)
+    client.set("queued", "job")
+    client.execute_command("WAIT", 0, 0)
+    before = embedded.server_pid
+    assert before
+    os.kill(before, signal.SIGKILL)
+    assert eventually(client, "GET", "queued") == b"job"
+    assert embedded.server_pid != before
+
+
+@pytest.mark.timeout(20)
+def test_a_second_holder_shares_the_server_and_takes_over_when_the_first_dies(
+    state_dir: Path,
+) -> None:
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(state_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout
+    first_pid = int(first.stdout.readline())
+    second = EmbeddedRedis(state_dir)
+    client = redis.Redis.from_url(second.start())
+    assert second.server_pid is None
+    assert client.info("server")["process_id"] == first_pid
+    client.set("queued", "job")
+    first.kill()
+    first.communicate()
+    assert eventually(client, "GET", "queued") == b"job"
+    while eventually(client, "INFO", "server")["process_id"] == first_pid:  # type: ignore[index]
+        continue
+    assert client.info("server")["process_id"] == second.server_pid
+    second.stop()
+
+
+def test_stop_ends_the_server(state_dir: Path) -> None:
+    server = EmbeddedRedis(state_dir)
+    client = redis.Redis.from_url(server.start())
+    server.stop()
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
+
+
+def test_a_long_state_directory_still_gets_a_usable_socket(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / ("long" * 40))
+    assert redis.Redis.from_url(server.start()).ping()
+    server.stop()
+
+
+def test_a_server_that_cannot_start_says_where_to_look(state_dir: Path) -> None:
+    with pytest.raises(GateUnavailableError, match=r"redis\.log"):
+        EmbeddedRedis(state_dir, executable="/bin/false").start(timeout_s=0.3)
