@@ -1,0 +1,77 @@
+"""Each promise of an answer, broken once, is noticed. Knows nothing of a server."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from loadtest.checks import AnswerChecker, WrongAnswerError
+
+REQUEST = {
+    "context": "Welder",
+    "candidates": [{"id": name, "text": name} for name in ("a", "b", "c")],
+}
+ANSWER: dict[str, Any] = {
+    "model": {"name": "demo", "version": "1", "digest": "f00d"},
+    "results": [
+        {"id": "c", "index": 2, "score": 0.9, "raw_logit": 2.0, "status": "ok"},
+        {"id": "a", "index": 0, "score": 0.5, "raw_logit": 0.0, "status": "truncated"},
+        {"id": "b", "index": 1, "score": 0.5, "raw_logit": 0.0, "status": "ok"},
+    ],
+    "usage": {
+        "context_tokens": 10,
+        "cached_tokens": 4,
+        "candidate_tokens": 30,
+        "extend_tokens": 36,
+    },
+    "timings_ms": {"queue": 0.5, "tokenize": 0.2, "score": 4.0, "total": 5.0},
+    "request_id": "r-1",
+}
+
+
+def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(answer: dict[str, Any]) -> None:
+        place: Any = answer
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return change
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], None]] = {
+    "2 results, expected 3": lambda answer: answer["results"].pop(),
+    "an index stands twice": put("results", 2, "index", value=0),
+    "id and index differ": put("results", 0, "id", value="b"),
+    "score out of range": put("results", 0, "score", value=1.2),
+    "unknown status": put("results", 0, "status", value="fine"),
+    "not sorted": put("results", 0, "score", value=0.4),
+    "then index": lambda answer: answer["results"].append(answer["results"].pop(1)),
+    "cached_tokens out of range": put("usage", "cached_tokens", value=11),
+    "candidates without tokens": put("usage", "candidate_tokens", value=0),
+    "extend_tokens is not 36": put("usage", "extend_tokens", value=40),
+    "a negative time": put("timings_ms", "queue", value=-0.1),
+    "a stage longer than the total": put("timings_ms", "score", value=6.0),
+    "malformed answer: KeyError": lambda answer: answer.pop("usage"),
+    "malformed answer: TypeError": put("results", 0, "score", value=None),
+    "request_id is empty": put("request_id", value=""),
+    "digest changed": put("model", "digest", value="beef"),
+}
+
+
+def test_a_right_answer_passes() -> None:
+    AnswerChecker().check(REQUEST, ANSWER)
+    best = ANSWER | {"results": ANSWER["results"][:2]}
+    AnswerChecker().check(REQUEST | {"top_n": 2}, best)
+
+
+@pytest.mark.parametrize("complaint", BROKEN)
+def test_a_wrong_answer_is_named(complaint: str) -> None:
+    checker, answer = AnswerChecker(), copy.deepcopy(ANSWER)
+    checker.check(REQUEST, answer)
+    BROKEN[complaint](answer)
+    with pytest.raises(WrongAnswerError, match=complaint):
+        checker.check(REQUEST, answer)
