@@ -27,7 +27,6 @@ from service.tenants import load_tenants
 # Our own 504, with its envelope, comes before BentoML's.
 TRAFFIC = {"timeout": DEADLINE_CEILING_MS / 1000 + 5}
 LOGGING = {"access": {"enabled": False}}
-METRICS = {"namespace": "fairslate"}
 
 
 def check_start() -> None:
@@ -64,7 +63,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
 api = http_app(open_ranker)
 
 
-@bentoml.service(workers=1, logging=LOGGING, metrics=METRICS)
+@bentoml.service(workers=1, logging=LOGGING)
 class EngineService:
     """One engine per process; it takes its work from the gate and answers no calls of its own."""
 
@@ -82,7 +81,6 @@ class EngineService:
     workers=1,
     traffic=TRAFFIC,
     logging=LOGGING,
-    metrics=METRICS,
     runner_probe={"enabled": False},  # readiness asks the gate who is alive, not BentoML
 )
 class RankingService:

@@ -1,0 +1,106 @@
+"""Runs `bentoml serve` as a user would, in its own process group. Knows nothing of any test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 90.0
+STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """One `bentoml serve` that answers on loopback."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def client(self, key: str = "") -> httpx.Client:
+        """A client of this server, for one tenant's key if one is given."""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+
+    def worker_pids(self, service: str) -> list[int]:
+        """The processes that run one BentoML service now."""
+        main = Path(f"/proc/{self.process.pid}")
+        children = (main / "task" / main.name / "children").read_text().split()
+        return [
+            int(child)
+            for child in children
+            if service.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        ]
+
+    def ready(self) -> bool:
+        """Whether /readyz says so."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/readyz", timeout=2.0).status_code == 200
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Polls; raises TimeoutError naming `what` when it does not come."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{what} did not come within {seconds} s")
+        time.sleep(0.02)
+
+
+def spawn(state: Path, settings: Mapping[str, str], port: int) -> subprocess.Popen[bytes]:
+    """Starts `bentoml serve` in the repository's root; its output goes to `state/serve.log`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FAIRSLATE_", "BENTO"))}
+    environment = inherited | {
+        "BENTOML_HOME": str(state / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "FAIRSLATE_STATE_DIR": str(state / "redis"),
+        **{f"FAIRSLATE_{name.upper()}": value for name, value in settings.items()},
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with (state / "serve.log").open("wb") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+@contextlib.contextmanager
+def running_server(state: Path, **settings: str) -> Iterator[RunningServer]:
+    """A ready server; at the end its whole process group is gone."""
+    port = free_port()
+    process = spawn(state, settings, port)
+    server = RunningServer(f"http://127.0.0.1:{port}", process, state / "serve.log")
+    try:
+        wait_until(lambda: process.poll() is not None or server.ready(), START_SECONDS, "readyz")
+        assert process.poll() is None, server.log.read_text()
+        yield server
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks politely, then kills whatever is left of the process group."""
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,123 @@
+"""What clients see while Redis or the engine is away, and that service resumes by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from models.directory import ModelDirectory
+from service.gate.gate import WorkerGate
+from service.gate.settings import GateSettings
+from service.processes import pool_name
+from service.schemas import ErrorEnvelope
+from tests.e2e.redis_process import RedisProcess
+from tests.e2e.server import RunningServer, wait_until
+
+BODY = {"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}
+
+
+def rank(server: RunningServer, **options: Any) -> httpx.Response:
+    with server.client() as client:
+        return client.post("/v1/rank", json=BODY | options)
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    error = ErrorEnvelope.model_validate_json(response.content).error
+    if response.status_code in (429, 503):
+        assert error.retry_after_ms is not None
+        assert int(response.headers["retry-after"]) * 1000 >= error.retry_after_ms
+    return response.status_code, error.code
+
+
+@pytest.fixture
+def queued(external_redis: RedisProcess, tiny_directory: ModelDirectory) -> Callable[[], int]:
+    """Counts the jobs that wait for an engine."""
+    gate = WorkerGate(external_redis.url, pool_name(tiny_directory), GateSettings(), "observer")
+    return lambda: gate.stats().queued_jobs
+
+
+def serves(server: RunningServer) -> bool:
+    return rank(server).status_code == 200
+
+
+@contextmanager
+def frozen_engine(server: RunningServer) -> Iterator[None]:
+    (engine,) = server.worker_pids("EngineService")
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine, signal.SIGCONT)
+        wait_until(lambda: serves(server), 20.0, "an answer")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_redis_away_is_a_quick_503_and_then_service_resumes(
+    fragile: RunningServer, external_redis: RedisProcess, how: signal.Signals
+) -> None:
+    assert serves(fragile)
+    external_redis.signal(how)
+    started = time.monotonic()
+    assert refusal(rank(fragile)) == (503, "gate_unavailable")
+    waited = time.monotonic() - started
+    assert not fragile.ready()
+    if how is signal.SIGSTOP:
+        external_redis.signal(signal.SIGCONT)
+    else:
+        external_redis.start()
+    wait_until(lambda: fragile.ready() and serves(fragile), 20.0, "an answer")
+    # The promise is one second; the other second is for a machine that runs other tests.
+    assert waited < 2.0
+
+
+def test_request_in_flight_fails_when_redis_goes(
+    fragile: RunningServer, external_redis: RedisProcess, queued: Callable[[], int]
+) -> None:
+    with ThreadPoolExecutor() as pool, frozen_engine(fragile):
+        waiting = pool.submit(rank, fragile)
+        wait_until(lambda: queued() == 1, 5.0, "the job in the queue")
+        external_redis.stop()
+        assert refusal(waiting.result(timeout=5.0)) == (503, "gate_unavailable")
+        external_redis.start()
+
+
+def test_deadline_passes_while_the_engine_is_silent(fragile: RunningServer) -> None:
+    with frozen_engine(fragile):
+        response = rank(fragile, deadline_ms=200)
+    assert refusal(response) == (504, "deadline_exceeded")
+    assert "200" in response.json()["error"]["message"]
+
+
+def test_tenant_above_its_queue_is_throttled(fragile: RunningServer) -> None:
+    with frozen_engine(fragile), ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(rank, fragile, deadline_ms=3000) for _ in range(12)]
+        outcomes = [refusal(future.result()) for future in waiting]
+    assert set(outcomes) == {(504, "deadline_exceeded"), (429, "tenant_throttled")}
+    assert 8 <= outcomes.count((504, "deadline_exceeded")) <= 9
+
+
+def test_client_that_hangs_up_leaves_nothing_queued(
+    fragile: RunningServer, queued: Callable[[], int]
+) -> None:
+    with frozen_engine(fragile):
+        with fragile.client() as client, pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/rank", json=BODY, timeout=0.5)
+        wait_until(lambda: queued() == 0, 5.0, "an empty queue")
+
+
+def test_killed_engine_is_replaced_and_its_queue_served(fragile: RunningServer) -> None:
+    (engine,) = fragile.worker_pids("EngineService")
+    with ThreadPoolExecutor() as pool:
+        os.kill(engine, signal.SIGSTOP)
+        waiting: Future[httpx.Response] = pool.submit(rank, fragile, deadline_ms=60_000)
+        os.kill(engine, signal.SIGKILL)
+        assert waiting.result().status_code == 200
+    assert fragile.worker_pids("EngineService") != [engine]
