@@ -14,6 +14,7 @@ from models.errors import FairslateError
 from service.gate.settings import GateSettings
 
 PREFIX = "FAIRSLATE_"
+SOURCES = Path(__file__).parent.parent
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
 
@@ -30,7 +31,7 @@ class Settings:
     """One field per `FAIRSLATE_<FIELD>` variable; integers are positive unless 0 has a meaning."""
 
     model: str = "models/demo"
-    """Model directory that API and engine load."""
+    """Model directory that API and engine load, relative to these sources (a Bento's `src`)."""
     redis_url: str = ""
     """Redis of the gate; empty starts an embedded one in `state_dir`."""
     state_dir: str = ".fairslate"
@@ -83,7 +84,7 @@ class Settings:
 
     @property
     def model_path(self) -> Path:
-        return Path(self.model)
+        return SOURCES / self.model
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

@@ -33,6 +33,11 @@ class Dispatcher:
         self._cancellations: set[asyncio.Task[None]] = set()
         self._engine_alive = False
 
+    @property
+    def in_flight(self) -> int:
+        """Jobs whose reply is awaited."""
+        return len(self._waiting)
+
     async def score(self, jobs: Sequence[Job]) -> list[JobResult]:
         """Results in the order of the jobs. Raises the first failure, the gate's refusals included.
 
@@ -65,24 +70,22 @@ class Dispatcher:
                 self._resolve(reply)
 
     async def watch_engines(self) -> None:
-        """Notes, for ever, whether an engine is alive; while Redis is away the last word stands."""
+        """Looks for ever whether an engine is alive."""
         while True:
-            try:
-                self._engine_alive = await self._engine_silence_ms() < ENGINE_SILENCE_MS
-            except FairslateError as error:
-                logger.warning("cannot see the engines: %s", error)
+            await self.ready()
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
 
     async def ready(self) -> bool:
         """Whether Redis answers and an engine was heard of a moment ago."""
         try:
-            return await self._engine_silence_ms() < READY_SILENCE_MS
-        except FairslateError:
+            stats = await self._gate.stats(max_tenants=1)
+        except FairslateError as error:
+            # What was last known of the engines stands: submitting finds out about Redis itself.
+            logger.warning("cannot see the engines: %s", error)
             return False
-
-    async def _engine_silence_ms(self) -> float:
-        stats = await self._gate.stats(max_tenants=1)
-        return min(stats.workers.values(), default=float("inf"))
+        silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
+        self._engine_alive = silence_ms < ENGINE_SILENCE_MS
+        return silence_ms < READY_SILENCE_MS
 
     def _resolve(self, reply: Reply) -> None:
         future = self._waiting.get(reply.job_id)

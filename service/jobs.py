@@ -101,8 +101,7 @@ def encode_failure(failure: JobFailure) -> bytes:
 def decode_result(payload: bytes) -> JobResult | JobFailure:
     """Raises PayloadError when the bytes are neither scores nor a failure."""
     if payload[:4] == _ERROR_MAGIC:
-        code, message = json.loads(payload[4:])
-        return JobFailure(code, message)
+        return _failure(payload[4:])
     reader = _Reader(payload)
     magic, context, cached, candidate, count, queue_ms, score_ms = reader.header(_SCORES)
     if magic != _SCORES_MAGIC:
@@ -110,6 +109,14 @@ def decode_result(payload: bytes) -> JobResult | JobFailure:
     logits = array("d", reader.take(8 * count))
     reader.finish()
     return JobResult(JobScores(tuple(logits), context, cached, candidate), queue_ms, score_ms)
+
+
+def _failure(content: bytes) -> JobFailure:
+    try:
+        code, message = json.loads(content)
+    except ValueError as error:
+        raise PayloadError(f"a failure that cannot be read ({error})") from error
+    return JobFailure(code, message)
 
 
 def _integers(values: Iterable[int]) -> bytes:

@@ -1,0 +1,23 @@
+"""An embedded Redis for the service's own tests; the gate's tests bring theirs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from service.gate.embedded import EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def service_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = EmbeddedRedis(tmp_path_factory.mktemp("service-redis"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def pool() -> str:
+    """A pool that no other test uses."""
+    return f"pool-{uuid.uuid4().hex}"

@@ -1,0 +1,47 @@
+"""Settings come from the environment whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.config import Settings, SettingsError
+
+NUMBERS = [field.name for field in fields(Settings) if isinstance(field.default, int)]
+
+
+def test_other_programs_variables_are_left_alone() -> None:
+    assert Settings.from_environment({"PATH": "/bin", "FAIRSLATEX": "1"}) == Settings()
+
+
+@given(st.sampled_from(NUMBERS), st.integers(min_value=10_000, max_value=30_000))
+def test_any_number_can_be_set(name: str, value: int) -> None:
+    settings = Settings.from_environment({f"FAIRSLATE_{name.upper()}": str(value)})
+    assert getattr(settings, name) == value
+
+
+@pytest.mark.parametrize("value", ["", "1.5", "many", "-1", "0"])
+def test_bad_value_names_the_variable(value: str) -> None:
+    with pytest.raises(SettingsError, match="FAIRSLATE_TOKEN_BUDGET"):
+        Settings.from_environment({"FAIRSLATE_TOKEN_BUDGET": value})
+
+
+def test_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(SettingsError, match="did you mean FAIRSLATE_REDIS_URL"):
+        Settings.from_environment({"FAIRSLATE_REDIS_URI": "redis://"})
+
+
+def test_deadlines_must_be_in_order() -> None:
+    with pytest.raises(SettingsError, match="MAX_DEADLINE_MS"):
+        Settings(default_deadline_ms=2, max_deadline_ms=1)
+    with pytest.raises(SettingsError, match="60000"):
+        Settings(max_deadline_ms=60_001)
+
+
+def test_gate_gets_its_share() -> None:
+    settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
+    gate = settings.gate
+    assert (gate.quantum, gate.lease_ms, gate.max_pool_jobs, gate.max_tenant_jobs) == (7, 8, 9, 10)

@@ -1,0 +1,149 @@
+"""The loop answers every job it claims, whatever the engine does. Real Redis, scripted engines."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from models.engines.base import CacheEvents, JobScores, ScoreJob
+from service.dispatch import Dispatcher
+from service.engine import EngineLoop
+from service.errors import EngineAbsentError, ScoringError
+from service.gate.gate import AsyncGate, WorkerGate
+from service.gate.job import Job
+from service.gate.settings import GateSettings
+from service.jobs import JobResult, encode_job
+from tests.e2e.server import wait_until
+
+Score = Callable[[ScoreJob], float]
+
+
+class ScriptedEngine:
+    """Gives each candidate the logit that a function says; remembers the batches it saw."""
+
+    block_size = 16
+
+    def __init__(self, logit: Score) -> None:
+        self._logit = logit
+        self.batches: list[int] = []
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
+        self.batches.append(len(jobs))
+        return [
+            JobScores((self._logit(job),), len(job.context_ids), 0, len(job.candidates[0]))
+            for job in jobs
+        ]
+
+    def drain_cache_events(self) -> CacheEvents:
+        return CacheEvents()
+
+
+def job(name: str, reply_to: str, payload: bytes | None = None) -> Job:
+    number = int(name)
+    score_job = ScoreJob((1, 2, 3), ("0" * 32,), ((number,),))
+    return Job(
+        job_id=f"{reply_to}-{name}",
+        tenant="ada",
+        weight=1,
+        context_hashes=score_job.block_hashes,
+        block_size=16,
+        context_tokens=3,
+        candidate_tokens=1,
+        deadline_ms=10_000,
+        reply_to=reply_to,
+        payload=encode_job(score_job) if payload is None else payload,
+    )
+
+
+@contextmanager
+def serving(url: str, pool: str, engine: ScriptedEngine) -> Iterator[None]:
+    gate = WorkerGate(url, pool, GateSettings(), "worker")
+    loop = EngineLoop(engine, gate, token_budget=4096, max_batch_jobs=8)
+    threads = [threading.Thread(target=target) for target in (loop.run, loop.keep)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: bool(gate.stats().workers), 10.0, "the worker")
+    yield
+    loop.stop()
+    for thread in threads:
+        thread.join(10.0)
+        assert not thread.is_alive()
+
+
+async def dispatched(
+    url: str, pool: str, *payloads: bytes | None
+) -> list[list[JobResult] | BaseException]:
+    """Outcome of one slate per payload, all sent at once."""
+    gate = AsyncGate(url, pool, GateSettings())
+    dispatcher = Dispatcher(gate)
+    reader = asyncio.create_task(dispatcher.read_replies())
+    assert await dispatcher.ready()
+    slates = [
+        dispatcher.score([job(str(number), dispatcher.reply_to, payload)])
+        for number, payload in enumerate(payloads)
+    ]
+    outcomes = await asyncio.gather(*slates, return_exceptions=True)
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    assert dispatcher.in_flight == 0
+    await gate.close()
+    return outcomes
+
+
+def only_candidate(score_job: ScoreJob) -> float:
+    return float(score_job.candidates[0][0])
+
+
+def test_each_job_gets_its_own_scores(service_redis_url: str, pool: str) -> None:
+    engine = ScriptedEngine(only_candidate)
+    with serving(service_redis_url, pool, engine):
+        outcomes = asyncio.run(dispatched(service_redis_url, pool, *[None] * 20))
+    logits = [outcome[0].scores.raw_logits for outcome in outcomes if isinstance(outcome, list)]
+    assert logits == [(float(number),) for number in range(20)]
+    assert sum(engine.batches) == 20
+    assert max(engine.batches) <= 8
+
+
+def test_failing_engine_fails_every_waiter_with_its_cause(
+    service_redis_url: str, pool: str
+) -> None:
+    def explode(_: ScoreJob) -> float:
+        raise RuntimeError("out of memory, buy more")
+
+    with serving(service_redis_url, pool, ScriptedEngine(explode)):
+        outcomes = asyncio.run(dispatched(service_redis_url, pool, None, None, None))
+    for outcome in outcomes:
+        assert isinstance(outcome, ScoringError)
+        assert "RuntimeError: out of memory, buy more" in str(outcome)
+
+
+def test_damaged_payload_and_nan_spoil_only_their_own_job(
+    service_redis_url: str, pool: str
+) -> None:
+    def nan_for_two(score_job: ScoreJob) -> float:
+        return math.nan if score_job.candidates[0] == (2,) else 1.0
+
+    with serving(service_redis_url, pool, ScriptedEngine(nan_for_two)):
+        good, damaged, nan = asyncio.run(dispatched(service_redis_url, pool, None, b"?", None))
+    assert isinstance(good, list)
+    assert isinstance(damaged, ScoringError)
+    assert isinstance(nan, ScoringError)
+    assert "not finite" in str(nan)
+
+
+def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) -> None:
+    async def ask() -> None:
+        gate = AsyncGate(service_redis_url, pool, GateSettings())
+        dispatcher = Dispatcher(gate)
+        assert not await dispatcher.ready()
+        with pytest.raises(EngineAbsentError):
+            await dispatcher.score([job("1", dispatcher.reply_to)])
+        assert (await gate.stats()).queued_jobs == 0
+        await gate.close()
+
+    asyncio.run(ask())

@@ -1,0 +1,68 @@
+"""Payloads come back as they went, and damaged ones are refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.engines.base import JobScores, ScoreJob
+from service.jobs import (
+    JobFailure,
+    JobResult,
+    PayloadError,
+    decode_job,
+    decode_result,
+    encode_failure,
+    encode_job,
+    encode_result,
+)
+
+TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple)
+HASHES = st.lists(st.binary(min_size=16, max_size=16).map(bytes.hex), max_size=4).map(tuple)
+JOBS = st.builds(ScoreJob, TOKENS, HASHES, st.lists(TOKENS, max_size=4).map(tuple))
+COUNTS = st.integers(0, 2**32 - 1)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SCORES = st.builds(JobScores, st.lists(FINITE, max_size=5).map(tuple), COUNTS, COUNTS, COUNTS)
+RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE)
+
+
+@given(JOBS)
+def test_job_round_trip(job: ScoreJob) -> None:
+    assert decode_job(encode_job(job)) == job
+
+
+@given(RESULTS)
+def test_result_round_trip(result: JobResult) -> None:
+    assert decode_result(encode_result(result)) == result
+
+
+@given(st.text(), st.text())
+def test_failure_round_trip(code: str, message: str) -> None:
+    failure = JobFailure(code, message)
+    assert decode_result(encode_failure(failure)) == failure
+
+
+@given(JOBS, st.data())
+def test_cut_or_lengthened_job_is_refused(job: ScoreJob, data: st.DataObject) -> None:
+    payload = encode_job(job)
+    cut = data.draw(st.integers(0, len(payload) - 1))
+    for damaged in (payload[:cut], payload + b"\0"):
+        with pytest.raises(PayloadError):
+            decode_job(damaged)
+
+
+@given(st.binary())
+def test_foreign_bytes_are_refused(payload: bytes) -> None:
+    with pytest.raises(PayloadError):
+        decode_job(payload)
+    with pytest.raises(PayloadError):
+        decode_result(payload)
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
+def test_logit_that_is_not_finite_never_leaves(logit: float) -> None:
+    with pytest.raises(PayloadError, match="not finite"):
+        encode_result(JobResult(JobScores((0.0, logit), 1, 0, 2), 0.0, 0.0))

@@ -1,0 +1,76 @@
+"""A slate becomes jobs that together hold every candidate once, within the budget."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.directory import ModelDirectory
+from service.errors import InvalidRequestError
+from service.jobs import decode_job
+from service.schemas import Candidate, RankRequest
+from service.slate import Errand, encode_slate, slate_jobs, split_slate
+from service.tenants import Tenant
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
+
+
+@given(st.integers(1, 100), LENGTHS, st.integers(1, 200))
+def test_chunks_cover_the_slate_within_the_budget(
+    context_tokens: int, lengths: list[int], budget: int
+) -> None:
+    chunks = split_slate(context_tokens, lengths, budget)
+    assert [index for chunk in chunks for index in chunk] == list(range(len(lengths)))
+    for chunk in chunks:
+        tokens = context_tokens + sum(lengths[index] for index in chunk)
+        assert len(chunk) == 1 or tokens <= budget
+
+
+@given(st.integers(1, 100), LENGTHS, st.integers(1, 200))
+def test_no_two_neighbours_would_fit_together(
+    context_tokens: int, lengths: list[int], budget: int
+) -> None:
+    chunks = split_slate(context_tokens, lengths, budget)
+    for left, right in pairwise(chunks):
+        joined = context_tokens + sum(lengths[left.start : left.stop]) + lengths[right.start]
+        assert joined > budget
+
+
+def request(texts: list[str], truncation: str = "truncate") -> RankRequest:
+    candidates = [Candidate(id=str(index), text=text) for index, text in enumerate(texts)]
+    return RankRequest.model_validate(
+        {"context": "Nurse", "candidates": candidates, "truncation": truncation}
+    )
+
+
+def test_jobs_carry_the_slates_tokens(tiny_directory: ModelDirectory) -> None:
+    card, prompt = tiny_directory.card, tiny_directory.prompt
+    slate = encode_slate(request(["Nurse", "Welder", "Roofer " * 10]), card, prompt)
+    errand = Errand(Tenant("ada", 3), deadline_ms=500, reply_to="here")
+    jobs = slate_jobs(slate, errand, card.block_size, token_budget=len(slate.context.ids) + 20)
+    assert len(jobs) > 1
+    decoded = [decode_job(job.payload) for job in jobs]
+    ids = [candidate for job in decoded for candidate in job.candidates]
+    assert ids == [candidate.ids for candidate in slate.candidates]
+    for job, score_job in zip(jobs, decoded, strict=True):
+        assert score_job.context_ids == slate.context.ids
+        assert score_job.block_hashes == job.context_hashes == slate.block_hashes
+        assert job.candidate_tokens == sum(map(len, score_job.candidates))
+        assert (job.tenant, job.weight, job.deadline_ms) == ("ada", 3, 500)
+    assert len({job.job_id for job in jobs}) == len(jobs)
+
+
+def test_truncation_error_names_the_candidate_and_the_limit(
+    tiny_directory: ModelDirectory,
+) -> None:
+    card, prompt = tiny_directory.card, tiny_directory.prompt
+    texts = ["Nurse", "Nurse " * 200]
+    assert [c.truncated for c in encode_slate(request(texts), card, prompt).candidates] == [
+        False,
+        True,
+    ]
+    with pytest.raises(InvalidRequestError, match=r"candidates\[1\]\.text.* 96 tokens"):
+        encode_slate(request(texts, "error"), card, prompt)

@@ -1,0 +1,61 @@
+"""Bodies either become a request or one refusal; over HTTP each refusal is tested in tests/e2e."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.config import Settings
+from service.errors import InvalidRequestError
+from service.validation import parse_rank_request
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+FIELDS = ("context", "candidates", "top_n", "deadline_ms", "prompt", "extra")
+VISIBLE = st.text(min_size=1).filter(lambda text: bool(text.strip()))
+
+
+@given(st.binary())
+def test_any_bytes_are_refused_or_parsed(body: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        parse_rank_request(body, Settings())
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON)))
+def test_any_json_is_refused_by_name_or_parsed(body: dict[str, Any]) -> None:
+    refusal = refusal_of(json.dumps(body).encode())
+    assert refusal is None or refusal.param is not None or refusal.code == "invalid_json"
+
+
+def refusal_of(body: bytes) -> InvalidRequestError | None:
+    try:
+        parse_rank_request(body, Settings())
+    except InvalidRequestError as error:
+        return error
+    return None
+
+
+@given(VISIBLE, st.lists(VISIBLE, min_size=1, max_size=5))
+def test_good_request_is_kept_as_it_is(context: str, texts: list[str]) -> None:
+    body = {
+        "context": context,
+        "candidates": [{"id": str(index), "text": text} for index, text in enumerate(texts)],
+        "top_n": 3,
+    }
+    request = parse_rank_request(json.dumps(body).encode(), Settings())
+    assert request.model_dump(exclude_unset=True) == body
+
+
+def test_limits_come_from_the_settings() -> None:
+    candidates = [{"id": str(index), "text": "Job"} for index in range(3)]
+    body = json.dumps({"context": "Nurse", "candidates": candidates}).encode()
+    assert len(parse_rank_request(body, Settings(max_candidates=3)).candidates) == 3
+    with pytest.raises(InvalidRequestError, match="3 entries; the limit is 2"):
+        parse_rank_request(body, Settings(max_candidates=2))
