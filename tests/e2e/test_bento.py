@@ -1,0 +1,83 @@
+"""A built Bento answers from its own directory, without this repository. Knows no other server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import ROOT, START_SECONDS, RunningServer, free_port, stop, wait_until
+
+pytestmark = pytest.mark.long
+
+LARGEST_BENTO = 16 << 20  # bytes: the model's 12 MB, the sources and some slack
+REQUEST = {
+    "context": "Headline: Staff nurse. Skills: patient assessment.",
+    "candidates": [{"id": "roofer", "text": "Roofer."}, {"id": "nurse", "text": "Nurse."}],
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """No path into the repository: what the Bento needs, it must carry."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FAIRSLATE_", "PYTHON"))}
+    home, state = tmp_path_factory.mktemp("bentoml"), tmp_path_factory.mktemp("state")
+    return kept | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "FAIRSLATE_STATE_DIR": str(state),
+    }
+
+
+@pytest.fixture(scope="module")
+def bento(environment: dict[str, str]) -> Path:
+    """The directory of a fresh Bento."""
+    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    bentos = Path(environment["BENTOML_HOME"]) / "bentos" / "fairslate"
+    return bentos / (bentos / "latest").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def server(bento: Path, environment: dict[str, str]) -> Iterator[RunningServer]:
+    port, log = free_port(), bento.parent / "serve.log"
+    command = [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=bento,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    running = RunningServer(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_until(lambda: process.poll() is not None or running.ready(), START_SECONDS, "readyz")
+        assert process.poll() is None, log.read_text()
+        yield running
+    finally:
+        stop(process)
+
+
+def test_it_ranks(server: RunningServer) -> None:
+    with server.client() as client:
+        answer = client.post("/v1/rank", json=REQUEST)
+    assert answer.status_code == 200, answer.text
+    assert {row["id"] for row in answer.json()["results"]} == {"roofer", "nurse"}
+
+
+def test_it_carries_what_serves_and_nothing_else(bento: Path) -> None:
+    carried = {path.name for path in (bento / "src").iterdir()}
+    assert carried == {"bentofile.yaml", "kernels", "models", "service", "requirements"}
+    assert not (bento / "src" / "models" / "demo" / "onet_jobs").exists()
+    assert sum(path.stat().st_size for path in bento.rglob("*") if path.is_file()) < LARGEST_BENTO
+
+
+def test_its_lock_is_ours(bento: Path) -> None:
+    carried = (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
+    assert set(carried) == set((ROOT / "requirements" / "cpu.txt").read_text().splitlines())
