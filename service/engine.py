@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -62,7 +63,9 @@ class EngineLoop:
                 self._serve(claimed)
             else:
                 self._patiently(self._gate.wait_for_work)
-        self._gate.leave()
+        # Redis may stop before the engine; then its leases run out by themselves.
+        with contextlib.suppress(GateUnavailableError):
+            self._gate.leave()
 
     def keep(self) -> None:
         """Renews the leases of the batch in hand and reaps those of dead engines, until `stop`."""
