@@ -99,11 +99,17 @@ def _own_part(q: Tensor, k: Tensor, v: Tensor, layout: ItemLayout) -> tuple[Tens
     """Causal attention inside each item: (T, heads, d) and log-sum-exps (T, heads)."""
     outputs, lses = [], []
     for bucket in layout.buckets:
-        rectangle = [x[bucket.tokens].transpose(1, 2) for x in (q, k, v)]
-        output, lse = _attend(*rectangle, causal=True)
+        output, lse = _attend(*(_rectangle(x, bucket) for x in (q, k, v)), causal=True)
         outputs.append(output.transpose(1, 2).flatten(0, 1))
         lses.append(lse.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[layout.cells], torch.cat(lses)[layout.cells]
+    cells = layout.cells
+    return torch.cat(outputs).index_select(0, cells), torch.cat(lses).index_select(0, cells)
+
+
+def _rectangle(x: Tensor, bucket: OwnBucket) -> Tensor:
+    """(T, heads, d) to (items, heads, L, d)."""
+    padded = x.index_select(0, bucket.tokens.flatten())
+    return padded.view(*bucket.tokens.shape, *x.shape[1:]).transpose(1, 2)
 
 
 def _prefix_part(q: Tensor, k: Tensor, v: Tensor, layout: ItemLayout) -> tuple[Tensor, Tensor]:

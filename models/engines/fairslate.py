@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels.multi_item_attention import ItemLayout, multi_item_attention
+from models.allocator import keep_freed_memory
 from models.checkpoint import ModelDirectory, load_decoder
 from models.engines.base import CacheEvents, JobScores, ScoreJob
 from models.heads import LabelHead
@@ -44,6 +45,7 @@ class FairslateEngine:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        keep_freed_memory()
         self._block_size = directory.card.block_size
         self._decoder = load_decoder(directory)
         self._head = LabelHead.from_decoder(self._decoder, directory.prompt.label_ids)
