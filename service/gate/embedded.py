@@ -85,6 +85,7 @@ class EmbeddedRedis:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches a terminal's whole group; Redis goes last
             preexec_fn=_die_with(os.getpid()),
         )
 
