@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -104,3 +105,13 @@ def test_a_long_state_directory_still_gets_a_usable_socket(tmp_path: Path) -> No
 def test_a_server_that_cannot_start_says_where_to_look(state_dir: Path) -> None:
     with pytest.raises(GateUnavailableError, match=r"redis\.log"):
         EmbeddedRedis(state_dir, executable="/bin/false").start(timeout_s=0.3)
+
+
+def test_the_lock_is_free_exactly_while_no_server_runs(state_dir: Path) -> None:
+    server = EmbeddedRedis(state_dir)
+    server.start()
+    with (state_dir / "redis.lock").open() as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        server.stop()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
