@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models.card import ModelCard
+from models.calibration import Calibration
 from models.prompt import EncodedCandidate, EncodedContext
 from service.jobs import JobResult
 from service.metrics import Timings
@@ -14,20 +14,19 @@ from service.slate import Slate
 
 
 def assemble(
-    card: ModelCard, request: RankRequest, slate: Slate, results: Sequence[JobResult]
+    calibration: Calibration, request: RankRequest, slate: Slate, results: Sequence[JobResult]
 ) -> dict[str, Any]:
-    """The answer but for its times and request id; `results` are the slate's chunks in order."""
+    """What an answer says of one slate; `results` are the slate's chunks in order."""
     logits = [logit for result in results for logit in result.scores.raw_logits]
     assert len(logits) == len(request.candidates), "an engine answers for every candidate"
     rows = [
-        _row(index, candidate, encoded, logit, card.calibration.calibrate(logit))
+        _row(index, candidate, encoded, logit, calibration.calibrate(logit))
         | (_document(candidate) if request.return_documents else {})
         for index, (candidate, encoded, logit) in enumerate(
             zip(request.candidates, slate.candidates, logits, strict=True)
         )
     ]
     return {
-        "model": {"name": card.name, "version": card.version, "digest": card.digest},
         "results": sorted(rows, key=lambda row: (-row["score"], row["index"]))[: request.top_n],
         "usage": usage(results),
         "context_status": _status(slate.context),

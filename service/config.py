@@ -13,6 +13,7 @@ from typing import Any, Self
 from models.errors import FairslateError
 from service.gate.settings import GateSettings
 
+ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
 SOURCES = Path(__file__).parent.parent
 DEADLINE_CEILING_MS = 60_000
@@ -30,7 +31,7 @@ class SettingsError(FairslateError):
 class Settings:
     """One field per `FAIRSLATE_<FIELD>` variable; integers are positive unless 0 has a meaning."""
 
-    model: str = "models/demo"
+    model: str = str(ROOT / "models" / "demo")
     """Model directory that API and engine load, relative to these sources (a Bento's `src`)."""
     redis_url: str = ""
     """Redis of the gate; empty starts an embedded one in `state_dir`."""

@@ -17,8 +17,9 @@ from service.jobs import JobFailure, JobResult, decode_result
 logger = logging.getLogger("fairslate.dispatch")
 
 RETRY_SECONDS = 0.1
+POLL_SECONDS = 0.1  # far below the socket timeout: a busy machine must not look like a lost Redis
 WATCH_SECONDS = 1.0
-ENGINE_SILENCE_MS = 10_000  # an engine that crashed is back well within this
+ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told to retry
 READY_SILENCE_MS = 3000
 RETRY_AFTER_MS = 1000
 
@@ -61,7 +62,7 @@ class Dispatcher:
         """Resolves waiting futures, for ever. An absent Redis fails them all; reading resumes."""
         while True:
             try:
-                replies = await self._gate.next_replies(self.reply_to)
+                replies = await self._gate.next_replies(self.reply_to, POLL_SECONDS)
             except FairslateError as error:
                 self._fail_all(error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -95,6 +95,8 @@ class EngineLoop:
         return claim.jobs
 
     def _score(self, batch: Batch) -> list[Settlement]:
+        if not batch.jobs:
+            return []
         started = time.perf_counter()
         try:
             scores = self._engine.score(batch.jobs)

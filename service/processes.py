@@ -13,12 +13,10 @@ from typing import Any
 
 from models.directory import ModelDirectory
 from models.errors import FairslateError
-from service.config import Settings
+from service.config import ROOT, Settings
 from service.gate.embedded import EmbeddedRedis
 
 logger = logging.getLogger("fairslate.processes")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class ForeignPackageError(FairslateError):

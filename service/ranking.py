@@ -67,6 +67,8 @@ class Ranker:
         self._tenants = tenants
         self._dispatcher = dispatcher
         self._metrics = metrics
+        # Once: a digest is a hash over the whole card.
+        self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._tokenizers = ThreadPoolExecutor(settings.tokenizer_threads, "tokenize")
 
     async def rank(self, call: Call) -> dict[str, Any]:
@@ -81,10 +83,11 @@ class Ranker:
                 slate = await self._tokenize(request)
                 tokenize_ms = clock.elapsed_ms - parsed_ms
                 results = await self._score(slate, tenant, clock)
-            answer = assemble(self._card, request, slate, results)
+            answer = assemble(self._card.calibration, request, slate, results)
         timings = stage_times(results, tokenize_ms, clock.elapsed_ms)
         self._metrics.answered(tenant.name, timings, answer["usage"])
-        return answer | {"timings_ms": timings.rounded(), "request_id": call.request_id}
+        own = {"timings_ms": timings.rounded(), "request_id": call.request_id}
+        return {"model": self._model, **answer, **own}
 
     async def ready(self) -> bool:
         """Whether a slate sent now would find Redis and a live engine."""
@@ -96,9 +99,7 @@ class Ranker:
         return {
             "models": [
                 {
-                    "name": self._card.name,
-                    "version": self._card.version,
-                    "digest": self._card.digest,
+                    **self._model,
                     "prompts": list(self._card.prompts),
                     "default_prompt": self._card.default_prompt,
                     "limits": {
