@@ -6,8 +6,11 @@ local inserted_count = tonumber(ARGV[5])
 local held = pool .. 'held:' .. worker
 
 local matched = {} -- tokens of a context this worker holds, this batch's own work included
-local candidates = {} -- one per tenant and context: the first job of the group
+local candidates = {} -- one per tenant and context, the first job of the group; in order of choice
+local in_order = true
 local collected = {} -- tenants whose groups stand in `candidates`
+local collected_round -- the round at which `candidates` was last completed
+local sharing = {} -- how many candidates have a context
 
 local function apply_cache_events()
   for index = 6, #ARGV do
@@ -45,11 +48,22 @@ local function load_head(candidate)
   return true
 end
 
+-- Longest cached prefix first, ties by arrival.
+local function goes_before(one, other)
+  local cached, other_cached = matched[one.context], matched[other.context]
+  if cached ~= other_cached then return cached > other_cached end
+  return one.sequence < other.sequence
+end
+
 local function collect(tenant_name)
   collected[tenant_name] = true
   for _, context in ipairs(call('ZRANGE', pool .. 'groups:' .. tenant_name, 0, -1)) do
     local candidate = { tenant = tenant_name, context = context }
-    if load_head(candidate) then candidates[#candidates + 1] = candidate end
+    if load_head(candidate) then
+      candidates[#candidates + 1] = candidate
+      sharing[context] = (sharing[context] or 0) + 1
+      in_order = false
+    end
   end
 end
 
@@ -61,6 +75,8 @@ local function collect_positive()
     round = tonumber(nearest[2])
     call('HSET', meta, 'round', round)
   end
+  if collected_round == round then return end
+  collected_round = round
   for _, name in ipairs(call('ZRANGEBYSCORE', pool .. 'waiting', '-inf', round)) do
     if not collected[name] then collect(name) end
   end
@@ -71,21 +87,25 @@ local function extend_tokens(candidate)
   return math.max(1, context_tokens + candidate.candidate_tokens)
 end
 
--- Longest cached prefix first, ties by arrival, among tenants in credit whose job fits the budget.
+-- The first candidate whose tenant is in credit and whose job fits the budget.
 local function pick(room, batch_is_empty)
-  local best, best_index
+  if not in_order then table.sort(candidates, goes_before) end
+  in_order = true
   for index, candidate in ipairs(candidates) do
-    local fits = batch_is_empty or extend_tokens(candidate) <= room
-    if fits and load_tenant(candidate.tenant).deficit > 0 then
-      local cached = matched[candidate.context]
-      local best_cached = best and matched[best.context]
-      if not best or cached > best_cached
-        or (cached == best_cached and candidate.sequence < best.sequence) then
-        best, best_index = candidate, index
-      end
-    end
+    if load_tenant(candidate.tenant).deficit > 0
+      and (batch_is_empty or extend_tokens(candidate) <= room) then return candidate, index end
   end
-  return best, best_index
+end
+
+-- The next job of the group takes the candidate's place; all that share its context move up.
+local function advance(candidate, index)
+  if load_head(candidate) then
+    in_order = false
+  else
+    table.remove(candidates, index)
+    sharing[candidate.context] = sharing[candidate.context] - 1
+    in_order = in_order and sharing[candidate.context] == 0
+  end
 end
 
 local function lease(candidate)
@@ -119,7 +139,7 @@ while jobs < max_jobs do
     answer[#answer + 1] = lease(candidate)
     room, jobs = room - answer[#answer][5], jobs + 1
   end
-  if not load_head(candidate) then table.remove(candidates, index) end
+  advance(candidate, index)
 end
 if call('EXISTS', pool .. 'waiting') == 1 then wake() else call('DEL', pool .. 'wake') end
 return answer
