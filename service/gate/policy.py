@@ -3,6 +3,11 @@
 Source: arXiv 2501.14312, Algorithm 1, with w_e = 1 and no output tokens. Two differences: the cost
 is charged whole at admission, so the bound's U is the cost of one job, U' = max charge; and a
 refill jumps over rounds in which no waiting tenant would turn positive.
+
+Two tenants that always have jobs waiting take part in the same refills, so over any window their
+net service per weight differs by what their counters moved: at most
+2 Q + (U' + F_f) / w_f + (U' + F_g) / w_g, with F the largest charge a tenant has in flight. F is
+there because a refund may lift a counter above w Q, by what was in flight at the last refill.
 """
 
 from __future__ import annotations

@@ -176,7 +176,8 @@ def test_lua_and_the_pure_pool_agree_on_every_verb(
     }
     for number in range(EVENTS):
         if twins.random.random() < 0.45:
-            twins.submit(random_job(twins.random, f"job-{twins.random.randrange(number + 1)}"))
+            job = random_job(twins.random, f"job-{twins.random.randrange(number + 1)}")
+            twins.submit(replace(job, weight=twins.random.choice([job.weight, job.weight, 5])))
         else:
             twins.random.choices([*others], weights=[*others.values()])[0]()
         if number % 50 == 0:

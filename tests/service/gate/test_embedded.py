@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -33,7 +34,7 @@ def embedded(state_dir: Path) -> Iterator[EmbeddedRedis]:
     server.stop()
 
 
-def eventually(client: redis.Redis, command: str, *arguments: str) -> object:
+def eventually(client: redis.Redis, command: str, *arguments: str) -> Any:
     """Asks again until the server is back; the test's time limit ends it."""
     while True:
         try:
@@ -82,7 +83,7 @@ def test_a_second_holder_shares_the_server_and_takes_over_when_the_first_dies(
     first.kill()
     first.communicate()
     assert eventually(client, "GET", "queued") == b"job"
-    while eventually(client, "INFO", "server")["process_id"] == first_pid:  # type: ignore[index]
+    while eventually(client, "INFO", "server")["process_id"] == first_pid:
         continue
     assert client.info("server")["process_id"] == second.server_pid
     second.stop()
