@@ -44,8 +44,9 @@ endef
 
 .PHONY: serve test test-long check install lock
 
+serve: export FAIRSLATE_DEVICE := $(DEVICE)
 serve: $(SERVING)
-	@$(VENV)/bin/python -m service.hello $(PORT) & exec $(VENV)/bin/bentoml serve --port $(PORT)
+	@$(VENV)/bin/python -m service.hello $(PORT) $$$$ & exec $(VENV)/bin/bentoml serve --port $(PORT)
 
 test: $(TESTING)
 	.venv/bin/python -m pytest -m "not long"

@@ -54,6 +54,8 @@ class Settings:
     max_pool_jobs: int = _GATE.max_pool_jobs
     max_tenant_jobs: int = _GATE.max_tenant_jobs
     max_tenant_tokens: int = _GATE.max_tenant_tokens
+    device: str = "cpu"
+    """Where the engine's tensors live, "cpu" or "cuda"."""
     cache_bytes: int = 256 << 20
     """Budget of the prefix cache of one engine."""
     threads: int = 0

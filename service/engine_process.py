@@ -23,7 +23,9 @@ class EngineProcess:
 
     def __init__(self, settings: Settings) -> None:
         directory = load_model_directory(settings.model_path)
-        engine = FairslateEngine(directory, settings.cache_bytes, settings.threads or None)
+        engine = FairslateEngine(
+            directory, settings.cache_bytes, settings.threads or None, settings.device
+        )
         engine.score([warm_up_job(directory)])
         self._resources = contextlib.ExitStack()
         url = self._resources.enter_context(running_redis(settings))

@@ -6,7 +6,7 @@ Knows nothing of queues, tenants, text or calibration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -38,16 +38,22 @@ class FairslateEngine:
     """Engine over one model directory; see `models.engines.base.Engine` for what it promises.
 
     cache_bytes: budget of the prefix cache. threads: of torch in this process, None leaves it.
+    device: "cpu" or "cuda"; RuntimeError when torch has no such device here.
     """
 
     def __init__(
-        self, directory: ModelDirectory, cache_bytes: int, threads: int | None = None
+        self,
+        directory: ModelDirectory,
+        cache_bytes: int,
+        threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         keep_freed_memory()
         self._block_size = directory.card.block_size
-        self._decoder = load_decoder(directory)
+        self._device = torch.device(device)
+        self._decoder = load_decoder(directory).to(self._device)
         self._head = LabelHead.from_decoder(self._decoder, directory.prompt.label_ids)
         self._cache = PrefixCache(cache_bytes)
 
@@ -57,16 +63,21 @@ class FairslateEngine:
 
     @torch.inference_mode()
     def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
-        contexts = self._look_up(jobs)
-        with ExitStack() as pins:
-            for context in contexts:
-                pins.enter_context(self._cache.pinned(context.chain[: context.held_blocks]))
-            self._extend([c for c in contexts if c.cached_tokens < len(c.ids)])
-        raw_logits = self._score_candidates(jobs, contexts)
+        with self._tensors_on_device():
+            contexts = self._look_up(jobs)
+            with ExitStack() as pins:
+                for context in contexts:
+                    pins.enter_context(self._cache.pinned(context.chain[: context.held_blocks]))
+                self._extend([c for c in contexts if c.cached_tokens < len(c.ids)])
+            raw_logits = self._score_candidates(jobs, contexts)
         return _answers(jobs, contexts, raw_logits)
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
+
+    def _tensors_on_device(self) -> AbstractContextManager[object]:
+        """New tensors go to the device; on the CPU they do anyway, without a hook on every call."""
+        return nullcontext() if self._device.type == "cpu" else self._device
 
     def _look_up(self, jobs: Sequence[ScoreJob]) -> list[_Context]:
         """Groups the jobs by context and reads what the cache holds of each."""

@@ -218,3 +218,16 @@ def test_threads_are_set_when_asked(tiny_directory: ModelDirectory, single_threa
 
 def test_block_size_is_the_cards(engine: FairslateEngine) -> None:
     assert engine.block_size == 16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_agrees_with_the_cpu(
+    tiny_directory: ModelDirectory, engine: FairslateEngine, jobs: list[ScoreJob]
+) -> None:
+    gpu = FairslateEngine(tiny_directory, CACHE_BYTES, device="cuda")
+    for cold, warm, truth in zip(
+        logits_of(gpu, jobs), logits_of(gpu, jobs), logits_of(engine, jobs), strict=True
+    ):
+        assert cold == pytest.approx(truth, abs=1e-3)
+        assert warm == pytest.approx(truth, abs=1e-3)
