@@ -1,6 +1,7 @@
 """Prints a ready-to-paste request once the server beside it is ready. Knows nothing of the server.
 
-`python -m service.hello PORT` ends by itself: after printing, or when its parent has gone.
+`python -m service.hello PORT PARENT` ends by itself: after printing, or when the process PARENT,
+which started it, has gone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def is_ready(port: int) -> bool:
 
 def main() -> None:
     """Waits as long as the parent lives, then prints."""
-    port, parent = int(sys.argv[1]), os.getppid()
+    port, parent = int(sys.argv[1]), int(sys.argv[2])
     while not is_ready(port):
         time.sleep(POLL_SECONDS)
         if os.getppid() != parent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,13 +26,13 @@ def test_the_greeting_is_the_readmes_request(client: httpx.Client) -> None:
 
 def test_the_greeting_comes_once_the_server_is_ready(server: RunningServer) -> None:
     port = httpx.URL(server.url).port
-    command = [sys.executable, "-m", "service.hello", str(port)]
+    command = [sys.executable, "-m", "service.hello", str(port), str(os.getpid())]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
     assert REQUEST.format(port=port) in run.stdout
 
 
 def test_the_greeting_ends_with_its_parent() -> None:
-    script = f'"{sys.executable}" -m service.hello {free_port()} & echo $!'
+    script = f'"{sys.executable}" -m service.hello {free_port()} $$ >/dev/null & echo $!'
     shell = subprocess.run(["sh", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     orphan = Path(f"/proc/{int(shell.stdout.split()[0])}")
     wait_until(lambda: not orphan.exists(), 10.0, "the end of the greeting")
