@@ -1,3 +1,5 @@
+"""The Lua verbs against the pure pool over random histories, on every Redis at hand."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

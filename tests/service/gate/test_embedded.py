@@ -1,3 +1,5 @@
+"""The embedded Redis: started once, restarted when killed, gone with its last supervisor."""
+
 from __future__ import annotations
 
 import fcntl

@@ -1,3 +1,5 @@
+"""The bound on the gap between backlogged tenants, with jobs in flight."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""The two facades on a real Redis: waiting, replies, outages."""
+
 from __future__ import annotations
 
 import asyncio

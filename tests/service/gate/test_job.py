@@ -1,3 +1,5 @@
+"""What a job promises about itself."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

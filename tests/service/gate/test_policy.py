@@ -1,3 +1,5 @@
+"""The DLPM decision: order, charges, refills."""
+
 from __future__ import annotations
 
 from dataclasses import replace

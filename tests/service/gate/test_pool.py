@@ -1,3 +1,5 @@
+"""The pure pool's invariants over random histories."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""Scripts and errors of the one file that speaks to Redis."""
+
 from __future__ import annotations
 
 import asyncio
