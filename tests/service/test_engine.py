@@ -67,12 +67,14 @@ def serving(url: str, pool: str, engine: ScriptedEngine) -> Iterator[None]:
     threads = [threading.Thread(target=target) for target in (loop.run, loop.keep)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: bool(gate.stats().workers), 10.0, "the worker")
-    yield
-    loop.stop()
-    for thread in threads:
-        thread.join(10.0)
-        assert not thread.is_alive()
+    try:
+        wait_until(lambda: bool(gate.stats().workers), 10.0, "the worker")
+        yield
+    finally:
+        loop.stop()
+        for thread in threads:
+            thread.join(10.0)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 async def dispatched(
@@ -112,11 +114,18 @@ def test_each_job_gets_its_own_scores(service_redis_url: str, pool: str) -> None
 def test_failing_engine_fails_every_waiter_with_its_cause(
     service_redis_url: str, pool: str
 ) -> None:
+    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
+
     def explode(_: ScoreJob) -> float:
+        # The first batch lasts until the others wait, so that the second one holds them all.
+        if len(engine.batches) == 1:
+            wait_until(lambda: observer.stats().queued_jobs == 4 - engine.batches[0], 5.0, "jobs")
         raise RuntimeError("out of memory, buy more")
 
-    with serving(service_redis_url, pool, ScriptedEngine(explode)):
-        outcomes = asyncio.run(dispatched(service_redis_url, pool, None, None, None))
+    engine = ScriptedEngine(explode)
+    with serving(service_redis_url, pool, engine):
+        outcomes = asyncio.run(dispatched(service_redis_url, pool, *[None] * 4))
+    assert max(engine.batches) > 1
     for outcome in outcomes:
         assert isinstance(outcome, ScoringError)
         assert "RuntimeError: out of memory, buy more" in str(outcome)

@@ -39,6 +39,11 @@ def test_no_two_neighbours_would_fit_together(
         assert joined > budget
 
 
+def test_budget_is_reached_but_not_passed() -> None:
+    assert split_slate(10, [5, 5, 5], 20) == [range(2), range(2, 3)]
+    assert split_slate(10, [5, 5, 5], 19) == [range(1), range(1, 2), range(2, 3)]
+
+
 def request(texts: list[str], truncation: str = "truncate") -> RankRequest:
     candidates = [Candidate(id=str(index), text=text) for index, text in enumerate(texts)]
     return RankRequest.model_validate(
