@@ -1,1 +1,1 @@
-"""The walk of one model: each stage is a model directory in, a model directory out. Knows nothing of serving."""
+"""The walk of one model: a stage is model directory in, model directory out. Knows no serving."""

@@ -1,0 +1,130 @@
+"""Reads ranking data: requests, postings, occupation tables. Knows nothing of tokens or models."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TIER_GRADES = {"Primary-Short": 3, "Primary-Long": 2, "Supplemental": 1}
+SAME_OCCUPATION = 4
+RELEVANT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One context and its candidates; `grades` is binary when the data carry `label`."""
+
+    group: str
+    context: str
+    candidates: tuple[str, ...]
+    grades: tuple[int, ...]
+    binary: bool = False
+
+    @property
+    def relevant(self) -> tuple[bool, ...]:
+        """Grade 2 and above, or label 1."""
+        return tuple(grade >= (1 if self.binary else RELEVANT) for grade in self.grades)
+
+
+@dataclass(frozen=True, slots=True)
+class Occupation:
+    """Facts of one occupation, from which members and postings are sampled."""
+
+    code: str
+    title: str
+    description: str
+    level: int
+    titles: tuple[str, ...]
+    tasks: tuple[str, ...]
+    tools: tuple[str, ...]
+    skills: tuple[str, ...]  # most important first
+    knowledge: tuple[str, ...]
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a gzipped JSON-lines file."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def read_table(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a gzipped CSV file with a header."""
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def load_requests(directory: Path, split: str) -> list[Request]:
+    """`split`.jsonl.gz joined with items.jsonl.gz; only `prefix` and the items' `text` are kept."""
+    texts = {row["id"]: row["text"] for row in read_rows(directory / "items.jsonl.gz")}
+    return [_request(row, texts) for row in read_rows(directory / f"{split}.jsonl.gz")]
+
+
+def _request(row: dict[str, Any], texts: dict[str, str]) -> Request:
+    candidates = tuple(texts[item] for item in row["cand"])
+    group = str(row.get("user", row.get("occ", row["qid"])))
+    grades = tuple(row["label"] if "label" in row else row["grade"])
+    return Request(group, row["prefix"], candidates, grades, binary="label" in row)
+
+
+def halves(requests: list[Request]) -> tuple[list[Request], list[Request]]:
+    """Splits by group: the first half selects the model, the second calibrates it."""
+    parts: tuple[list[Request], list[Request]] = ([], [])
+    for request in requests:
+        parts[hashlib.sha256(request.group.encode()).digest()[0] % 2].append(request)
+    return parts
+
+
+def load_occupations(directory: Path, split: str = "train") -> list[Occupation]:
+    """Occupations of one split, in the table's order."""
+    titles, tasks, tools = (
+        _facts(directory / f"{name}s.csv.gz", name) for name in ("title", "task", "tool")
+    )
+    elements: dict[tuple[str, str], list[str]] = defaultdict(list)
+    rows = read_table(directory / "skills.csv.gz")
+    for row in sorted(rows, key=lambda row: -float(row["importance"])):
+        elements[row["occ"], row["kind"]].append(row["element"])
+    return [
+        Occupation(
+            code=row["occ"],
+            title=row["title"],
+            description=row["description"],
+            level=int(row["job_zone"]),
+            titles=titles[row["occ"]],
+            tasks=tuple(task.rstrip(".") for task in tasks[row["occ"]]),
+            tools=tools[row["occ"]],
+            skills=tuple(elements[row["occ"], "skill"]),
+            knowledge=tuple(elements[row["occ"], "knowledge"]),
+        )
+        for row in read_table(directory / "occupations.csv.gz")
+        if row["split"] == split
+    ]
+
+
+def _facts(path: Path, column: str) -> dict[str, tuple[str, ...]]:
+    facts: dict[str, list[str]] = defaultdict(list)
+    for row in read_table(path):
+        facts[row["occ"]].append(row[column])
+    return defaultdict(tuple, {occupation: tuple(values) for occupation, values in facts.items()})
+
+
+def load_relations(directory: Path, occupations: list[Occupation]) -> npt.NDArray[np.int8]:
+    """Grades (occupations, occupations): the better tier of either direction, 4 on the diagonal."""
+    index = {occupation.code: row for row, occupation in enumerate(occupations)}
+    grades = np.zeros((len(index), len(index)), dtype=np.int8)
+    for row in read_table(directory / "related.csv.gz"):
+        if row["split"] == "train" and row["occ"] in index and row["related"] in index:
+            pair = index[row["occ"]], index[row["related"]]
+            grades[pair] = grades[pair[::-1]] = max(grades[pair], TIER_GRADES[row["tier"]])
+    np.fill_diagonal(grades, SAME_OCCUPATION)
+    return grades

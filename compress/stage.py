@@ -1,0 +1,137 @@
+"""What all stages share: options, the card they write, the command line. Knows no training."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from models.allocator import keep_freed_memory
+from models.card import Labels, ModelCard, PromptTemplate, Truncation
+from models.errors import FairslateError
+
+Options = TypeVar("Options")
+
+MEMBER_FIELDS = {
+    "headline": "Headline: {value}.",
+    "background": "Background: {value}.",
+    "skills": "Skills: {value}.",
+    "knowledge": "Knowledge: {value}.",
+    "experience": "Experience: {value}.",
+    "tools": "Tools used: {value}.",
+}
+JOB_FIELDS = {
+    "title": "{value}.",
+    "duties": "Duties: {value}.",
+    "tools": "Tools: {value}.",
+    "level": "Level: {value}.",
+}
+
+
+class RecipeError(FairslateError):
+    """A recipe or a stage's command line is wrong."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "invalid_recipe"
+
+
+class GateError(FairslateError):
+    """A stage's result is below the recipe's minimum; nothing was published."""
+
+    code = "gate_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StageInput:
+    """Where a stage reads and writes. `out` does not exist yet; `work` outlives a kill."""
+
+    source: Path | None  # model directory of the stage before
+    data: Path
+    out: Path
+    work: Path
+    seed: int
+    threads: int
+
+
+Stage = Callable[[StageInput, Mapping[str, Any]], None]
+
+
+def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
+    """Raises RecipeError for unknown or missing names."""
+    try:
+        return kind(**raw)
+    except TypeError as error:
+        known = ", ".join(item.name for item in fields(kind))  # type: ignore[arg-type]
+        raise RecipeError(f"{kind.__name__}: {error}; options are: {known}") from error
+
+
+def prepare_process(stage: StageInput) -> None:
+    """Same threads and random state on every start, so a run repeats bit for bit."""
+    keep_freed_memory()
+    torch.set_num_threads(stage.threads)
+    torch.manual_seed(stage.seed)
+
+
+def new_card(name: str, version: str) -> ModelCard:
+    """The ranker's card before anything was measured: both prompts, labels and limits."""
+    return ModelCard(
+        name=name,
+        version=version,
+        prompts={
+            "member_to_jobs": PromptTemplate(
+                "<member>{context}", "<candidate_job>{candidate}<match>", MEMBER_FIELDS
+            ),
+            "job_to_members": PromptTemplate(
+                "<job>{context}", "<candidate_member>{candidate}<match>", JOB_FIELDS
+            ),
+        },
+        default_prompt="member_to_jobs",
+        labels=Labels(yes="<yes>", no="<no>"),
+        truncation=Truncation(max_context_tokens=512, max_candidate_tokens=256),
+    )
+
+
+def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, Any]:
+    """What a card says of one stage: enough to run it again."""
+    return {
+        "stage": stage,
+        "seed": inputs.seed,
+        "threads": inputs.threads,
+        "data": directory_digest(inputs.data),
+        "options": {item.name: getattr(options, item.name) for item in fields(options)},  # type: ignore[arg-type]
+        "torch": torch.__version__,
+    }
+
+
+def directory_digest(directory: Path) -> str:
+    """sha256 over names and contents of the directory's gzipped files."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.gz")):
+        digest.update(
+            json.dumps([path.name, hashlib.sha256(path.read_bytes()).hexdigest()]).encode()
+        )
+    return "sha256:" + digest.hexdigest()
+
+
+def run_alone(name: str, stage: Stage) -> None:
+    """Command line of one stage: python -m compress.<stage> --data DIR --out DIR ..."""
+    parser = argparse.ArgumentParser(prog=f"python -m compress.{name}")
+    parser.add_argument("--source", type=Path, help="model directory of the stage before")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="model directory to write")
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON object")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    work = given.out.with_name(given.out.name + ".work")
+    stage(
+        StageInput(given.source, given.data, given.out, work, given.seed, given.threads),
+        given.options,
+    )
