@@ -54,6 +54,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
         )
         tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
         yield
+        dispatcher.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -33,6 +33,11 @@ class Dispatcher:
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._cancellations: set[asyncio.Task[None]] = set()
         self._engine_alive = False
+        self._closing = False
+
+    def close(self) -> None:
+        """Ends both loops below; a cancellation that redis-py swallows cannot keep them alive."""
+        self._closing = True
 
     @property
     def in_flight(self) -> int:
@@ -59,8 +64,8 @@ class Dispatcher:
             self._forget(futures)
 
     async def read_replies(self) -> None:
-        """Resolves waiting futures, for ever. An absent Redis fails them all; reading resumes."""
-        while True:
+        """Resolves waiting futures until `close`. An absent Redis fails all that wait just then."""
+        while not self._closing:
             try:
                 replies = await self._gate.next_replies(self.reply_to, POLL_SECONDS)
             except FairslateError as error:
@@ -71,8 +76,8 @@ class Dispatcher:
                 self._resolve(reply)
 
     async def watch_engines(self) -> None:
-        """Looks for ever whether an engine is alive."""
-        while True:
+        """Looks until `close` whether an engine is alive."""
+        while not self._closing:
             await self.ready()
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
 

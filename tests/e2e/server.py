@@ -35,11 +35,9 @@ class RunningServer:
 
     def worker_pids(self, service: str) -> list[int]:
         """The processes that run one BentoML service now."""
-        main = Path(f"/proc/{self.process.pid}")
-        children = (main / "task" / main.name / "children").read_text().split()
         return [
-            int(child)
-            for child in children
+            child
+            for child in children(self.process.pid)
             if service.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
         ]
 
@@ -90,13 +88,22 @@ def running_server(state: Path, **settings: str) -> Iterator[RunningServer]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Asks politely, then kills whatever is left of the process group."""
+    """Asks politely; raises TimeoutExpired, with everything killed, when that is not enough."""
+    workers = children(process.pid) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(STOP_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    finally:
+        # BentoML gives each worker its own process group.
+        for pid in [*workers, process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the direct children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def free_port() -> int:
