@@ -18,6 +18,7 @@ import numpy.typing as npt
 TIER_GRADES = {"Primary-Short": 3, "Primary-Long": 2, "Supplemental": 1}
 SAME_OCCUPATION = 4
 RELEVANT = 2
+UNGRADED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,14 @@ def _facts(path: Path, column: str) -> dict[str, tuple[str, ...]]:
 
 
 def load_relations(directory: Path, occupations: list[Occupation]) -> npt.NDArray[np.int8]:
-    """Grades (occupations, occupations): the better tier of either direction, 4 on the diagonal."""
+    """Grades (member's occupation, job's occupation): the tier the member's list gives, 4 on the
+    diagonal, UNGRADED where only the job's list names the member's; the data hold no such pairs.
+    """
     index = {occupation.code: row for row, occupation in enumerate(occupations)}
-    grades = np.zeros((len(index), len(index)), dtype=np.int8)
+    tiers = np.zeros((len(index), len(index)), dtype=np.int8)
     for row in read_table(directory / "related.csv.gz"):
         if row["split"] == "train" and row["occ"] in index and row["related"] in index:
-            pair = index[row["occ"]], index[row["related"]]
-            grades[pair] = grades[pair[::-1]] = max(grades[pair], TIER_GRADES[row["tier"]])
+            tiers[index[row["occ"]], index[row["related"]]] = TIER_GRADES[row["tier"]]
+    grades = np.where((tiers == 0) & (tiers.T > 0), np.int8(UNGRADED), tiers)
     np.fill_diagonal(grades, SAME_OCCUPATION)
     return grades

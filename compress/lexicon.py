@@ -66,7 +66,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     options = parse_options(LexiconOptions, raw_options)
     prepare_process(stage)
     tokenizer = _tokenizer(stage, options.vocab_size)
-    decoder = _wired_decoder(options, tokenizer.get_vocab_size())
+    decoder = wired_decoder(options, tokenizer.get_vocab_size())
     sampler = SlateSampler.load(
         stage.data, tokenizer, stage.seed, options.steps_per_world, options.inverted_share
     )
@@ -113,7 +113,8 @@ def _texts(data: Path, seed: int) -> list[str]:
     return texts
 
 
-def _wired_decoder(options: LexiconOptions, vocab_size: int) -> Decoder:
+def wired_decoder(options: LexiconOptions, vocab_size: int) -> Decoder:
+    """A decoder of the options' shape that already compares bags of words."""
     config = DecoderConfig(
         vocab_size=vocab_size,
         hidden_size=options.hidden_size,

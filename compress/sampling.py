@@ -41,7 +41,7 @@ class SlateSampler:
 
     tokenizer: Tokenizer
     occupations: Sequence[Occupation]
-    relations: npt.NDArray[np.int8]
+    relations: npt.NDArray[np.int8]  # (member's occupation, job's occupation)
     seed: int
     steps_per_world: int
     inverted_share: float  # of steps that rank members for a job
@@ -69,7 +69,8 @@ class SlateSampler:
         contexts, candidates = (members, postings) if jobs_are_candidates else (postings, members)
         rows = random.permutation(len(self.occupations))[:count]
         majors = np.array([int(occupation.code[:2]) for occupation in self.occupations])
-        chosen = np.stack([slate(row, self.relations, majors, random)[:width] for row in rows])
+        grades = self.relations if jobs_are_candidates else self.relations.T
+        chosen = np.stack([slate(row, grades, majors, random)[:width] for row in rows])
         used, slates = np.unique(chosen, return_inverse=True)
         context_marker = MEMBER_CONTEXT if jobs_are_candidates else JOB_CONTEXT
         marker = JOB_CANDIDATE if jobs_are_candidates else MEMBER_CANDIDATE
@@ -77,7 +78,7 @@ class SlateSampler:
             [_frame(context_marker, contexts[row], (), token_dropout, random) for row in rows],
             [_frame(marker, candidates[row], (MATCH,), token_dropout, random) for row in used],
             slates.reshape(chosen.shape),
-            np.take_along_axis(self.relations[rows], chosen, axis=1),
+            np.take_along_axis(grades[rows], chosen, axis=1),
             jobs_are_candidates,
         )
 

@@ -82,7 +82,7 @@ def _mark_roles(decoder: Decoder) -> None:
         projection.weight[:size] = 0
     attention.q_proj.weight[match, CONSTANT] = 1
     attention.k_proj.weight[rest, CONSTANT] = 1
-    attention.k_proj.weight[match, CONTEXT_OPENER] = 0.25
+    attention.k_proj.weight[match, CONTEXT_OPENER] = 0.08
     attention.k_proj.weight[match, CANDIDATE_OPENER] = 1
     attention.v_proj.weight[0, ROLE] = 1
     attention.q_norm.weight[match] = attention.k_norm.weight[match] = SHARPNESS
