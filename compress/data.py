@@ -30,6 +30,7 @@ class Request:
     candidates: tuple[str, ...]
     grades: tuple[int, ...]
     binary: bool = False
+    by_user: bool = False  # what `group` names: a user, or an occupation
 
     @property
     def relevant(self) -> tuple[bool, ...]:
@@ -75,7 +76,8 @@ def _request(row: dict[str, Any], texts: dict[str, str]) -> Request:
     candidates = tuple(texts[item] for item in row["cand"])
     group = str(row.get("user", row.get("occ", row["qid"])))
     grades = tuple(row["label"] if "label" in row else row["grade"])
-    return Request(group, row["prefix"], candidates, grades, binary="label" in row)
+    binary, by_user = "label" in row, "user" in row
+    return Request(group, row["prefix"], candidates, grades, binary, by_user)
 
 
 def halves(requests: list[Request]) -> tuple[list[Request], list[Request]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from compress.data import Request, load_requests
-from compress.metrics import Scored, measure
+from compress.intervals import Scored, measure
 from models.checkpoint import ModelDirectory, load_model_directory
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
@@ -57,7 +58,8 @@ def evaluate(
     """Metrics as {name: {value, low, high}}, and what they were counted on."""
     scored = score(directory, requests)
     report: dict[str, Any] = {
-        name: asdict(interval) for name, interval in measure(scored, resamples).items()
+        name: {bound: _or_null(value) for bound, value in asdict(interval).items()}
+        for name, interval in measure(scored, resamples).items()
     }
     return report | {
         "requests": len(scored),
@@ -66,6 +68,11 @@ def evaluate(
         "positives": int(sum(item.labels.sum() for item in scored)),
         "model": {"name": directory.card.name, "digest": directory.digest},
     }
+
+
+def _or_null(value: float) -> float | None:
+    """JSON has no nan; a metric that the data cannot define is null."""
+    return None if math.isnan(value) else value
 
 
 def _job(directory: ModelDirectory, request: Request, prompt: str | None) -> ScoreJob:

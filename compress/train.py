@@ -38,14 +38,14 @@ from models.directory import TOKENIZER_NAME
 class TrainOptions:
     """Recipe options; counts are in steps, slates and tokens."""
 
-    steps: int = 400
+    steps: int = 500
     slates: int = 8
     candidates: int = 12
     steps_per_world: int = 80
     inverted_share: float = 0.25
     token_dropout: float = 0.1
-    embedding_rate: float = 5e-4
-    rate: float = 5e-4
+    embedding_rate: float = 1e-4
+    rate: float = 2e-4
     warmup: int = 30
     checkpoint_every: int = 25
 

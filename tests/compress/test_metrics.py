@@ -10,14 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, ndcg_score, roc_auc_score
 
-from compress.data import Request
 from compress.metrics import (
-    Scored,
     auc,
     brier,
     expected_calibration_error,
     logloss,
-    measure,
     ndcg,
     reciprocal_rank,
 )
@@ -70,25 +67,3 @@ def test_calibrated_scores_have_no_calibration_error() -> None:
     labels = np.concatenate([np.tile([True] + [False] * 4, 30), np.tile([False] + [True] * 4, 30)])
     assert expected_calibration_error(scores, labels) < 1e-9
     assert expected_calibration_error(scores + 0.1, labels) == pytest.approx(0.1)
-
-
-def _scored(group: str, scores: list[float], grades: list[int]) -> Scored:
-    texts = tuple("x" for _ in grades)
-    return Scored(Request(group, "x", texts, tuple(grades)), np.array(scores))
-
-
-def test_gauc_is_the_plain_mean_over_requests_with_both_classes() -> None:
-    scored = [
-        _scored("a", [0.9, 0.1], [2, 0]),
-        _scored("a", [0.1, 0.9, 0.2], [4, 0, 1]),
-        _scored("b", [0.5, 0.6], [0, 0]),
-    ]
-    assert measure(scored, resamples=5)["gauc"].value == 0.5
-
-
-def test_intervals_resample_groups_not_requests() -> None:
-    alike = [_scored("only", [0.9, 0.1], [2, 0]), _scored("only", [0.1, 0.9], [2, 0])] * 4
-    interval = measure(alike, resamples=50)["gauc"]
-    assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)
-    apart = [_scored(str(i), [0.9, 0.1], [2 * (i % 2), 2 - 2 * (i % 2)]) for i in range(8)]
-    assert measure(apart, resamples=50)["gauc"].low < 0.5 < measure(apart, 50)["gauc"].high
