@@ -50,9 +50,7 @@ class Dispatcher:
         However it ends, by cancellation too, no job of the slate stays queued behind it.
         """
         if not self._engine_alive:
-            raise EngineAbsentError(
-                "no engine is serving, retry shortly", retry_after_ms=RETRY_AFTER_MS
-            )
+            raise _engine_absent()
         loop = asyncio.get_running_loop()
         futures = {job.job_id: loop.create_future() for job in jobs}
         self._waiting |= futures
@@ -82,7 +80,11 @@ class Dispatcher:
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
 
     async def ready(self) -> bool:
-        """Whether Redis answers and an engine was heard of a moment ago."""
+        """Whether Redis answers and an engine was heard of a moment ago.
+
+        When the last engine has left, all that wait fail: a server that stops would otherwise stay
+        until their deadlines.
+        """
         try:
             stats = await self._gate.stats(max_tenants=1)
         except FairslateError as error:
@@ -91,6 +93,8 @@ class Dispatcher:
             return False
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
+        if not stats.workers:
+            self._fail_all(_engine_absent())
         return silence_ms < READY_SILENCE_MS
 
     def _resolve(self, reply: Reply) -> None:
@@ -106,10 +110,8 @@ class Dispatcher:
     def _forget(self, futures: dict[str, asyncio.Future[Reply]]) -> None:
         for job_id, future in futures.items():
             del self._waiting[job_id]
-            if not future.done() or future.cancelled():
+            if not future.done() or future.cancelled() or _left_queued(future.exception()):
                 self._cancel_soon(job_id)
-            else:
-                future.exception()  # read, so that asyncio does not report it as lost
 
     def _cancel_soon(self, job_id: str) -> None:
         task = asyncio.create_task(self._cancel(job_id))
@@ -121,6 +123,15 @@ class Dispatcher:
             await self._gate.cancel(job_id)
         except FairslateError as error:
             logger.warning("job %s stays queued until its deadline: %s", job_id, error)
+
+
+def _engine_absent() -> EngineAbsentError:
+    return EngineAbsentError("no engine is serving, retry shortly", retry_after_ms=RETRY_AFTER_MS)
+
+
+def _left_queued(error: BaseException | None) -> bool:
+    """Whether a job that failed so still waits in a Redis that can be told."""
+    return isinstance(error, EngineAbsentError)
 
 
 def _result(reply: Reply) -> JobResult:

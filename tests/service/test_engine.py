@@ -156,3 +156,26 @@ def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) 
         await gate.close()
 
     asyncio.run(ask())
+
+
+def test_waiting_job_fails_when_the_last_engine_leaves(service_redis_url: str, pool: str) -> None:
+    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
+
+    def queued() -> int:
+        return worker.stats().queued_jobs
+
+    async def ask() -> None:
+        gate = AsyncGate(service_redis_url, pool, GateSettings())
+        dispatcher = Dispatcher(gate)
+        worker.join()
+        assert await dispatcher.ready()
+        waiting = asyncio.create_task(dispatcher.score([job("1", dispatcher.reply_to)]))
+        await asyncio.to_thread(wait_until, lambda: queued() == 1, 5.0, "the job")
+        worker.leave()
+        assert not await dispatcher.ready()
+        with pytest.raises(EngineAbsentError):
+            await asyncio.wait_for(waiting, 5.0)
+        await asyncio.to_thread(wait_until, lambda: queued() == 0, 5.0, "an empty queue")
+        await gate.close()
+
+    asyncio.run(ask())
