@@ -28,6 +28,8 @@ LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed with
 REPLIES_AT_ONCE = 256
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
+# Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ...".
+_OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        if not str(error).startswith(("LOADING", "BUSY", "OOM", "MISCONF", "READONLY")):
+        if not _OUTAGE.search(str(error)):
             raise  # a mistake in our own script, not an outage
         raise _unavailable() from error
     except (RedisError, OSError) as error:

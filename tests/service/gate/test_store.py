@@ -72,6 +72,25 @@ def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) 
     assert outage.value.retry_after_ms == 1_000
 
 
+@pytest.mark.parametrize(
+    ("setting", "trouble", "remedy"),
+    [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")],
+    ids=["memory is full", "replicas are missing"],
+)
+def test_a_redis_that_refuses_writes_is_gate_unavailable(
+    redis_client: redis.Redis, redis_url: str, setting: str, trouble: str, remedy: str
+) -> None:
+    worker = WorkerGate(redis_url, "pool", SETTINGS, "worker")
+    worker.claim(1_000, 10)
+    redis_client.config_set(setting, trouble)
+    try:
+        with pytest.raises(GateUnavailableError):
+            worker.claim(1_000, 10)
+    finally:
+        redis_client.config_set(setting, remedy)
+    worker.claim(1_000, 10)
+
+
 @pytest.mark.timeout(10)
 def test_a_frozen_redis_is_noticed_and_used_again_when_it_thaws(
     redis_server: EmbeddedRedis, redis_url: str, make_job: Callable[..., Job]
