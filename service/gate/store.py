@@ -16,7 +16,13 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from service.gate.errors import GateUnavailableError
@@ -28,7 +34,8 @@ LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed with
 REPLIES_AT_ONCE = 256
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
-# Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ...".
+# Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ..."; of a
+# later one's two most frequent codes redis-py makes classes of their own.
 _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 
@@ -145,7 +152,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        if not _OUTAGE.search(str(error)):
+        named = isinstance(error, (OutOfMemoryError, ReadOnlyError))
+        if not (named or _OUTAGE.search(str(error))):
             raise  # a mistake in our own script, not an outage
         raise _unavailable() from error
     except (RedisError, OSError) as error:
