@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from models.prompt import PromptBuilder
 from service.answer import assemble, stage_times
 from service.config import Settings
 from service.dispatch import Dispatcher
+from service.errors import BodyTimeoutError
 from service.gate.errors import DeadlineExceededError
 from service.jobs import JobResult
 from service.metrics import Metrics
@@ -70,17 +72,19 @@ class Ranker:
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._tokenizers = ThreadPoolExecutor(settings.tokenizer_threads, "tokenize")
+        # One slate per tenant at a time: the threads come before the gate and must be shared too.
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
         arrived = time.perf_counter()
         tenant = self._tenants.authenticate(call.authorization)
         with self._metrics.failures_of(tenant.name):
-            request = parse_rank_request(await call.read_body(), self.settings)
+            request = parse_rank_request(await self._body(call), self.settings)
             clock = Clock(arrived, request.deadline_ms or self.settings.default_deadline_ms)
             async with _deadline(clock):
                 parsed_ms = clock.elapsed_ms
-                slate = await self._tokenize(request)
+                slate = await self._tokenize(request, tenant)
                 tokenize_ms = clock.elapsed_ms - parsed_ms
                 results = await self._score(slate, tenant, clock)
             answer = assemble(self._card.calibration, request, slate, results)
@@ -113,11 +117,22 @@ class Ranker:
             ]
         }
 
-    async def _tokenize(self, request: RankRequest) -> Slate:
+    async def _body(self, call: Call) -> bytes:
+        patience_ms = self.settings.default_deadline_ms  # the request's own is still unread
+        try:
+            async with asyncio.timeout(patience_ms / 1000):
+                return await call.read_body()
+        except TimeoutError as error:
+            raise BodyTimeoutError(
+                f"the body did not arrive within {patience_ms} ms; send it faster"
+            ) from error
+
+    async def _tokenize(self, request: RankRequest, tenant: Tenant) -> Slate:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._tokenizers, encode_slate, request, self._card, self._prompt
-        )
+        async with self._turns[tenant.name]:
+            return await loop.run_in_executor(
+                self._tokenizers, encode_slate, request, self._card, self._prompt
+            )
 
     async def _score(self, slate: Slate, tenant: Tenant, clock: Clock) -> Sequence[JobResult]:
         deadline_ms = max(1, int(clock.remaining_ms))
