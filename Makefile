@@ -1,6 +1,6 @@
 # Sets up the locked environment and runs the project's commands in it. Knows no command's inside.
 #
-#   make serve [DEVICE=cuda] [PORT=3000]   the API on http://127.0.0.1:3000, Redis and engine included
+#   make serve [DEVICE=cuda] [PORT=3000] [HOST=127.0.0.1]   the API, Redis and engine included
 #   make test | test-long | check          the suite, its long part, ruff and mypy
 #   make install                           the environment alone, tests included
 #   make lock                              resolves requirements/*.txt anew from pyproject.toml
@@ -10,6 +10,7 @@
 
 DEVICE ?= cpu
 PORT ?= 3000
+HOST ?= 127.0.0.1
 TORCH_INDEX ?=
 
 ifeq ($(filter $(DEVICE),cpu cuda),)
@@ -36,6 +37,7 @@ define install
 		"(Debian: apt-get install python3.11-venv); or pass PYTHON=..." >&2; exit 1; }
 	@test ! -e $(1)/.installing || rm -rf $(1)
 	@mkdir -p $(1) && touch $(1)/.installing
+	@echo "installing $(2) into $(1), a few minutes the first time"
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-r $(2)
@@ -46,7 +48,9 @@ endef
 
 serve: export FAIRSLATE_DEVICE := $(DEVICE)
 serve: $(SERVING)
-	@$(VENV)/bin/python -m service.hello $(PORT) $$$$ & exec $(VENV)/bin/bentoml serve --port $(PORT)
+	@$(VENV)/bin/python -m service.hello $(PORT)
+	@$(VENV)/bin/python -m service.hello $(PORT) $$$$ & \
+		exec $(VENV)/bin/bentoml serve --host $(HOST) --port $(PORT)
 
 test: $(TESTING)
 	.venv/bin/python -m pytest -m "not long"

@@ -15,7 +15,7 @@ import models
 import service
 from models.directory import load_model_directory
 from models.errors import FairslateError
-from service.config import DEADLINE_CEILING_MS, Settings
+from service.config import DEADLINE_CEILING_MS, Settings, pin_paths
 from service.dispatch import Dispatcher
 from service.gate.gate import AsyncGate
 from service.metrics import Metrics
@@ -33,6 +33,7 @@ def check_start() -> None:
     """Ends `bentoml serve` before it starts any process when no start could succeed."""
     try:
         check_packages(kernels, models, service)
+        pin_paths()
         settings = Settings.from_environment()
         load_tenants(settings.tenants_file)
         load_model_directory(settings.model_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import Field, dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +15,7 @@ from service.gate.settings import GateSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
-SOURCES = Path(__file__).parent.parent
+PATHS = ("model", "state_dir", "tenants_file")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
 
@@ -32,7 +32,7 @@ class Settings:
     """One field per `FAIRSLATE_<FIELD>` variable; integers are positive unless 0 has a meaning."""
 
     model: str = str(ROOT / "models" / "demo")
-    """Model directory that API and engine load, relative to these sources (a Bento's `src`)."""
+    """Model directory that API and engine load."""
     redis_url: str = ""
     """Redis of the gate; empty starts an embedded one in `state_dir`."""
     state_dir: str = ".fairslate"
@@ -87,7 +87,7 @@ class Settings:
 
     @property
     def model_path(self) -> Path:
-        return SOURCES / self.model
+        return Path(self.model)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -100,6 +100,14 @@ class Settings:
             known[name].name: _parse(name, value, known[name]) for name, value in given.items()
         }
         return cls(**values)
+
+
+def pin_paths(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Makes the paths absolute for processes to come, which may start in another directory."""
+    settings = Settings.from_environment(environment)
+    for name in PATHS:
+        if path := getattr(settings, name):
+            environment[PREFIX + name.upper()] = str(Path(path).absolute())
 
 
 def _unknown_name(name: str, known: list[str]) -> str:

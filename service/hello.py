@@ -1,12 +1,13 @@
-"""Prints a ready-to-paste request once the server beside it is ready. Knows nothing of the server.
+"""Greets with a request to paste once the server beside it is ready. Knows no server's inside.
 
-`python -m service.hello PORT PARENT` ends by itself: after printing, or when the process PARENT,
-which started it, has gone.
+`python -m service.hello PORT` refuses a port that somebody listens on. With the process id of its
+parent behind the port it greets, and ends by itself: after printing, or when the parent has gone.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import urllib.error
@@ -33,14 +34,28 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def main() -> None:
+def is_taken(port: int) -> bool:
+    """Whether somebody listens there already."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def greet(port: int, parent: int) -> None:
     """Waits as long as the parent lives, then prints."""
-    port, parent = int(sys.argv[1]), int(sys.argv[2])
     while not is_ready(port):
         time.sleep(POLL_SECONDS)
         if os.getppid() != parent:
             return
     print(f"\nfairslate is ready. Try:\n\n{REQUEST.format(port=port)}\n", flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    port, *parent = map(int, sys.argv[1:])
+    if parent:
+        greet(port, parent[0])
+    elif is_taken(port):
+        sys.exit(f"port {port} is in use; stop what listens there or pass PORT={port + 1}")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,10 @@ class Ranker:
             "models": [
                 {
                     **self._model,
-                    "prompts": list(self._card.prompts),
+                    "prompts": {
+                        name: {"context_fields": list(prompt.fields)}
+                        for name, prompt in self._card.prompts.items()
+                    },
                     "default_prompt": self._card.default_prompt,
                     "limits": {
                         "max_candidates": self.settings.max_candidates,

@@ -36,3 +36,14 @@ def test_the_greeting_ends_with_its_parent() -> None:
     shell = subprocess.run(["sh", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     orphan = Path(f"/proc/{int(shell.stdout.split()[0])}")
     wait_until(lambda: not orphan.exists(), 10.0, "the end of the greeting")
+
+
+def test_a_taken_port_is_refused_with_another_one(server: RunningServer) -> None:
+    port = httpx.URL(server.url).port
+    assert port is not None
+    command = [sys.executable, "-m", "service.hello", str(port)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=20)
+    assert run.returncode == 1
+    assert f"pass PORT={port + 1}" in run.stderr
+    command[-1] = str(free_port())
+    subprocess.run(command, cwd=ROOT, check=True, timeout=20)

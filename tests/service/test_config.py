@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.config import Settings, SettingsError
+from service.config import Settings, SettingsError, pin_paths
 
 NUMBERS = [field.name for field in fields(Settings) if isinstance(field.default, int)]
 
@@ -45,3 +46,22 @@ def test_gate_gets_its_share() -> None:
     settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
     gate = settings.gate
     assert (gate.quantum, gate.lease_ms, gate.max_pool_jobs, gate.max_tenant_jobs) == (7, 8, 9, 10)
+
+
+def test_paths_are_pinned_to_where_the_start_command_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = {"FAIRSLATE_MODEL": "/elsewhere", "FAIRSLATE_TENANTS_FILE": "tenants.yaml"}
+    pin_paths(environment)
+    assert environment == {
+        "FAIRSLATE_MODEL": "/elsewhere",
+        "FAIRSLATE_TENANTS_FILE": str(tmp_path / "tenants.yaml"),
+        "FAIRSLATE_STATE_DIR": str(tmp_path / ".fairslate"),
+    }
+
+
+def test_a_file_that_is_not_named_stays_unnamed() -> None:
+    environment: dict[str, str] = {}
+    pin_paths(environment)
+    assert "FAIRSLATE_TENANTS_FILE" not in environment
