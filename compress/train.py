@@ -36,7 +36,11 @@ from models.directory import TOKENIZER_NAME
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """Recipe options; counts are in steps, slates and tokens."""
+    """Recipe options; counts are in steps, slates and tokens.
+
+    `trained_share` s writes (1 - s) source + s trained, weight by weight (WiSE-FT, Wortsman et al.
+    2022, arXiv 2109.01903): the source generalises to words that training occupations lack.
+    """
 
     steps: int = 500
     slates: int = 8
@@ -47,6 +51,7 @@ class TrainOptions:
     embedding_rate: float = 1e-4
     rate: float = 2e-4
     warmup: int = 30
+    trained_share: float = 0.25
     checkpoint_every: int = 25
 
 
@@ -78,9 +83,17 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         Checkpoints(stage.work / "train.pt", options.checkpoint_every),
         "train",
     )
+    _blend(decoder, load_decoder(directory), options.trained_share)
     stages = [*directory.card.lineage["stages"], lineage_entry("train", stage, options)]
     card = replace(directory.card, lineage={"stages": stages, "parent": directory.digest})
     save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card)
+
+
+@torch.no_grad()
+def _blend(trained: Decoder, source: Decoder, share: float) -> None:
+    """Moves `trained` back towards `source` in place."""
+    for weight, origin in zip(trained.parameters(), source.parameters(), strict=True):
+        weight.lerp_(origin, 1 - share)
 
 
 def _optimizer(decoder: Decoder, options: TrainOptions) -> torch.optim.Optimizer:
