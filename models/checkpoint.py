@@ -12,12 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from models.card import ModelCard, write_card
 from models.decoder import Decoder
-from models.directory import TOKENIZER_NAME, ModelDirectory, load_model_directory
+from models.directory import TOKENIZER_NAME, WEIGHTS_NAME, ModelDirectory, load_model_directory
 from models.errors import ModelDirectoryError
 
 __all__ = ["ModelDirectory", "load_decoder", "load_model_directory", "save_model_directory"]
-
-WEIGHTS_NAME = "model.safetensors"
 
 
 def load_decoder(directory: ModelDirectory) -> Decoder:

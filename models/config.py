@@ -50,6 +50,31 @@ class DecoderConfig:
             "tie_word_embeddings": self.tie_word_embeddings,
         }
 
+    def weight_shapes(self) -> dict[str, list[int]]:
+        """Name and shape of every tensor that `model.safetensors` holds."""
+        hidden, intermediate = self.hidden_size, self.intermediate_size
+        queries = self.num_attention_heads * self.head_dim
+        keys = self.num_key_value_heads * self.head_dim
+        layer = {
+            "input_layernorm": [hidden],
+            "mlp.down_proj": [hidden, intermediate],
+            "mlp.gate_proj": [intermediate, hidden],
+            "mlp.up_proj": [intermediate, hidden],
+            "post_attention_layernorm": [hidden],
+            "self_attn.k_norm": [self.head_dim],
+            "self_attn.k_proj": [keys, hidden],
+            "self_attn.o_proj": [hidden, queries],
+            "self_attn.q_norm": [self.head_dim],
+            "self_attn.q_proj": [queries, hidden],
+            "self_attn.v_proj": [keys, hidden],
+        }
+        shapes = {"model.embed_tokens.weight": [self.vocab_size, hidden]}
+        for index in range(self.num_hidden_layers):
+            shapes |= {f"model.layers.{index}.{name}.weight": layer[name] for name in layer}
+        shapes["model.norm.weight"] = [hidden]
+        output = {} if self.tie_word_embeddings else {"lm_head.weight": [self.vocab_size, hidden]}
+        return shapes | output
+
     @classmethod
     def from_directory(cls, directory: Path) -> DecoderConfig:
         """Raises ModelDirectoryError when `config.json` is absent, unreadable or not Qwen3."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from models.card import ModelCard, read_card
 from models.config import DecoderConfig
 from models.errors import ModelDirectoryError
 from models.prompt import PromptBuilder
 
 TOKENIZER_NAME = "tokenizer.json"
+WEIGHTS_NAME = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
     path = Path(path)
     card = read_card(path, verify)
     config = DecoderConfig.from_directory(path)
+    _check_shapes(path / WEIGHTS_NAME, config)
     limits = card.truncation
     if limits.max_context_tokens + limits.max_candidate_tokens > config.max_position_embeddings:
         raise ModelDirectoryError(
@@ -40,3 +44,19 @@ def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
             "below the card's context and candidate limits; lower the card's truncation"
         )
     return ModelDirectory(path, card, config, PromptBuilder(path / TOKENIZER_NAME, card))
+
+
+def _check_shapes(path: Path, config: DecoderConfig) -> None:
+    """Reads the header only: an engine that cannot load its weights would be started for ever."""
+    try:
+        expected = config.weight_shapes()
+        with safe_open(path, framework="numpy") as weights:
+            found = {name: weights.get_slice(name).get_shape() for name in weights.offset_keys()}
+    except (OSError, SafetensorError, TypeError) as error:
+        raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise ModelDirectoryError(
+                f"{path}: {name} has shape {found.get(name)}, but config.json beside it says "
+                f"{expected.get(name)}; export the model again"
+            )

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from models.card import CARD_NAME, ModelCard, write_card
 from models.checkpoint import (
-    WEIGHTS_NAME,
     ModelDirectory,
     load_decoder,
     load_model_directory,
     save_model_directory,
 )
 from models.decoder import Decoder
+from models.directory import WEIGHTS_NAME
 from models.errors import ModelDirectoryError
 
 FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", CARD_NAME]
@@ -95,9 +95,8 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_cut_off_directory_does_not_load_unverified(copied: Path) -> None:
     weights = (copied / WEIGHTS_NAME).read_bytes()
     (copied / WEIGHTS_NAME).write_bytes(weights[: len(weights) // 2])
-    directory = load_model_directory(copied, verify=False)
     with pytest.raises(ModelDirectoryError, match=WEIGHTS_NAME):
-        load_decoder(directory)
+        load_model_directory(copied, verify=False)
 
 
 def test_weights_that_do_not_fit_the_config_are_named(copied: Path, tiny_card: ModelCard) -> None:
@@ -106,7 +105,17 @@ def test_weights_that_do_not_fit_the_config_are_named(copied: Path, tiny_card: M
     save_file(weights, copied / WEIGHTS_NAME)
     write_card(copied, tiny_card)
     with pytest.raises(ModelDirectoryError, match=r"model\.norm\.weight"):
-        load_decoder(load_model_directory(copied))
+        load_model_directory(copied)
+
+
+def test_a_config_that_does_not_fit_the_weights_is_refused(
+    copied: Path, tiny_card: ModelCard
+) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    write_card(copied, tiny_card)
+    with pytest.raises(ModelDirectoryError, match=r"model\.safetensors: .* config\.json"):
+        load_model_directory(copied)
 
 
 @pytest.mark.parametrize("content", [[], {"model_type": "llama"}, {"model_type": "qwen3"}])
