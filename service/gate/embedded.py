@@ -51,8 +51,7 @@ class EmbeddedRedis:
 
     def start(self, timeout_s: float = 10.0) -> str:
         """Returns the URL once a server answers, or raises GateUnavailableError."""
-        for directory in (self._state_dir, self._socket.parent):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_directories()
         self._supervisor.start()
         polls = int(timeout_s / _POLL_S)
         if not any(_answers(self._socket) or self._stopping.wait(_POLL_S) for _ in range(polls)):
@@ -68,8 +67,13 @@ class EmbeddedRedis:
         if self._supervisor.ident:
             self._supervisor.join()
 
+    def _make_directories(self) -> None:
+        for directory in (self._state_dir, self._socket.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def _supervise(self) -> None:
         while not self._stopping.wait(_POLL_S):
+            self._make_directories()  # somebody may have tidied up since
             lock = os.open(self._state_dir / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 if _locked(lock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,18 @@ def test_a_killed_server_comes_back_with_its_data(embedded: EmbeddedRedis) -> No
     assert before
     os.kill(before, signal.SIGKILL)
     assert eventually(client, "GET", "queued") == b"job"
+    assert embedded.server_pid != before
+
+
+@pytest.mark.timeout(20)
+def test_a_killed_server_comes_back_though_its_directory_was_removed(
+    embedded: EmbeddedRedis, state_dir: Path
+) -> None:
+    before = embedded.server_pid
+    assert before
+    shutil.rmtree(state_dir)
+    os.kill(before, signal.SIGKILL)
+    assert eventually(redis.Redis.from_url(embedded.url), "PING")
     assert embedded.server_pid != before
 
 
