@@ -29,7 +29,7 @@ from service.gate.errors import GateUnavailableError
 from service.gate.settings import GateSettings
 from service.gate.wire import Argument
 
-SOCKET_TIMEOUT_S = 0.5
+SOCKET_TIMEOUT_S = 0.75  # a busy machine must not look like a lost Redis, nor a lost one busy
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
 REPLIES_AT_ONCE = 256
 RETRY_AFTER_MS = 1_000

@@ -109,6 +109,8 @@ def test_limits_are_advertised(client: httpx.Client, tiny_directory: ModelDirect
     assert model["digest"] == tiny_directory.digest
     assert model["limits"]["max_candidates"] == 512
     assert model["limits"]["max_candidate_tokens"] == 96
+    fields = {name: prompt["context_fields"] for name, prompt in model["prompts"].items()}
+    assert fields == {name: list(p.fields) for name, p in tiny_directory.card.prompts.items()}
 
 
 def test_openapi_and_its_page_are_served(client: httpx.Client) -> None:
