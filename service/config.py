@@ -50,6 +50,8 @@ class Settings:
     max_batch_jobs: int = 64
     quantum: int = _GATE.quantum
     """DLPM quantum Q: tokens that one refill adds per unit of a tenant's weight."""
+    overtakes: int = _GATE.overtakes
+    """Places behind its turn by arrival at which a job goes before those with warm contexts."""
     lease_ms: int = _GATE.lease_ms
     max_pool_jobs: int = _GATE.max_pool_jobs
     max_tenant_jobs: int = _GATE.max_tenant_jobs
@@ -79,6 +81,7 @@ class Settings:
         """The gate's share of these settings."""
         return GateSettings(
             quantum=self.quantum,
+            overtakes=self.overtakes,
             lease_ms=self.lease_ms,
             max_pool_jobs=self.max_pool_jobs,
             max_tenant_jobs=self.max_tenant_jobs,

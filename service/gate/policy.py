@@ -37,6 +37,16 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one batch; see `GateSettings` for `quantum` and `overtakes`."""
+
+    quantum: int
+    token_budget: int  # extend tokens
+    max_jobs: int
+    overtakes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pick:
     """An admitted job with what its tenant paid for it."""
 
@@ -88,25 +98,28 @@ def dlpm_order(
     candidates: Sequence[Candidate],
     cached_tokens: Mapping[str, int],
     balances: Mapping[str, Balance],
-    quantum: int,
-    token_budget: int,
-    max_jobs: int,
+    limits: Limits,
+    arrivals: int,
 ) -> tuple[list[Pick], dict[str, Balance]]:
     """Fills one batch: longest cached prefix first, ties by arrival, among tenants with q > 0.
 
     `cached_tokens` maps context ids to what the worker holds. Jobs of one tenant on one context go
-    first in, first out; a context picked once counts as cached for the rest of the batch. The first
-    job may exceed `token_budget`, so whatever waits, something is admitted. Returns the picks in
-    order and all balances after charges and refills.
+    first in, first out; a context picked once counts as cached for the rest of the batch. Among the
+    same tenants, a job that is `limits.overtakes` places behind its turn by arrival goes first:
+    `arrivals` is the sequence of the newest job, and what does not wait any more has departed. The
+    first job may exceed the token budget, so whatever waits, something is admitted. Returns the
+    picks in order and all balances after charges and refills.
     """
     waiting, cached, after = list(candidates), dict(cached_tokens), dict(balances)
     picks: list[Pick] = []
-    room = token_budget
-    while len(picks) < max_jobs and waiting:
-        after = refill(after, {job.tenant for job in waiting}, quantum)
-        best = longest_prefix(waiting, cached, after, room if picks else None)
-        if best is None:
+    room = limits.token_budget
+    while len(picks) < limits.max_jobs and waiting:
+        after = refill(after, {job.tenant for job in waiting}, limits.quantum)
+        turn = arrivals - len(waiting) - limits.overtakes + 1
+        admissible = admissible_heads(waiting, cached, after, room if picks else None)
+        if not admissible:
             break
+        best = min(admissible, key=lambda job: precedence(job, cached[job.context_id], turn))
         cost = charge(best, cached[best.context_id])
         picks.append(Pick(best, cost, cached[best.context_id]))
         room -= cost
@@ -116,25 +129,28 @@ def dlpm_order(
     return picks, after
 
 
-def longest_prefix(
+def precedence(job: Candidate, cached_tokens: int, turn: int) -> tuple[bool, int, int]:
+    """Least goes first: overtaken jobs (`sequence` <= `turn`) by arrival, then longest prefix."""
+    overtaken = job.sequence <= turn
+    return (not overtaken, 0 if overtaken else -cached_tokens, job.sequence)
+
+
+def admissible_heads(
     waiting: Sequence[Candidate],
     cached_tokens: Mapping[str, int],
     balances: Mapping[str, Balance],
     room: int | None,
-) -> Candidate | None:
-    """The next job to admit, or None when no tenant in credit has one within `room` tokens."""
+) -> list[Candidate]:
+    """Each group's first job, where its tenant is in credit and the job fits `room` tokens."""
     heads: dict[tuple[str, str], Candidate] = {}
     for job in sorted(waiting, key=lambda job: job.sequence):
         heads.setdefault((job.tenant, job.context_id), job)
-    admissible = [
+    return [
         job
         for job in heads.values()
         if balances[job.tenant].deficit > 0
         and (room is None or charge(job, cached_tokens[job.context_id]) <= room)
     ]
-    return min(
-        admissible, key=lambda job: (-cached_tokens[job.context_id], job.sequence), default=None
-    )
 
 
 def charged(balance: Balance, tokens: int) -> Balance:

@@ -184,8 +184,9 @@ def _batch(
         )
         for job in jobs
     }
-    quantum = state.settings.quantum
-    return policy.dlpm_order(candidates, cached, state.balances, quantum, token_budget, max_jobs)
+    settings = state.settings
+    limits = policy.Limits(settings.quantum, token_budget, max_jobs, settings.overtakes)
+    return policy.dlpm_order(candidates, cached, state.balances, limits, state.sequence)
 
 
 def _candidate(entry: Entry) -> policy.Candidate:

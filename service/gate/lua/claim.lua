@@ -11,6 +11,8 @@ local in_order = true
 local collected = {} -- tenants whose groups stand in `candidates`
 local collected_round -- the round at which `candidates` was last completed
 local sharing = {} -- how many candidates have a context
+local heads = {} -- whether a candidate has this sequence
+local turn -- jobs up to this sequence were overtaken too often
 
 local function apply_cache_events()
   for index = 6, #ARGV do
@@ -37,6 +39,7 @@ local function load_head(candidate)
   local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if not head[1] then return false end
   candidate.id, candidate.sequence = head[1], tonumber(head[2])
+  heads[candidate.sequence] = true
   local row = call('HMGET', pool .. 'job:' .. candidate.id,
     'context_tokens', 'candidate_tokens', 'deadline_at', 'chain', 'width', 'block_size')
   candidate.context_tokens, candidate.candidate_tokens = tonumber(row[1]), tonumber(row[2])
@@ -48,10 +51,12 @@ local function load_head(candidate)
   return true
 end
 
--- Longest cached prefix first, ties by arrival.
+-- Overtaken jobs first, by arrival; then the longest cached prefix, ties by arrival.
 local function goes_before(one, other)
+  local overtaken, other_overtaken = one.sequence <= turn, other.sequence <= turn
+  if overtaken ~= other_overtaken then return overtaken end
   local cached, other_cached = matched[one.context], matched[other.context]
-  if cached ~= other_cached then return cached > other_cached end
+  if not overtaken and cached ~= other_cached then return cached > other_cached end
   return one.sequence < other.sequence
 end
 
@@ -97,6 +102,12 @@ local function pick(room, batch_is_empty)
   end
 end
 
+-- One job less waits: by one more sequence, jobs count as overtaken.
+local function depart()
+  turn = turn + 1
+  if heads[turn] then in_order = false end
+end
+
 -- The next job of the group takes the candidate's place; all that share its context move up.
 local function advance(candidate, index)
   if load_head(candidate) then
@@ -127,6 +138,8 @@ end
 
 apply_cache_events()
 local answer = { now, expire_overdue() }
+local counts = call('HMGET', meta, 'sequence', 'queued_jobs')
+turn = tonumber(counts[1] or 0) - tonumber(counts[2] or 0) - settings.overtakes + 1
 local room, jobs = token_budget, 0
 while jobs < max_jobs do
   collect_positive()
@@ -140,6 +153,7 @@ while jobs < max_jobs do
     room, jobs = room - answer[#answer][5], jobs + 1
   end
   advance(candidate, index)
+  depart()
 end
 if call('EXISTS', pool .. 'waiting') == 1 then wake() else call('DEL', pool .. 'wake') end
 return answer

@@ -19,7 +19,12 @@ from service.gate.store import Store
 EVENTS = 3_000
 WORKERS = ("worker-0", "worker-1")
 SETTINGS = GateSettings(
-    quantum=100, lease_ms=6, max_pool_jobs=40, max_pool_tokens=6_000, max_tenant_jobs=15
+    quantum=100,
+    overtakes=4,
+    lease_ms=6,
+    max_pool_jobs=40,
+    max_pool_tokens=6_000,
+    max_tenant_jobs=15,
 )
 
 

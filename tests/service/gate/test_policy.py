@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.gate import policy
-from service.gate.policy import Balance, Candidate
+from service.gate.policy import Balance, Candidate, Limits
 
 QUANTUM = 100
 balances = st.builds(Balance, deficit=st.integers(-5_000, 400), weight=st.integers(1, 4))
@@ -19,13 +19,20 @@ def job(job_id: str, tenant: str, context: str, sequence: int, tokens: int = 10)
     return Candidate(job_id, tenant, context, sequence, 32, tokens)
 
 
+def limits(token_budget: int = 1_000, max_jobs: int = 100, overtakes: int = 100) -> Limits:
+    return Limits(QUANTUM, token_budget, max_jobs, overtakes)
+
+
 def order(
     jobs: list[Candidate],
     cached: dict[str, int],
     standing: dict[str, Balance],
     token_budget: int = 1_000,
+    overtakes: int = 100,
 ) -> list[str]:
-    picks, _after = policy.dlpm_order(jobs, cached, standing, QUANTUM, token_budget, 100)
+    picks, _after = policy.dlpm_order(
+        jobs, cached, standing, limits(token_budget, overtakes=overtakes), len(jobs)
+    )
     return [pick.candidate.job_id for pick in picks]
 
 
@@ -64,6 +71,20 @@ def test_longest_cached_prefix_goes_first_and_ties_by_arrival() -> None:
     assert order(jobs, {"x": 0, "y": 16}, standing) == ["warm", "later", "cold"]
 
 
+def test_a_cold_job_is_overtaken_so_often_and_no_more() -> None:
+    jobs = [job("cold", "a", "x", 1), *(job(f"warm{n}", "b", "y", n) for n in range(2, 7))]
+    standing = {"a": Balance(500), "b": Balance(500)}
+    for overtakes in range(1, 5):
+        picked = order(jobs, {"x": 0, "y": 32}, standing, overtakes=overtakes)
+        assert picked.index("cold") == overtakes
+
+
+def test_an_overtaken_job_of_a_tenant_in_debt_waits_all_the_same() -> None:
+    jobs = [job("cold", "debtor", "x", 1), job("warm", "b", "y", 2), job("last", "b", "y", 3)]
+    standing = {"debtor": Balance(-500), "b": Balance(500)}
+    assert order(jobs, {"x": 0, "y": 32}, standing, overtakes=1) == ["warm", "last", "cold"]
+
+
 def test_a_tenant_in_debt_is_skipped_while_another_in_credit_waits() -> None:
     jobs = [job("hot", "debtor", "x", 1), job("cold", "creditor", "y", 2)]
     standing = {"debtor": Balance(0), "creditor": Balance(1)}
@@ -73,7 +94,7 @@ def test_a_tenant_in_debt_is_skipped_while_another_in_credit_waits() -> None:
 def test_a_shared_context_is_paid_once_per_batch() -> None:
     jobs = [job("first", "a", "x", 1), job("second", "b", "x", 2)]
     standing = {"a": Balance(500), "b": Balance(500)}
-    picks, after = policy.dlpm_order(jobs, {"x": 0}, standing, QUANTUM, 1_000, 100)
+    picks, after = policy.dlpm_order(jobs, {"x": 0}, standing, limits(), 2)
     assert [pick.charged for pick in picks] == [42, 10]
     assert after == {"a": Balance(458), "b": Balance(490)}
 
@@ -118,7 +139,9 @@ def test_something_waiting_means_something_admitted(
 ) -> None:
     jobs = [job(str(n), tenant, context, n, size) for n, (tenant, context, size) in enumerate(rows)]
     cached = dict.fromkeys("xyz", 0)
-    picks, after = policy.dlpm_order(jobs, cached, standing, QUANTUM, token_budget, max_jobs)
+    picks, after = policy.dlpm_order(
+        jobs, cached, standing, limits(token_budget, max_jobs), len(jobs)
+    )
     assert bool(picks) == bool(jobs)
     assert len(picks) <= max_jobs
     assert len(picks) <= 1 or sum(pick.charged for pick in picks) <= token_budget
@@ -135,7 +158,7 @@ def test_backlogged_tenants_share_by_weight_within_the_bound(weights: tuple[int,
         size = 10 + step * 37 % 81
         jobs = [job(f"{name}", name, f"{name}{step}", 1, size) for name in standing]
         cached = {candidate.context_id: 0 for candidate in jobs}
-        picks, standing = policy.dlpm_order(jobs, cached, standing, QUANTUM, 0, 1)
+        picks, standing = policy.dlpm_order(jobs, cached, standing, limits(0, 1), 1)
         for pick in picks:
             paid[pick.candidate.tenant] += pick.charged
         shares = [paid[name] / standing[name].weight for name in standing]

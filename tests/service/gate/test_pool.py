@@ -17,7 +17,9 @@ from service.gate.settings import GateSettings
 EVENTS = 20_000
 QUANTUM = 100
 LARGEST_CHARGE = 4 * 16 + 300
-SETTINGS = GateSettings(quantum=QUANTUM, lease_ms=50, max_pool_jobs=30, max_tenant_jobs=12)
+SETTINGS = GateSettings(
+    quantum=QUANTUM, overtakes=6, lease_ms=50, max_pool_jobs=30, max_tenant_jobs=12
+)
 WORKERS = ("worker-0", "worker-1")
 
 
