@@ -6,6 +6,7 @@ python -m compress.pipeline compress/recipes/demo_quick.yaml --out DIR
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,14 @@ from compress import calibrate, lexicon, train
 from compress.data import halves, load_requests
 from compress.evaluate import score
 from compress.metrics import auc
-from compress.stage import GateError, RecipeError, Stage, StageInput, parse_options
+from compress.stage import (
+    GateError,
+    RecipeError,
+    Stage,
+    StageInput,
+    directory_digest,
+    parse_options,
+)
 from models.card import write_card
 from models.checkpoint import load_model_directory
 from models.errors import FairslateError
@@ -69,8 +77,10 @@ def run_recipe(recipe: Recipe, out: Path) -> None:
     """Stages go to OUT.work/; OUT appears when the last gate has passed, and never half written."""
     if out.exists():
         raise RecipeError(f"{out} exists; remove it or name another --out")
-    work, source = out.with_name(out.name + ".work"), None
+    work, source = work_of(out), None
+    _refuse_another_recipes_work(recipe, work)
     for number, entry in enumerate(recipe.stages):
+        print(f"stage {number + 1} of {len(recipe.stages)}: {entry.stage}", file=sys.stderr)
         done = work / f"{number}-{entry.stage}"
         if not done.exists():
             inputs = StageInput(
@@ -86,6 +96,25 @@ def run_recipe(recipe: Recipe, out: Path) -> None:
     assert source is not None
     source.rename(out)
     shutil.rmtree(work)
+
+
+def work_of(out: Path) -> Path:
+    """Where a run that makes OUT keeps its finished stages and checkpoints."""
+    return out.with_name(out.name + ".work")
+
+
+def _refuse_another_recipes_work(recipe: Recipe, work: Path) -> None:
+    """Gates may change between two starts; what the weights come from may not."""
+    if not Path(recipe.data).is_dir():
+        raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
+    stages = [[entry.stage, dict(entry.options)] for entry in recipe.stages]
+    origin = [directory_digest(Path(recipe.data)), recipe.seed, recipe.threads, stages]
+    stated, path = json.dumps(origin), work / "recipe.json"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_text(stated, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != stated:
+        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
 
 
 def _run_stage(entry: RecipeStage, inputs: StageInput, done: Path) -> None:
@@ -115,6 +144,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         run_recipe(Recipe.load(given.recipe), given.out)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from {work_of(given.out)}", file=sys.stderr)
+        return 130
     except FairslateError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1

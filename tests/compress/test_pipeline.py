@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -49,7 +50,7 @@ def _start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
 
-def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None, "the pipeline ended before its first checkpoint"
@@ -98,6 +99,46 @@ def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Pa
     assert set(card.metrics) == {"lexicon", "train", "calibrate", "test"}
     assert "float16" in json.loads((out / "config.json").read_text())["dtype"]
     assert not (tmp_path / "model.work").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, small_data: Path) -> None:
+    recipe = _recipe(tmp_path, small_data, 0.3, steps=4000)
+    command = [sys.executable, "-m", "compress.pipeline", str(recipe)]
+    run = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "model")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    _wait_for(tmp_path / "model.work" / "0-lexicon.state" / "lexicon.pt", run)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert said.splitlines()[0] == "stage 1 of 3: lexicon"
+    assert "the same command goes on from" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_work_of_another_recipe_is_refused_and_another_gate_is_not(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe, out = _recipe(tmp_path, small_data, 1.01, steps=2), tmp_path / "model"
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
+    assert main() == 1
+    _recipe(tmp_path, small_data, 1.01, steps=3)
+    assert main() == 1
+    assert "holds a run of another recipe" in capsys.readouterr().err
+    _recipe(tmp_path, small_data, 0.3, steps=2)
+    assert main() == 0
+
+
+def test_a_recipe_without_its_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = _recipe(tmp_path, tmp_path / "nowhere", 0.3)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    assert main() == 1
+    assert "is no folder here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
