@@ -10,9 +10,7 @@ class GateSettings:
     """Shared by every process of one pool; tokens count extend tokens, times are milliseconds."""
 
     quantum: int = 2048  # Q of DLPM: tokens one refill adds to a tenant of weight 1
-    overtakes: int = (
-        32  # places behind its turn at which a job goes before those with warm contexts
-    )
+    overtakes: int = 8  # places behind its turn at which a job goes before all with warm contexts
     lease_ms: int = 10_000
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
     max_pool_jobs: int = 10_000

@@ -11,7 +11,7 @@ local in_order = true
 local collected = {} -- tenants whose groups stand in `candidates`
 local collected_round -- the round at which `candidates` was last completed
 local sharing = {} -- how many candidates have a context
-local heads = {} -- whether a candidate has this sequence
+local heads = {} -- candidate by its sequence
 local turn -- jobs up to this sequence were overtaken too often
 
 local function apply_cache_events()
@@ -39,7 +39,7 @@ local function load_head(candidate)
   local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if not head[1] then return false end
   candidate.id, candidate.sequence = head[1], tonumber(head[2])
-  heads[candidate.sequence] = true
+  heads[candidate.sequence] = candidate
   local row = call('HMGET', pool .. 'job:' .. candidate.id,
     'context_tokens', 'candidate_tokens', 'deadline_at', 'chain', 'width', 'block_size')
   candidate.context_tokens, candidate.candidate_tokens = tonumber(row[1]), tonumber(row[2])
@@ -102,10 +102,19 @@ local function pick(room, batch_is_empty)
   end
 end
 
--- One job less waits: by one more sequence, jobs count as overtaken.
+-- One job less waits, so the job of the next sequence counts as overtaken: last of those that do.
 local function depart()
   turn = turn + 1
-  if heads[turn] then in_order = false end
+  local overtaken = heads[turn]
+  if not in_order or not overtaken or overtaken.sequence ~= turn then return end
+  local place
+  for index, candidate in ipairs(candidates) do
+    if not place and (candidate == overtaken or candidate.sequence > turn) then place = index end
+    if candidate == overtaken then
+      table.insert(candidates, place, table.remove(candidates, index))
+      break
+    end
+  end
 end
 
 -- The next job of the group takes the candidate's place; all that share its context move up.

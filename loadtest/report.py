@@ -1,0 +1,127 @@
+"""Writes the README's table of figures from the JSON files that hold them. Measures nothing itself.
+
+    python -m loadtest.report            rewrites README.md between its two markers
+    python -m loadtest.report --check    exits with 1 when the table is not what the files say
+
+Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
+gate.json of `service.gate.bench`) and the metrics in `models/demo/model_card.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "loadtest" / "results"
+CARD = ROOT / "models" / "demo" / "model_card.json"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+Row = tuple[str, str, str]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    options = parser.parse_args()
+    stands = README.read_text(encoding="utf-8")
+    wanted = with_table(stands, table(rows()))
+    if options.check:
+        print("README.md is up to date" if stands == wanted else "run: python -m loadtest.report")
+        return int(stands != wanted)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+def with_table(text: str, figures: str) -> str:
+    """`text` with what stands between the markers replaced. Raises ValueError without them."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{figures}{END}{after}"
+
+
+def table(figures: list[Row]) -> str:
+    """A Markdown table."""
+    lines = ["| what | figure | conditions |", "| --- | --- | --- |"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in figures]) + "\n"
+
+
+def rows() -> list[Row]:
+    """All figures, in the order of the README."""
+    return [*quality_rows(read(CARD)), *fresh_rows(), *load_rows(), *gate_rows()]
+
+
+def read(path: Path) -> Any:
+    """Parsed JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def quality_rows(card: dict[str, Any]) -> list[Row]:
+    """The shipped ranker on `test`, with intervals over occupations."""
+    test = card["metrics"]["test"]
+    where = f"O*NET `test`: {test['requests']} requests, {test['groups']} occupations, as served"
+    names = {"gauc": "gAUC", "auc": "AUC", "ndcg@10": "NDCG@10", "ece": "ECE"}
+    return [(f"demo ranker, {names[name]}", interval(test[name]), where) for name in names]
+
+
+def interval(metric: dict[str, float]) -> str:
+    """Value and 95 % bootstrap interval."""
+    return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+
+
+def fresh_rows() -> list[Row]:
+    """What a newcomer waits for."""
+    fresh = read(RESULTS / "fresh.json")
+    where = f"{fresh['cores']} cores, fresh clone, new HOME, empty pip cache"
+    return [
+        ("first `make serve` to its first answer", f"{fresh['first_serve_s']:.0f} s", where),
+        ("second `make serve` to its first answer", f"{fresh['second_serve_s']:.1f} s", where),
+        ("`make test`", f"{fresh['test_s']:.0f} s", f"{where}, installation not counted"),
+    ]
+
+
+def load_rows() -> list[Row]:
+    """One Locust run against `make serve` on the same machine."""
+    (stats,) = read(RESULTS / "locust.json")
+    seconds = stats["last_request_timestamp"] - stats["start_time"]
+    slates = stats["num_requests"] / seconds
+    where = "`make serve` and Locust share 2 cores; 8 users, sessions of 24 real postings"
+    return [
+        ("slates per second", f"{slates:.1f} ({24 * slates:.0f} candidates)", where),
+        ("latency p50 / p95", f"{percentile(stats, 0.5)} / {percentile(stats, 0.95)} ms", where),
+        ("failures", f"{stats['num_failures']} of {stats['num_requests']}", where),
+    ]
+
+
+def percentile(stats: dict[str, Any], share: float) -> int:
+    """Milliseconds, from Locust's histogram of rounded response times."""
+    left = share * stats["num_requests"]
+    for milliseconds, count in sorted((float(k), n) for k, n in stats["response_times"].items()):
+        left -= count
+        if left <= 0:
+            return int(milliseconds)
+    raise ValueError("locust.json holds no response times")
+
+
+def gate_rows() -> list[Row]:
+    """The gate alone."""
+    gate = read(RESULTS / "gate.json")
+    return [
+        (
+            f"gate admissions per second, {shape['tenants']} tenant(s)",
+            f"{shape['admissions_per_s']:.0f}",
+            f"submit + claim + settle, embedded Redis, one client, batches of {gate['batch']}, "
+            f"{shape['queued']} jobs waiting, {gate['payload_bytes']} B payload, cold contexts",
+        )
+        for shape in gate["shapes"]
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
