@@ -66,6 +66,17 @@ class MethodNotAllowedError(FairslateError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        allow: str = "",
+        param: str | None = None,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(message, param=param, retry_after_ms=retry_after_ms)
+        self.allow = allow
+
 
 class ScoringError(FairslateError):
     """The engine could not score a job; the message is the engine's own cause."""
@@ -107,8 +118,10 @@ def error_status(error: BaseException) -> HTTPStatus:
 
 
 def error_headers(error: BaseException) -> dict[str, str]:
-    """Retry-After in whole seconds, rounded up, and the challenge that HTTP wants beside a 401."""
+    """Retry-After in whole seconds, rounded up, and what HTTP wants beside a 401 and a 405."""
     headers = {}
+    if isinstance(error, MethodNotAllowedError):
+        headers["allow"] = error.allow
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
     retry_after_ms = getattr(error, "retry_after_ms", None)

@@ -161,7 +161,8 @@ async def _unless_gone(ranker: Ranker, call: Call, inbox: Inbox) -> dict[str, An
 def _refusal(request: Request) -> FairslateError:
     path = request.url.path
     if path in METHODS:
-        return MethodNotAllowedError(f"{path} takes {METHODS[path]}, not {request.method}")
+        allow = METHODS[path]
+        return MethodNotAllowedError(f"{path} takes {allow}, not {request.method}", allow=allow)
     return RouteNotFoundError(f"{path} is not a route; use one of: {', '.join(METHODS)}")
 
 

@@ -141,4 +141,5 @@ def test_unknown_route_and_wrong_method_get_the_envelope(client: httpx.Client) -
     refused(client.post("/v1/score", json=GOOD), 404, "route_not_found")
     refused(client.get("/favicon"), 404, "route_not_found")
     refused(client.get("/v1/rank"), 405, "method_not_allowed")
+    assert client.get("/v1/rank").headers["allow"] == "POST"
     refused(client.delete("/v1/models"), 405, "method_not_allowed")
