@@ -73,7 +73,8 @@ def test_it_ranks(server: RunningServer) -> None:
 
 def test_it_carries_what_serves_and_nothing_else(bento: Path) -> None:
     carried = {path.name for path in (bento / "src").iterdir()}
-    assert carried == {"bentofile.yaml", "kernels", "models", "service", "requirements"}
+    packages, papers = {"kernels", "models", "service"}, {"LICENSE", "NOTICE"}
+    assert carried == {"bentofile.yaml", "requirements"} | packages | papers
     assert not (bento / "src" / "models" / "demo" / "onet_jobs").exists()
     assert sum(path.stat().st_size for path in bento.rglob("*") if path.is_file()) < LARGEST_BENTO
 
