@@ -23,7 +23,7 @@ class JobScores:
     raw_logits: tuple[float, ...]  # yes minus no, before calibration
     context_tokens: int
     cached_tokens: int  # context tokens whose keys and values were already held
-    candidate_tokens: int
+    candidate_tokens: int  # as sent; an engine may compute equal candidates once
 
     @property
     def extend_tokens(self) -> int:

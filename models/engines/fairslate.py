@@ -110,16 +110,25 @@ class FairslateEngine:
         self, jobs: Sequence[ScoreJob], contexts: Sequence[_Context]
     ) -> list[float]:
         """Raw logits of all candidates, contexts and their jobs in order."""
-        groups = [
-            PrefixGroup(len(c.ids), [ids for job in c.jobs for ids in jobs[job].candidates])
+        # Equal candidates of one context are one item: they tie exactly, wherever they stand.
+        distinct = [
+            list(dict.fromkeys(ids for job in c.jobs for ids in jobs[job].candidates))
             for c in contexts
         ]
+        groups = [PrefixGroup(len(c.ids), ids) for c, ids in zip(contexts, distinct, strict=True)]
         if not any(group.items for group in groups):
             return []
         batch = pack(groups)
         attention = _PrefixAttention(self._prefixes(contexts), batch.layout)
         hidden = self._decoder(batch.token_ids, batch.positions, attention, batch.last_tokens)
-        return self._head.raw_logits(hidden).tolist()
+        logits = iter(self._head.raw_logits(hidden).tolist())
+        scored = [dict(zip(items, logits, strict=False)) for items in distinct]
+        return [
+            found[ids]
+            for c, found in zip(contexts, scored, strict=True)
+            for job in c.jobs
+            for ids in jobs[job].candidates
+        ]
 
     def _keys_values(self, batch: PackedBatch, prefixes: Tensor) -> Tensor:
         """Keys and values of the batch's own tokens, (layers, 2, T, kv_heads, head_dim)."""

@@ -173,6 +173,18 @@ def test_a_job_without_candidates_gets_an_empty_answer(
     assert_close(logits_of(engine, [empty, jobs[0]])[1:], logits_of(engine, jobs[:1]))
 
 
+def test_equal_candidates_tie_exactly_and_the_rest_keep_their_places(
+    engine: FairslateEngine, rng: random.Random
+) -> None:
+    context, twin = tokens(rng, 20), tokens(rng, 7)
+    others = [tokens(rng, n) for n in (5, 11, 3)]
+    mixed = make_job(context, [others[0], twin, others[1], twin, others[2], twin])
+    (answer,), (alone,) = engine.score([mixed]), engine.score([make_job(context, [*others, twin])])
+    assert len({answer.raw_logits[index] for index in (1, 3, 5)}) == 1
+    assert_close([tuple(answer.raw_logits[index] for index in (0, 2, 4, 1))], [alone.raw_logits])
+    assert answer.candidate_tokens == 3 * 7 + 5 + 11 + 3
+
+
 def test_no_jobs_no_answers(engine: FairslateEngine) -> None:
     assert engine.score([]) == []
 
