@@ -78,7 +78,7 @@ def interval(metric: dict[str, float]) -> str:
 def fresh_rows() -> list[Row]:
     """What a newcomer waits for."""
     fresh = read(RESULTS / "fresh.json")
-    where = f"{fresh['cores']} cores, fresh clone, new HOME, empty pip cache"
+    where = f"{fresh['cores']} cores, clone of {fresh['commit']}, new HOME, empty pip cache"
     return [
         ("first `make serve` to its first answer", f"{fresh['first_serve_s']:.0f} s", where),
         ("second `make serve` to its first answer", f"{fresh['second_serve_s']:.1f} s", where),
