@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from service.gate import wire
-from service.gate.errors import DeadlineExceededError, PoolFullError, TenantThrottledError
-from service.gate.job import Claim, Claimed, GateStats, Job, Reaped, Reply, Settlement
+from service.gate.errors import (
+    DeadlineExceededError,
+    GateUnavailableError,
+    PoolFullError,
+    TenantThrottledError,
+)
+from service.gate.job import (
+    Claim,
+    Claimed,
+    Explanation,
+    GateStats,
+    Job,
+    Reaped,
+    Reply,
+    Settlement,
+    Verdict,
+)
 from service.gate.settings import GateSettings
 from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
@@ -26,8 +43,8 @@ class AsyncGate:
 
         Raises PoolFullError, TenantThrottledError or DeadlineExceededError.
         """
-        _now, verdict = await self._store.call("submit", wire.submit_arguments(job))
-        _refuse(verdict.decode(), job, self.settings)
+        answer = await self._store.call("submit", wire.submit_arguments(job))
+        _refuse(wire.read_verdict(answer), job, self.settings)
 
     async def cancel(self, job_id: str) -> bool:
         """Removes a waiting job at once; True if it was waiting. A leased one is never requeued."""
@@ -39,9 +56,24 @@ class AsyncGate:
         raw = await self._store.pop_replies(reply_to, timeout_s)
         return [wire.read_reply(one) for one in raw]
 
-    async def stats(self, max_tenants: int = 100) -> GateStats:
-        """Snapshot of the pool with the tenants seen last."""
-        return wire.read_stats(await self._store.call("stats", [max_tenants]))
+    async def explain(self, job_id: str) -> Explanation:
+        """Why a job waits, and the cost served before it at most."""
+        return wire.read_explanation(await self._store.call("explain", [job_id]), self.settings)
+
+    async def configure(self, policy: str) -> None:
+        """Switches the policy of the whole pool: one of `settings.POLICIES`, else ValueError."""
+        replace(self.settings, policy=policy)
+        unvisited, cursor = [""], "0"
+        while unvisited:
+            arguments = [policy, unvisited[-1], cursor]
+            _now, cursor, inner = await self._store.call("configure", arguments)
+            if cursor == b"0":
+                unvisited.pop()
+            unvisited[:0] = [node.decode() for node in inner]
+
+    async def stats(self, max_nodes: int = 100) -> GateStats:
+        """Snapshot of the pool with the tree's nodes seen last."""
+        return wire.read_stats(await self._store.call("stats", [max_nodes]))
 
     async def ping(self) -> None:
         """Returns when Redis answers."""
@@ -60,9 +92,13 @@ class WorkerGate:
     """
 
     def __init__(self, url: str, pool: str, settings: GateSettings, worker: str) -> None:
+        if not re.fullmatch(r"[\w.-]+", worker):
+            raise ValueError(f"worker {worker!r} must be letters, digits, '.', '_' or '-'")
         self.worker = worker
         self._store = Store(url, pool, settings)
-        self._unsent: dict[str, bool] = {}  # block hash -> inserted, kept until a claim arrives
+        self._held: dict[str, None] = {}  # blocks of the cache, for a pool that forgot them
+        self._unsent: dict[str, bool] = {}  # block hash -> inserted, kept until a call arrives
+        self._acknowledged = 0  # the last epoch that arrived
 
     def join(self) -> int:
         """Announces a fresh worker with an empty cache.
@@ -70,8 +106,13 @@ class WorkerGate:
         Returns how many jobs an earlier worker of this name held; they are queued again.
         """
         self._unsent.clear()
+        self._held.clear()
         _now, requeued = self._store.call("join", [self.worker])
         return int(requeued)
+
+    def drain(self) -> None:
+        """Has nothing more routed here; the queue moves, claimed jobs are still to be settled."""
+        self._store.call("drain", [self.worker])
 
     def leave(self) -> int:
         """Takes the worker off the pool; its jobs are queued again. Returns how many."""
@@ -84,7 +125,7 @@ class WorkerGate:
 
     def wait_for_work(self, timeout_s: float = LONGEST_POP_S) -> bool:
         """Blocks until a job may be waiting or the time is up; False on timeout."""
-        return self._store.wait_for_wake(timeout_s)
+        return self._store.wait_for_wake(self.worker, timeout_s)
 
     def claim(
         self,
@@ -92,23 +133,45 @@ class WorkerGate:
         max_jobs: int,
         inserted: Sequence[str] = (),
         evicted: Sequence[str] = (),
+        *,
+        strict: bool = False,
     ) -> Claim:
-        """Leases the next jobs in DLPM order, within `token_budget` extend tokens.
+        """Leases the next jobs in the pool's order, within `token_budget` extend tokens.
 
         `inserted` and `evicted` are the cache events since the last call; if the call fails they
-        are kept and sent again by the next one. The first job may exceed the budget.
+        are kept and sent again by the next one. The first job may exceed the budget unless
+        `strict`. Jobs in an answer that was lost are queued again by the next claim.
         """
-        self._unsent |= dict.fromkeys(inserted, True) | dict.fromkeys(evicted, False)
-        arrived = [block for block, held in self._unsent.items() if held]
-        gone = [block for block, held in self._unsent.items() if not held]
-        arguments = wire.claim_arguments(self.worker, token_budget, max_jobs, arrived, gone)
-        answer = self._store.call("claim", arguments)
-        self._unsent.clear()
-        return wire.read_claim(answer)
+        fresh, gone = self._events(inserted, evicted)
+        arguments = wire.claim_arguments(
+            self.worker,
+            token_budget,
+            max_jobs,
+            fresh,
+            gone,
+            strict=strict,
+            acknowledged=self._acknowledged,
+        )
+        try:
+            claim = wire.read_claim(self._store.call("claim", arguments))
+        except GateUnavailableError:  # the lost answer may have said that the pool forgot the cache
+            self._unsent |= dict.fromkeys(self._held, True)
+            raise
+        self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
+        self._unsent = {} if claim.known else dict.fromkeys(self._held, True)
+        return claim
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+    def settle(
+        self,
+        settlements: Sequence[Settlement],
+        inserted: Sequence[str] = (),
+        evicted: Sequence[str] = (),
+    ) -> list[bool]:
         """Publishes results and refunds overcharges; False marks a stale epoch: nothing changed."""
-        _now, *taken = self._store.call("settle", wire.settle_arguments(settlements))
+        fresh, gone = self._events(inserted, evicted)
+        arguments = wire.settle_arguments(self.worker, settlements, fresh, gone)
+        _now, *taken = self._store.call("settle", arguments)
+        self._unsent.clear()
         return [bool(flag) for flag in taken]
 
     def renew(self, held: Sequence[Claimed]) -> list[bool]:
@@ -120,27 +183,45 @@ class WorkerGate:
         """Requeues jobs of expired leases and answers overdue ones; to be called every second."""
         return wire.read_reaped(self._store.call("reap", []))
 
-    def stats(self, max_tenants: int = 100) -> GateStats:
-        """Snapshot of the pool with the tenants seen last."""
-        return wire.read_stats(self._store.call("stats", [max_tenants]))
+    def stats(self, max_nodes: int = 100) -> GateStats:
+        """Snapshot of the pool with the tree's nodes seen last."""
+        return wire.read_stats(self._store.call("stats", [max_nodes]))
 
     def close(self) -> None:
         """Closes the connections."""
         self._store.close()
 
+    def _events(
+        self, inserted: Sequence[str], evicted: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        self._held |= dict.fromkeys(inserted)
+        for block in evicted:
+            self._held.pop(block, None)
+        self._unsent |= dict.fromkeys(inserted, True) | dict.fromkeys(evicted, False)
+        fresh = [block for block, held in self._unsent.items() if held]
+        return fresh, [block for block, held in self._unsent.items() if not held]
 
-def _refuse(verdict: str, job: Job, settings: GateSettings) -> None:
-    retry = settings.retry_after_ms
-    if verdict == "pool_full":
+
+def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
+    retry = verdict.retry_after_ms
+    if verdict.answer == "pool_full":
         raise PoolFullError("the queue is full, retry later", retry_after_ms=retry)
-    if verdict == "tenant_full":
+    if verdict.answer == "tenant_full":
         raise TenantThrottledError(
             f"tenant {job.tenant!r} has its limit of {settings.max_tenant_jobs} jobs or "
             f"{settings.max_tenant_tokens} tokens queued, wait for answers before sending more",
             retry_after_ms=retry,
         )
-    if verdict == "deadline":
+    if verdict.answer == "tenant_busy":
+        raise TenantThrottledError(
+            f"tenant {job.tenant!r} has its limit of {settings.max_tenant_in_flight} jobs in "
+            "flight, wait for answers before sending more",
+            retry_after_ms=retry,
+        )
+    if verdict.answer == "deadline":
         raise DeadlineExceededError(
             "the deadline passed before the job was queued, allow more time", param="deadline_ms"
         )
-    assert verdict in ("queued", "known"), verdict
+    if verdict.answer == "level_conflict":
+        raise ValueError(f"{job.leaf!r}: jobs wait above or below this level; use one depth")
+    assert verdict.answer in ("queued", "known"), verdict

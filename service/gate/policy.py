@@ -1,64 +1,24 @@
-"""Deficit Longest Prefix Match as pure functions over plain data. Knows no clock, queue or Redis.
+"""The gate's decisions as pure functions over plain data. Knows no clock, queue, tree or Redis.
 
-Source: arXiv 2501.14312, Algorithm 1, with w_e = 1 and no output tokens. Two differences: the cost
-is charged whole at admission, so the bound's U is the cost of one job, U' = max charge; and a
-refill jumps over rounds in which no waiting tenant would turn positive.
+DLPM and D2LPM after arXiv 2501.14312, Algorithms 1 and 2. Differences: the worst case is charged at
+admission, so one job's overdraft is U' = w_e L_input + w_q L_output and the paper's M falls away;
+a refill jumps over rounds in which no waiting node would turn positive; counters are shared by all
+workers, so no bound grows with their number; the earliest deadline goes first every so often.
 
-Two tenants that always have jobs waiting take part in the same refills, so over any window their
-net service per weight differs by what their counters moved: at most
-2 Q + (U' + F_f) / w_f + (U' + F_g) / w_g, with F the largest charge a tenant has in flight. F is
-there because a refund may lift a counter above w Q, by what was in flight at the last refill.
+Every counter obeys -U' < q <= w Q + the refunds credited since its last refill. Two siblings that
+always have jobs waiting take part in the same refills, so over any window their net service per
+weight differs by what their counters moved: `gap_bound`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+
+from service.gate.job import LevelStanding
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """A tenant's counter q in tokens; -U' < q <= weight * Q + refunds since its last refill."""
-
-    deficit: int = 0  # a new tenant waits for the next refill
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A waiting job as the policy sees it; all counts in tokens."""
-
-    job_id: str
-    tenant: str
-    context_id: str
-    sequence: int  # order of arrival
-    context_tokens: int
-    candidate_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Of one batch; see `GateSettings` for `quantum` and `overtakes`."""
-
-    quantum: int
-    token_budget: int  # extend tokens
-    max_jobs: int
-    overtakes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """An admitted job with what its tenant paid for it."""
-
-    candidate: Candidate
-    charged: int
-    cached_tokens: int
-
-
-def held_tokens(
-    chain: Sequence[str], block_size: int, context_tokens: int, held: Collection[str]
-) -> int:
-    """Context tokens whose blocks a worker holds; leaves go first, so they are a prefix."""
+def matched_blocks(chain: Sequence[str], held: Mapping[str, object] | set[str]) -> int:
+    """Blocks of the chain that are held; leaves are evicted first, so they are its front."""
     low, high = 0, len(chain)
     while low < high:
         middle = (low + high + 1) // 2
@@ -66,93 +26,112 @@ def held_tokens(
             low = middle
         else:
             high = middle - 1
-    return min(low * block_size, context_tokens)
+    return low
 
 
-def charge(candidate: Candidate, cached_tokens: int) -> int:
-    """Extend tokens, at least 1: nothing is free, or a tenant could send without end."""
-    return max(1, candidate.context_tokens - cached_tokens + candidate.candidate_tokens)
+def refills_owed(deficit: int, weight: int, quantum: int) -> int:
+    """Refills until the counter is positive; 0 if it is."""
+    return 0 if deficit > 0 else -deficit // (weight * quantum) + 1
 
 
-def refills_owed(balance: Balance, quantum: int) -> int:
-    """Refills until the deficit is positive; 0 if it is."""
-    if balance.deficit > 0:
-        return 0
-    return -balance.deficit // (balance.weight * quantum) + 1
+def refilled(deficit: int, weight: int, quantum: int, rounds: int) -> int:
+    """The counter after `rounds` refills, each of which passes over a positive counter."""
+    return deficit + min(rounds, refills_owed(deficit, weight, quantum)) * weight * quantum
 
 
-def refill(
-    balances: Mapping[str, Balance], waiting: Collection[str], quantum: int
-) -> dict[str, Balance]:
-    """CheckRefill: refills all known tenants with q <= 0 until one that waits is positive."""
-    rounds = min((refills_owed(balances[tenant], quantum) for tenant in waiting), default=0)
-    return {tenant: _refilled(balance, rounds, quantum) for tenant, balance in balances.items()}
+def prefers_due(streak: int, overtakes: int) -> bool:
+    """Whether the earliest deadline goes now, after `streak` picks by longest prefix.
 
-
-def _refilled(balance: Balance, rounds: int, quantum: int) -> Balance:
-    refills = min(rounds, refills_owed(balance, quantum))
-    return replace(balance, deficit=balance.deficit + refills * balance.weight * quantum)
-
-
-def dlpm_order(
-    candidates: Sequence[Candidate],
-    cached_tokens: Mapping[str, int],
-    balances: Mapping[str, Balance],
-    limits: Limits,
-    arrivals: int,
-) -> tuple[list[Pick], dict[str, Balance]]:
-    """Fills one batch: longest cached prefix first, ties by arrival, among tenants with q > 0.
-
-    `cached_tokens` maps context ids to what the worker holds. Jobs of one tenant on one context go
-    first in, first out; a context picked once counts as cached for the rest of the batch. Among the
-    same tenants, a job that is `limits.overtakes` places behind its turn by arrival goes first:
-    `arrivals` is the sequence of the newest job, and what does not wait any more has departed. The
-    first job may exceed the token budget, so whatever waits, something is admitted. Returns the
-    picks in order and all balances after charges and refills.
+    Of `overtakes` + 1 picks in a row at least one is the earliest due: k-LPM (arXiv 2502.04677)
+    with deadlines for arrivals, so equal allowances give first come, first served.
     """
-    waiting, cached, after = list(candidates), dict(cached_tokens), dict(balances)
-    picks: list[Pick] = []
-    room = limits.token_budget
-    while len(picks) < limits.max_jobs and waiting:
-        after = refill(after, {job.tenant for job in waiting}, limits.quantum)
-        turn = arrivals - len(waiting) - limits.overtakes + 1
-        admissible = admissible_heads(waiting, cached, after, room if picks else None)
-        if not admissible:
-            break
-        best = min(admissible, key=lambda job: precedence(job, cached[job.context_id], turn))
-        cost = charge(best, cached[best.context_id])
-        picks.append(Pick(best, cost, cached[best.context_id]))
-        room -= cost
-        after[best.tenant] = charged(after[best.tenant], cost)
-        cached[best.context_id] = best.context_tokens
-        waiting.remove(best)
-    return picks, after
+    return streak >= overtakes
 
 
-def precedence(job: Candidate, cached_tokens: int, turn: int) -> tuple[bool, int, int]:
-    """Least goes first: overtaken jobs (`sequence` <= `turn`) by arrival, then longest prefix."""
-    overtaken = job.sequence <= turn
-    return (not overtaken, 0 if overtaken else -cached_tokens, job.sequence)
+def responds_sooner(waited: int, uncached: int, other_waited: int, other_uncached: int) -> bool:
+    """Highest response ratio next: whether (waited + uncached) / uncached is above the other's.
+
+    `waited` is the cost served since the job arrived, as in SGLang's hrrn.
+    """
+    return waited * max(1, other_uncached) > other_waited * max(1, uncached)
 
 
-def admissible_heads(
-    waiting: Sequence[Candidate],
-    cached_tokens: Mapping[str, int],
-    balances: Mapping[str, Balance],
-    room: int | None,
-) -> list[Candidate]:
-    """Each group's first job, where its tenant is in credit and the job fits `room` tokens."""
-    heads: dict[tuple[str, str], Candidate] = {}
-    for job in sorted(waiting, key=lambda job: job.sequence):
-        heads.setdefault((job.tenant, job.context_id), job)
-    return [
-        job
-        for job in heads.values()
-        if balances[job.tenant].deficit > 0
-        and (room is None or charge(job, cached_tokens[job.context_id]) <= room)
-    ]
+def route(
+    matches: Mapping[str, int],
+    credits: Mapping[str, int],
+    loads: Mapping[str, int],
+    tokens: int,
+    worker_quantum: int,
+) -> tuple[str, dict[str, int]]:
+    """D2LPM: of the workers with credit, the least loaded that holds the longest match.
+
+    `matches` counts blocks, `credits` is the tenant's q per worker, `loads` are tokens queued and
+    leased. Returns the worker and the credits after all input tokens were charged to it.
+    """
+    rounds = min(refills_owed(credits[worker], 1, worker_quantum) for worker in matches)
+    after = {worker: credits[worker] + rounds * worker_quantum for worker in matches}
+    positive = [worker for worker in sorted(matches) if after[worker] > 0]
+    longest = max(matches.values())
+    holders = [worker for worker in positive if matches[worker] == longest]
+    choice = min(holders or positive, key=lambda worker: loads[worker])
+    after[choice] -= tokens
+    return choice, after
 
 
-def charged(balance: Balance, tokens: int) -> Balance:
-    """The balance after paying `tokens`; a negative number is a refund."""
-    return replace(balance, deficit=balance.deficit - tokens)
+def shares(
+    attribution: str, cost: int, context_cost: int, payer: str, sharers: Sequence[str]
+) -> list[tuple[str, int]]:
+    """Who pays how much for one job, `payer` first; "" is the platform. The parts sum to `cost`.
+
+    `context_cost` is the part for uncached context; `sharers` are the other leaves in credit that
+    wait on the same context. Every job costs its payer at least 1.
+    """
+    if attribution == "platform":
+        borne = min(context_cost, cost - 1)
+        return [(payer, cost - borne), *([("", borne)] if borne else [])]
+    part = context_cost // (len(sharers) + 1) if attribution == "split" else 0
+    others = [(sharer, part) for sharer in sharers if part]
+    return [(payer, cost - part * len(others)), *others]
+
+
+def retry_after_ms(excess_tokens: int, drain_rate: int, unknown_ms: int) -> int:
+    """Time until `excess_tokens` have drained at `drain_rate` tokens per second, 0.1 s to 60 s."""
+    if drain_rate <= 0:
+        return unknown_ms
+    return max(100, min(60_000, -(-1_000 * excess_tokens // drain_rate)))
+
+
+def gap_bound(
+    quantum: int,
+    job_cost: int,
+    weights: tuple[int, int] = (1, 1),
+    in_flight: tuple[int, int] = (0, 0),
+) -> float:
+    """Most that two backlogged siblings' net service per weight differ over any window.
+
+    Net service is refills less the counter's move; both have the same refills w Q up to one, and
+    counters stay above -U' (`job_cost`) and at most w Q plus the refunds of what was in flight at
+    the last refill (`in_flight`): 2 Q + sum of (U' + F) / w. Compare Theorem 4.1: 2 (U + Q).
+    """
+    return 2 * quantum + sum(
+        (job_cost + flight) / weight for weight, flight in zip(weights, in_flight, strict=True)
+    )
+
+
+def wait_bound(
+    levels: Sequence[LevelStanding], due_before: int, quantum: int, overtakes: int, job_cost: int
+) -> int:
+    """Cost one worker serves at most before a queued job is claimed.
+
+    Holds while nothing due earlier arrives and no new rival begins to wait. While the job's levels
+    are positive, one of `overtakes` + 1 picks is the earliest due of its queue: `picks`. A level in
+    debt turns positive after `rounds` refills, and goes into debt again only by serving its own
+    work, at least a quantum at a time; in each such spell a rival spends at most its quantum and
+    overdraws once. Compare Theorem A.2: 2 (n - 1) (Q + U).
+    """
+    picks = (due_before + 1) * (overtakes + 1) * job_cost
+    return picks + sum(
+        (level.rounds + -(-picks // (level.weight * quantum)))
+        * (level.rival_weight * quantum + level.rivals * job_cost)
+        for level in levels
+    )

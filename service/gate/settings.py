@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+POLICIES = ("dlpm", "vtc", "lpm", "fcfs", "hrrn")
+ATTRIBUTIONS = ("first", "split", "platform")
+
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """Shared by every process of one pool; tokens count extend tokens, times are milliseconds."""
+    """Shared by every process of one pool; costs and tokens are integers, times milliseconds."""
 
-    quantum: int = 2048  # Q of DLPM: tokens one refill adds to a tenant of weight 1
-    overtakes: int = 8  # places behind its turn at which a job goes before all with warm contexts
+    policy: str = "dlpm"  # until `configure` names another one
+    attribution: str = "first"  # who pays for a context that several tenants wait on
+    quantum: int = 2048  # Q of DLPM: cost that one refill adds to a node of weight 1
+    worker_quantum: int = 32_768  # Q^w of D2LPM: tokens after which a tenant leaves a warm worker
+    overtakes: int = 8  # picks by longest prefix after which the earliest deadline goes
+    extend_weight: int = 1  # w_e: cost of one extend token
+    output_weight: int = 2  # w_q: cost of one output token
     lease_ms: int = 10_000
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
-    max_pool_jobs: int = 10_000
+    max_pool_jobs: int = 10_000  # queued
     max_pool_tokens: int = 50_000_000
     max_tenant_jobs: int = 2_000
     max_tenant_tokens: int = 10_000_000
-    retry_after_ms: int = 1_000
+    max_tenant_in_flight: int = 4_000  # queued and leased jobs together
+    retry_after_ms: int = 1_000  # told to the refused while the drain rate is not known
     reply_ttl_ms: int = 60_000
     tenant_idle_ms: int = 3_600_000  # a debt-free tenant unseen for so long is forgotten
     worker_idle_ms: int = 60_000  # a worker unseen for so long is forgotten, held blocks included
-    pause_ms: int = 2_000  # a heartbeat gap above this extends leases instead of reaping them
+    pause_ms: int = 2_000  # a longer silence between two verbs does not count as time
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy {self.policy!r} must be one of {', '.join(POLICIES)}")
+        if self.attribution not in ATTRIBUTIONS:
+            raise ValueError(f"attribution must be one of {', '.join(ATTRIBUTIONS)}")
         for field in fields(self):
-            if getattr(self, field.name) < 1 and field.name != "lease_ms":
-                raise ValueError(f"{field.name} must be at least 1, raise it")
-        if self.lease_ms < 0:
-            raise ValueError("lease_ms must not be negative")
+            lowest = 0 if field.name in ("lease_ms", "output_weight", "overtakes") else 1
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < lowest:
+                raise ValueError(f"{field.name} must be at least {lowest}, raise it")

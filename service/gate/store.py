@@ -17,9 +17,12 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
+    ClusterError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
 )
@@ -31,12 +34,16 @@ from service.gate.wire import Argument
 
 SOCKET_TIMEOUT_S = 0.75  # a busy machine must not look like a lost Redis, nor a lost one busy
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
+SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
 # Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ..."; of a
 # later one's two most frequent codes redis-py makes classes of their own.
 _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
+
+
+_LIBRARY = ("state", "index", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +53,16 @@ class _Script:
 
 
 @cache
-def _script(verb: str) -> _Script:
-    source = (_LUA / "common.lua").read_text() + (_LUA / f"{verb}.lua").read_text()
+def _script(verb: str, settings: GateSettings) -> _Script:
+    """One verb behind the shared library, with the settings as text: none is parsed per call."""
+    files = [(_LUA / f"{name}.lua").read_text() for name in (*_LIBRARY, verb)]
+    source = "\n".join([f"local settings = {_lua_table(asdict(settings))}", *files])
     return _Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _lua_table(values: dict[str, int | str]) -> str:
+    cells = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+    return f"{{ {cells} }}"
 
 
 class _Calls:
@@ -58,7 +72,7 @@ class _Calls:
         if not re.fullmatch(r"[\w.-]+", pool):
             raise ValueError(f"pool {pool!r} must be letters, digits, '.', '_' or '-'")
         self._tag = f"{{{pool}}}"  # one hash tag, so that one Cluster slot holds the pool
-        self._settings = json.dumps(asdict(settings))
+        self._settings = settings
 
     def key(self, name: str) -> str:
         return f"{self._tag}:{name}"
@@ -66,8 +80,11 @@ class _Calls:
     def reply_key(self, reply_to: str) -> str:
         return self.key(f"reply:{reply_to}")
 
+    def script(self, verb: str) -> _Script:
+        return _script(verb, self._settings)
+
     def arguments(self, arguments: Sequence[Argument]) -> list[Argument]:
-        return [1, self.key("meta"), self._settings, *arguments]
+        return [1, self.key("node:"), *arguments]
 
 
 class Store:
@@ -75,22 +92,24 @@ class Store:
 
     def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
         self._calls = _Calls(pool, settings)
-        self._client = redis.Redis.from_url(url, **_options(Retry(NoBackoff(), 0)))
+        kind = redis.RedisCluster if _is_cluster(url) else redis.Redis
+        self._client = kind.from_url(_plain(url), **_options(Retry(NoBackoff(), 0)))
 
     def call(self, verb: str, arguments: Sequence[Argument]) -> Any:
         """Runs one verb atomically; raises GateUnavailableError when Redis is late."""
-        script, cells = _script(verb), self._calls.arguments(arguments)
+        script, cells = self._calls.script(verb), self._calls.arguments(arguments)
         with _translated():
             try:
                 return self._client.execute_command("EVALSHA", script.digest, *cells)
             except NoScriptError:
                 return self._client.execute_command("EVAL", script.source, *cells)
 
-    def wait_for_wake(self, timeout_s: float) -> bool:
-        """Pops one wake token; False when none came in time, LONGEST_POP_S at most."""
-        timeout_s = min(timeout_s, LONGEST_POP_S)
+    def wait_for_wake(self, worker: str, timeout_s: float) -> bool:
+        """Pops the worker's wake token; False when none came in time, LONGEST_POP_S at most."""
+        timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
         with _translated():
-            return self._client.blpop([self._calls.key("wake")], timeout=timeout_s) is not None
+            key = self._calls.key(f"wake:{worker}")
+            return self._client.blpop([key], timeout=timeout_s) is not None
 
     def reply_key(self, reply_to: str) -> str:
         """The list that answers the API process `reply_to`."""
@@ -106,11 +125,12 @@ class AsyncStore:
 
     def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
         self._calls = _Calls(pool, settings)
-        self._client = redis.asyncio.Redis.from_url(url, **_options(AsyncRetry(NoBackoff(), 0)))
+        kind = redis.asyncio.RedisCluster if _is_cluster(url) else redis.asyncio.Redis
+        self._client = kind.from_url(_plain(url), **_options(AsyncRetry(NoBackoff(), 0)))
 
     async def call(self, verb: str, arguments: Sequence[Argument]) -> Any:
         """Runs one verb atomically; raises GateUnavailableError when Redis is late."""
-        script, cells = _script(verb), self._calls.arguments(arguments)
+        script, cells = self._calls.script(verb), self._calls.arguments(arguments)
         with _translated():
             try:
                 return await self._client.execute_command("EVALSHA", script.digest, *cells)
@@ -119,7 +139,7 @@ class AsyncStore:
 
     async def pop_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
         """Waits for a reply, LONGEST_POP_S at most, and takes the others that are there."""
-        timeout_s = min(timeout_s, LONGEST_POP_S)
+        timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
         key = self._calls.reply_key(reply_to)
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
@@ -138,6 +158,15 @@ class AsyncStore:
         await self._client.aclose()
 
 
+def _is_cluster(url: str) -> bool:
+    """Whether the URL names one node of a Redis Cluster, as in redis+cluster://host:port."""
+    return url.startswith(("redis+cluster://", "rediss+cluster://"))
+
+
+def _plain(url: str) -> str:
+    return url.replace("+cluster://", "://", 1)
+
+
 def _options(retry: object) -> dict[str, object]:
     # No retries inside the client: a claim whose answer was lost must not be made twice unseen.
     return {
@@ -152,11 +181,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        named = isinstance(error, (OutOfMemoryError, ReadOnlyError))
+        named = isinstance(error, (AskError, ClusterError, OutOfMemoryError, ReadOnlyError))
         if not (named or _OUTAGE.search(str(error))):
             raise  # a mistake in our own script, not an outage
         raise _unavailable() from error
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise _unavailable() from error
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from service.gate import policy
 from service.gate.job import (
     Claim,
     Claimed,
+    Explanation,
     GateStats,
     Job,
+    LevelStanding,
+    NodeStats,
     Outcome,
     Reaped,
     Reply,
     Settlement,
-    TenantStats,
+    Verdict,
 )
+from service.gate.settings import GateSettings
 
 Argument = str | bytes | int
 
@@ -24,8 +29,9 @@ def submit_arguments(job: Job) -> list[Argument]:
     """Arguments of `submit`; the chain travels as one string of hashes of equal width."""
     return [
         job.job_id,
-        job.tenant,
-        job.weight,
+        job.leaf,
+        job.tenant_id,
+        ",".join(str(level.weight) for level in job.path),
         job.deadline_ms,
         job.context_id,
         "".join(job.context_hashes),
@@ -33,6 +39,7 @@ def submit_arguments(job: Job) -> list[Argument]:
         job.block_size,
         job.context_tokens,
         job.candidate_tokens,
+        job.output_tokens,
         job.reply_to,
         job.payload,
     ]
@@ -42,20 +49,44 @@ def claim_arguments(
     worker: str,
     token_budget: int,
     max_jobs: int,
-    inserted: Sequence[str],
-    evicted: Sequence[str],
+    inserted: Sequence[str] = (),
+    evicted: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    acknowledged: int | None = None,
 ) -> list[Argument]:
-    """Arguments of `claim`."""
-    return [worker, token_budget, max_jobs, len(inserted), *inserted, *evicted]
+    """Arguments of `claim`; `acknowledged` is the last epoch that arrived."""
+    heard = -1 if acknowledged is None else acknowledged
+    return [
+        worker,
+        token_budget,
+        max_jobs,
+        int(strict),
+        heard,
+        *_events(inserted, evicted),
+    ]
 
 
-def settle_arguments(settlements: Sequence[Settlement]) -> list[Argument]:
-    """Arguments of `settle`, five per job."""
+def settle_arguments(
+    worker: str,
+    settlements: Sequence[Settlement],
+    inserted: Sequence[str] = (),
+    evicted: Sequence[str] = (),
+) -> list[Argument]:
+    """Arguments of `settle`, six per job before the cache events."""
     rows = [
-        (item.job_id, item.epoch, item.extend_tokens, item.outcome.value, item.result)
+        (
+            item.job_id,
+            item.epoch,
+            item.extend_tokens,
+            item.output_tokens,
+            item.outcome.value,
+            item.result,
+        )
         for item in settlements
     ]
-    return [cell for row in rows for cell in row]
+    cells = [cell for row in rows for cell in row]
+    return [worker, len(rows), *cells, *_events(inserted, evicted)]
 
 
 def renew_arguments(worker: str, held: Sequence[Claimed]) -> list[Argument]:
@@ -63,20 +94,26 @@ def renew_arguments(worker: str, held: Sequence[Claimed]) -> list[Argument]:
     return [worker, *(cell for job in held for cell in (job.job_id, job.epoch))]
 
 
+def read_verdict(answer: Sequence[Any]) -> Verdict:
+    """Answer of `submit`."""
+    _now, verdict, retry_after_ms = answer
+    return Verdict(verdict.decode(), retry_after_ms)
+
+
 def read_claim(answer: Sequence[Any]) -> Claim:
     """Answer of `claim`."""
-    now, expired, *rows = answer
+    now, known, expired, *rows = answer
     jobs = tuple(
         Claimed(job_id.decode(), epoch, payload, reply_to.decode(), charged, cached, queue_ms)
         for job_id, epoch, payload, reply_to, charged, cached, queue_ms in rows
     )
-    return Claim(jobs, expired, now)
+    return Claim(jobs, expired, now, bool(known))
 
 
 def read_reaped(answer: Sequence[int]) -> Reaped:
     """Answer of `reap`."""
-    now, requeued, lost, expired, paused = answer
-    return Reaped(requeued, lost, expired, paused, now)
+    now, requeued, lost, expired = answer
+    return Reaped(requeued, lost, expired, now)
 
 
 def read_reply(raw: bytes) -> Reply:
@@ -85,15 +122,48 @@ def read_reply(raw: bytes) -> Reply:
     return Reply(job_id.decode(), Outcome(outcome.decode()), result)
 
 
+def read_explanation(answer: Sequence[Any], settings: GateSettings) -> Explanation:
+    """Answer of `explain`, with the bound that follows from it."""
+    _now, state, *facts = answer
+    if state != b"queued":
+        worker, *times = facts or [b""]
+        return Explanation(state.decode(), worker.decode(), *times)
+    worker, queue_ms, deadline_in_ms, before, matched, rows, largest_cost, drain_rate = facts
+    levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
+    bound = policy.wait_bound(levels, before, settings.quantum, settings.overtakes, largest_cost)
+    return Explanation(
+        state=state.decode(),
+        worker=worker.decode(),
+        queue_ms=queue_ms,
+        deadline_in_ms=deadline_in_ms,
+        due_before=before,
+        matched_blocks=matched,
+        levels=levels,
+        largest_cost=largest_cost,
+        drain_rate=drain_rate,
+        bound=bound,
+    )
+
+
 def read_stats(answer: Sequence[Any]) -> GateStats:
     """Answer of `stats`."""
-    now, refill_round, queued_jobs, queued_tokens, leased_jobs, tenants, workers = answer
+    now, name, jobs, tokens, leased, rounds, service, platform, uncharged, rate, *tables = answer
+    nodes, workers = tables
     return GateStats(
-        queued_jobs=queued_jobs,
-        queued_tokens=queued_tokens,
-        leased_jobs=leased_jobs,
-        round=refill_round,
+        policy=name.decode(),
+        queued_jobs=jobs,
+        queued_tokens=tokens,
+        leased_jobs=leased,
+        round=rounds,
+        service=service,
+        platform=platform,
+        uncharged=uncharged,
+        drain_rate=rate,
         now_ms=now,
-        tenants={name.decode(): TenantStats(*standing) for name, *standing in tenants},
-        workers={name.decode(): seen_ms for name, seen_ms in workers},
+        nodes={node.decode(): NodeStats(*standing) for node, *standing in nodes},
+        workers={worker.decode(): seen_ms for worker, seen_ms in workers},
     )
+
+
+def _events(inserted: Sequence[str], evicted: Sequence[str]) -> list[Argument]:
+    return [len(inserted), *inserted, *evicted]

@@ -1,10 +1,14 @@
 -- cancel: removes a queued job; a leased one stays with its worker but is never queued again.
-local job = load_job(ARGV[2])
-if not job then return { now, 0 } end
-if job.epoch > 0 then
-  call('HSET', pool .. 'job:' .. job.id, 'cancelled', 1)
-  return { now, 0 }
+local job = load_job(ARGV[1])
+local queued = job and job.epoch == 0
+if queued then
+  unqueue(job)
+  stand(load_node(job.leaf), job.queue)
+  expect(job)
+  call('DEL', pool .. 'job:' .. job.id)
+elseif job then
+  job.cancelled = 1
+  save_job(job)
 end
-dequeue(job)
-remove_job(job)
-return { now, 1 }
+save()
+return { now, queued and 1 or 0 }

@@ -1,2 +1,4 @@
 -- leave: a worker is gone; its leases end now and its held blocks are forgotten.
-return { now, forget_worker(ARGV[2]) }
+local requeued = forget_worker(ARGV[1])
+save()
+return { now, requeued }

@@ -1,14 +1,25 @@
--- settle: publishes results once per lease and refunds what was charged above the actual tokens.
+-- settle: answers each job whose epoch is current and refunds what was reserved above its use.
+local worker, count = ARGV[1], tonumber(ARGV[2])
 local answer = { now }
-for index = 2, #ARGV, 5 do
-  local job = load_job(ARGV[index])
-  local current = job ~= nil and job.epoch == tonumber(ARGV[index + 1])
+
+local function settle(job, extend_tokens, output_tokens, outcome, result)
+  local used = settings.extend_weight * extend_tokens + settings.output_weight * output_tokens
+  used = math.max(1, used)
+  if used > job.charged then add(root, 'uncharged', used - job.charged) end
+  add(root, 'drained', job.tokens)
+  refund(job, math.max(0, job.charged - used))
+  end_lease(job)
+  reply(job, outcome, result)
+end
+
+if root['alive:' .. worker] ~= 0 then hear(worker, 3 + 6 * count) end
+for at = 3, 2 + 6 * count, 6 do
+  local job = load_job(ARGV[at])
+  local current = job ~= nil and job.epoch == tonumber(ARGV[at + 1])
   if current then
-    local actual = math.max(1, tonumber(ARGV[index + 2]))
-    end_lease(job, math.max(0, job.charged - actual))
-    reply(job, ARGV[index + 3], ARGV[index + 4])
-    remove_job(job)
+    settle(job, tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5])
   end
   answer[#answer + 1] = current and 1 or 0
 end
+save()
 return answer

@@ -1,17 +1,12 @@
--- stats: a snapshot of the pool as JSON, with the tenants seen last.
-local limit = tonumber(ARGV[2])
-local queued = call('HMGET', meta, 'queued_jobs', 'queued_tokens')
-local rows, workers = {}, {}
-for _, name in ipairs(call('ZREVRANGE', pool .. 'tenants', 0, limit - 1)) do
-  local tenant = load_tenant(name)
-  rows[#rows + 1] = {
-    name, tenant.deficit, tenant.weight, tenant.waiting_jobs, tenant.waiting_tokens,
-    tenant.leased_jobs, tenant.service,
-  }
+-- stats: a snapshot of the pool, with the nodes seen last.
+local rows, seen = {}, {}
+for _, id in ipairs(call('ZREVRANGE', pool .. 'seen', 0, tonumber(ARGV[1]) - 1)) do
+  local node = load_node(id)
+  rows[#rows + 1] = { id, node.deficit, node.weight, node.jobs, node.tokens, node.leased, node.service }
 end
-local seen = call('ZRANGE', pool .. 'workers', 0, -1, 'WITHSCORES')
-for index = 1, #seen, 2 do
-  workers[#workers + 1] = { seen[index], now - tonumber(seen[index + 1]) }
+for _, name in ipairs(workers()) do
+  seen[#seen + 1] = { name, now - root['alive:' .. name] }
 end
-local leased = call('ZCARD', pool .. 'leases')
-return { now, round, tonumber(queued[1] or 0), tonumber(queued[2] or 0), leased, rows, workers }
+save()
+return { now, policy, root.jobs, root.tokens, root.leased, root.round, root.service, root.platform,
+  root.uncharged, root.drain_rate, rows, seen }

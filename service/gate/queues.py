@@ -1,0 +1,137 @@
+"""Waiting jobs by worker, tenant and context, and which of them the policy serves next.
+
+Knows no lease, charge or Redis. Pure Python; what the Lua scripts keep in sorted sets.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+
+from service.gate import policy
+from service.gate.belief import Batch
+from service.gate.job import Job
+from service.gate.tree import Node, Tree
+
+Group = tuple[str, str]  # leaf and context
+
+
+@dataclass(slots=True)
+class Entry:
+    """A job in the pool: queued, or leased when `epoch` > 0; times are milliseconds."""
+
+    job: Job
+    leaf: Node
+    sequence: int
+    submitted_at: int
+    due: int
+    served_before: int  # the pool's service at submit
+    queue: str = ""  # the worker it waits for; "" when there was none
+    expected: str = ""  # the worker that is to hold its context, of several
+    attempts: int = 0
+    epoch: int = 0
+    worker: str = ""  # who holds the lease
+    charged: int = 0
+    payers: list[tuple[str, int]] = field(default_factory=list)
+    lease_ends_at: int = 0
+    cancelled: bool = False
+
+    @property
+    def by_deadline(self) -> tuple[int, int]:
+        """Order within a group and a queue."""
+        return self.due, self.sequence
+
+    @property
+    def by_deadline_in_tree(self) -> tuple[int, tuple[str, ...], int]:
+        """Order among leaves: equal deadlines are told apart level by level, by name."""
+        return self.due, tuple(level.name for level in self.job.path), self.sequence
+
+
+class Queues:
+    """One queue per worker; a queue's jobs of one leaf and context form a group."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, dict[Group, list[Entry]]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Queues an entry under `entry.queue`."""
+        groups = self._groups.setdefault(entry.queue, {})
+        group = groups.setdefault((entry.leaf.id, entry.job.context_id), [])
+        insort(group, entry, key=lambda other: other.by_deadline)
+
+    def remove(self, entry: Entry) -> None:
+        """Takes an entry out."""
+        groups = self._groups[entry.queue]
+        group = groups[entry.leaf.id, entry.job.context_id]
+        group.remove(entry)
+        if not group:
+            del groups[entry.leaf.id, entry.job.context_id]
+        if not groups:
+            del self._groups[entry.queue]
+
+    def names(self) -> list[str]:
+        """Workers for whom something waits."""
+        return sorted(self._groups)
+
+    def by_deadline(self, queue: str) -> list[Entry]:
+        """All entries of one queue, the earliest due first."""
+        groups = self._groups.get(queue, {}).values()
+        return sorted((one for group in groups for one in group), key=lambda one: one.by_deadline)
+
+    def sharers(self, queue: str, context: str) -> list[str]:
+        """Leaves that wait in the queue on one context, by name."""
+        return sorted(leaf for leaf, other in self._groups.get(queue, {}) if other == context)
+
+    def groups(self, queue: str, leaves: set[str]) -> list[list[Entry]]:
+        """The queue's groups of these leaves."""
+        groups = self._groups.get(queue, {})
+        return [group for (leaf, _context), group in groups.items() if leaf in leaves]
+
+
+def hottest(groups: list[list[Entry]], batch: Batch) -> Entry:
+    """Longest match first, ties by arrival."""
+    heads = [min(group, key=lambda entry: entry.sequence) for group in groups]
+    return min(heads, key=lambda entry: (-batch.matched(entry.job), entry.sequence))
+
+
+def earliest(groups: list[list[Entry]]) -> Entry:
+    """Earliest deadline first."""
+    return min((group[0] for group in groups), key=lambda entry: entry.by_deadline_in_tree)
+
+
+def least_served(groups: list[list[Entry]]) -> Entry:
+    """VTC: at every level the smallest virtual counter, then the earliest deadline."""
+
+    def key(group: list[Entry]) -> tuple[tuple[int, str], ...]:
+        lineage = reversed([*group[0].leaf.lineage()])
+        return tuple((node.virtual, node.name) for node in lineage)
+
+    least = min(map(key, groups))
+    return earliest([group for group in groups if key(group) == least])
+
+
+def choose(
+    groups: list[list[Entry]], batch: Batch, tree: Tree, streak: int, overtakes: int
+) -> tuple[Entry, int]:
+    """What the policy serves next, and how many picks by prefix there were in a row then."""
+    if tree.policy == "vtc":
+        return least_served(groups), streak
+    due = earliest(groups)
+    if tree.policy == "fcfs":
+        return due, streak
+    hot = hottest(groups, batch)
+    if tree.policy == "lpm":
+        return hot, streak
+    if tree.policy == "hrrn":
+        return (due if _responds_sooner(due, hot, batch, tree) else hot), streak
+    return (due, 0) if policy.prefers_due(streak, overtakes) else (hot, streak + 1)
+
+
+def _responds_sooner(due: Entry, hot: Entry, batch: Batch, tree: Tree) -> bool:
+    served = tree.root.service
+    return policy.responds_sooner(
+        served - due.served_before,
+        due.job.tokens - batch.matched_tokens(due.job),
+        served - hot.served_before,
+        hot.job.tokens - batch.matched_tokens(hot.job),
+    )

@@ -1,0 +1,157 @@
+"""The weighted tree of deficit counters: one DLPM among the children of every node.
+
+Knows no queue, worker or Redis. Classes, organisations, tenants and users are its levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from service.gate import policy
+from service.gate.job import Level
+
+VIRTUAL_SCALE = 1_000  # so that a virtual counter divided by its weight stays an integer
+
+
+class Node:
+    """One member of one level; its counter q counts among its siblings."""
+
+    def __init__(self, name: str, parent: Node | None) -> None:
+        self.name = name
+        self.parent = parent
+        self.id: str = f"{parent.id}/{name}" if parent and parent.id else name
+        self.children: dict[str, Node] = {}
+        self.waiting: dict[str, Node] = {}  # children with queued jobs
+        self.weight = 1
+        self.deficit = 0  # a new node waits for the next refill
+        self.virtual = 0  # VTC's counter
+        self.round = 0  # refills among the children
+        self.service = 0  # charges less refunds
+        self.jobs = 0  # queued
+        self.tokens = 0
+        self.leased = 0
+        self.holds_jobs = False  # a leaf: jobs wait under it, and it has no children
+        self.credits: dict[str, int] = {}  # D2LPM's q per worker, of a tenant
+        self.seen = 0
+
+    def lineage(self) -> Iterator[Node]:
+        """The node and its ancestors, without the root."""
+        node = self
+        while node.parent:
+            yield node
+            node = node.parent
+
+
+class Tree:
+    """All nodes of a pool. `gated` says whether counters decide who may be served (DLPM)."""
+
+    def __init__(self, quantum: int) -> None:
+        self.quantum = quantum
+        self.policy = "dlpm"
+        self.root = Node("", None)
+        self.nodes: dict[str, Node] = {"": self.root}
+
+    @property
+    def gated(self) -> bool:
+        """Whether deficits count: only DLPM charges and refills them."""
+        return self.policy == "dlpm"
+
+    def find(self, levels: Sequence[Level]) -> Node | None:
+        """The node at the end of the path, if all of it is known."""
+        return self.nodes.get("/".join(level.name for level in levels))
+
+    def conflicts(self, levels: Sequence[Level]) -> bool:
+        """Whether jobs wait at one of the path's inner nodes, or the path's end has children."""
+        ids = ["/".join(level.name for level in levels[: end + 1]) for end in range(len(levels))]
+        known = [self.nodes.get(node_id) for node_id in ids]
+        inner = any(node is not None and node.holds_jobs for node in known[:-1])
+        return inner or bool(known[-1] and known[-1].children)
+
+    def leaf(self, levels: Sequence[Level]) -> Node:
+        """The node at the end of the path, made where missing; weights are those named last."""
+        node = self.root
+        for level in levels:
+            child = node.children.get(level.name)
+            if child is None:
+                child = node.children[level.name] = Node(level.name, node)
+                self.nodes[child.id] = child
+            child.weight = level.weight
+            node = child
+        node.holds_jobs = True
+        return node
+
+    def forget(self, node: Node) -> None:
+        """Drops a node without children."""
+        assert node.parent is not None
+        assert not node.children
+        assert not node.jobs
+        del node.parent.children[node.name]
+        del self.nodes[node.id]
+
+    def enqueue(self, leaf: Node, jobs: int, tokens: int) -> None:
+        """Counts jobs in (or out, negative) at all levels; `rebalance` must follow."""
+        for node in leaf.lineage():
+            if self.policy == "vtc" and jobs > 0 and not node.jobs:
+                self._lift(node)
+            node.jobs += jobs
+            node.tokens += tokens
+            assert node.parent is not None
+            if node.jobs:
+                node.parent.waiting[node.name] = node
+            else:
+                node.parent.waiting.pop(node.name, None)
+        self.root.jobs += jobs
+        self.root.tokens += tokens
+
+    def pay(self, leaf: Node, cost: int) -> None:
+        """Charges `cost` (a refund is negative) at all levels; `rebalance` must follow."""
+        for node in leaf.lineage():
+            node.service += cost
+            if self.gated:
+                node.deficit -= cost
+        self.root.service += cost
+
+    def advance(self, leaf: Node, tokens: int) -> None:
+        """VTC's charge: all tokens of a job per weight, cached or not."""
+        for node in leaf.lineage():
+            node.virtual += tokens * VIRTUAL_SCALE // node.weight
+
+    def rebalance(self, leaf: Node) -> None:
+        """CheckRefill at every level, from the leaf up: no waiting sibling positive, all refill."""
+        for node in leaf.lineage():
+            assert node.parent is not None
+            self._check_refill(node.parent)
+
+    def rebalance_all(self) -> None:
+        """CheckRefill everywhere, as after a change of policy."""
+        for node in self.nodes.values():
+            self._check_refill(node)
+
+    def eligible_leaves(self) -> set[str]:
+        """Ids of the leaves with queued jobs whose levels are all positive."""
+        return {leaf.id for leaf in self._eligible(self.root)}
+
+    def rounds_until_positive(self, node: Node) -> int:
+        """Refills until the node may be served."""
+        return policy.refills_owed(node.deficit, node.weight, self.quantum) if self.gated else 0
+
+    def _eligible(self, parent: Node) -> Iterator[Node]:
+        for child in parent.waiting.values():
+            if not self.gated or child.deficit > 0:
+                if child.holds_jobs:
+                    yield child
+                else:
+                    yield from self._eligible(child)
+
+    def _check_refill(self, parent: Node) -> None:
+        rounds = min(map(self.rounds_until_positive, parent.waiting.values()), default=0)
+        if rounds:
+            parent.round += rounds
+            for child in parent.children.values():
+                child.deficit = policy.refilled(child.deficit, child.weight, self.quantum, rounds)
+
+    def _lift(self, node: Node) -> None:
+        """VTC: idleness is not banked."""
+        assert node.parent is not None
+        others = [other.virtual for other in node.parent.waiting.values()]
+        node.virtual = max(node.virtual, min(others, default=0))
