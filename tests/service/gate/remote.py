@@ -1,0 +1,108 @@
+"""The pool's verbs spoken to Redis, with the answers of the in-memory pool. Knows no rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from service.gate import wire
+from service.gate.job import (
+    Claim,
+    Claimed,
+    Explanation,
+    GateStats,
+    Job,
+    Reaped,
+    Settlement,
+    Verdict,
+)
+from service.gate.settings import GateSettings
+from service.gate.store import Store
+
+SHIFT = """
+local root = cmsgpack.unpack(redis.call('GET', KEYS[1]) or cmsgpack.pack({}))
+for at = 2, #ARGV do root[ARGV[at]] = (root[ARGV[at]] or 0) - ARGV[1] end
+redis.call('SET', KEYS[1], cmsgpack.pack(root))
+return root.last or 0
+"""
+
+
+class Remote:
+    """Same verbs and arguments as `Pool`, without the time: Redis has its own."""
+
+    def __init__(self, client: redis.Redis, url: str, pool: str, settings: GateSettings) -> None:
+        self._client, self._settings = client, settings
+        self._store = Store(url, pool, settings)
+        self._root = self._store.reply_key("").removesuffix("reply:") + "node:"
+
+    @property
+    def time(self) -> int:
+        """Redis' time at the last verb, in milliseconds."""
+        return self._shift(0)
+
+    def pass_time(self, milliseconds: int) -> None:
+        """Lets the pool's clock run ahead."""
+        self._shift(milliseconds, "skew")
+
+    def step_clock(self, milliseconds: int) -> None:
+        """Makes it look as if Redis' clock had stepped, or nobody had called for so long."""
+        self._shift(milliseconds, "last", "skew")
+
+    def _shift(self, milliseconds: int, *fields: str) -> int:
+        return int(self._client.eval(SHIFT, 1, self._root, milliseconds, *fields))
+
+    def submit(self, job: Job) -> Verdict:
+        return wire.read_verdict(self._store.call("submit", wire.submit_arguments(job)))
+
+    def claim(self, worker: str, budget: int, most: int, **events: Any) -> Claim:
+        arguments = wire.claim_arguments(worker, budget, most, **events)
+        return wire.read_claim(self._store.call("claim", arguments))
+
+    def settle(
+        self, worker: str, settlements: Sequence[Settlement], **events: Sequence[str]
+    ) -> list[bool]:
+        arguments = wire.settle_arguments(worker, settlements, **events)
+        return [bool(flag) for flag in self._store.call("settle", arguments)[1:]]
+
+    def renew(self, worker: str, held: Sequence[Claimed]) -> list[bool]:
+        answer = self._store.call("renew", wire.renew_arguments(worker, held))
+        return [bool(flag) for flag in answer[1:]]
+
+    def cancel(self, job_id: str) -> bool:
+        return bool(self._store.call("cancel", [job_id])[1])
+
+    def join(self, worker: str) -> int:
+        return int(self._store.call("join", [worker])[1])
+
+    def leave(self, worker: str) -> int:
+        return int(self._store.call("leave", [worker])[1])
+
+    def drain(self, worker: str) -> None:
+        self._store.call("drain", [worker])
+
+    def reap(self) -> Reaped:
+        return wire.read_reaped(self._store.call("reap", []))
+
+    def explain(self, job_id: str) -> Explanation:
+        return wire.read_explanation(self._store.call("explain", [job_id]), self._settings)
+
+    def configure(self, policy: str) -> None:
+        unvisited, cursor = [""], "0"
+        while unvisited:
+            answer = self._store.call("configure", [policy, unvisited[-1], cursor])
+            _now, cursor, inner = answer
+            if cursor == b"0":
+                unvisited.pop()
+            unvisited[:0] = [node.decode() for node in inner]
+
+    def stats(self) -> GateStats:
+        return wire.read_stats(self._store.call("stats", [10_000]))
+
+    def replies(self, reply_to: str) -> list[bytes]:
+        """Takes all replies that are there."""
+        key = self._store.reply_key(reply_to)
+        rows: list[bytes] = self._client.lrange(key, 0, -1)
+        self._client.delete(key)
+        return rows

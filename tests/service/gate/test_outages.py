@@ -1,0 +1,189 @@
+"""The gate on real redis-server processes that are killed, frozen, flushed and failed over."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.gate.errors import GateUnavailableError
+from service.gate.gate import WorkerGate
+from service.gate.job import Claimed, Settlement
+from service.gate.settings import GateSettings
+from tests.e2e.server import wait_until
+from tests.service.gate.client import POOL, Api
+from tests.service.gate.jobs import build_job
+from tests.service.gate.redis_servers import RedisServer, running
+
+SETTINGS = GateSettings(quantum=100)
+DURABLE = {"appendfsync": "always"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "primary", DURABLE)
+    with running(server):
+        yield server
+
+
+class Load:
+    """An API process and a worker in two threads, until told to stop; remembers what was said."""
+
+    def __init__(self, url: str, settings: GateSettings = SETTINGS) -> None:
+        self.api, self.worker = Api(url, settings), WorkerGate(url, POOL, settings, "worker")
+        self.accepted: set[str] = set()
+        self.settled: Counter[str] = Counter()  # acknowledged, by job
+        self.outages = 0
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=one) for one in (self._submit, self._serve)]
+        self.worker.join()
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for(self, jobs: int) -> None:
+        """Returns when so many jobs have been settled."""
+        wait_until(lambda: len(self.settled) >= jobs, 60.0, f"{jobs} settled jobs")
+
+    def stop(self) -> None:
+        """Ends the threads after the call each is in."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _submit(self) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            number += 1
+            job = build_job(f"job-{number}", f"tenant-{number % 7}", "abc"[: number % 4])
+            try:
+                self.api.submit(job)
+            except GateUnavailableError:
+                self.outages += 1
+            else:
+                self.accepted.add(job.job_id)
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._settle(self.worker.claim(1_000, 8).jobs)
+            except GateUnavailableError:
+                self.outages += 1
+
+    def _settle(self, jobs: tuple[Claimed, ...]) -> None:
+        settlements = [scored(claimed) for claimed in jobs]
+        taken = self.worker.settle(settlements)
+        self.settled.update(
+            item.job_id for item, flag in zip(settlements, taken, strict=True) if flag
+        )
+
+
+def scored(claimed: Claimed) -> Settlement:
+    return Settlement(claimed.job_id, claimed.epoch, claimed.charged, str(claimed.charged).encode())
+
+
+def finish(url: str) -> tuple[Counter[str], int]:
+    """Serves what is left; returns replies by job and the cost they tell."""
+    api, worker = Api(url, SETTINGS), WorkerGate(url, POOL, SETTINGS, "worker")
+    worker.join()
+    while jobs := worker.claim(10_000, 100).jobs:
+        worker.settle([scored(claimed) for claimed in jobs])
+    replies, cost = Counter[str](), 0
+    while some := api.replies():
+        replies.update(reply.job_id for reply in some)
+        cost += sum(int(reply.result) for reply in some)
+    assert api.stats().queued_jobs == api.stats().leased_jobs == 0
+    assert api.stats().service == cost
+    return replies, cost
+
+
+@pytest.mark.timeout(120)
+def test_nothing_acknowledged_is_lost_when_redis_is_killed_under_load(server: RedisServer) -> None:
+    """With `appendfsync always`. `everysec` loses what the kernel had not written, a second or so,
+    when the machine dies; a killed process alone loses nothing that it acknowledged."""
+    load = Load(server.url)
+    for round_of_kills in range(3):
+        load.wait_for(200 * (round_of_kills + 1))
+        server.kill()
+        server.start()
+    load.stop()
+    replies, _cost = finish(server.url)
+    assert load.outages > 0
+    assert load.accepted | set(load.settled) <= set(replies)
+    assert set(replies.values()) == {1}
+
+
+@pytest.mark.timeout(120)
+def test_flushed_scripts_are_loaded_again_under_load(server: RedisServer) -> None:
+    load, client = Load(server.url), server.client()
+    for jobs in range(0, 600, 20):
+        load.wait_for(jobs)
+        client.script_flush()
+    load.stop()
+    replies, _cost = finish(server.url)
+    assert load.outages == 0
+    assert set(replies) == load.accepted
+    assert set(replies.values()) == {1}
+
+
+@pytest.mark.long
+def test_a_redis_frozen_for_five_seconds_ends_no_lease(server: RedisServer) -> None:
+    settings = replace(SETTINGS, lease_ms=1_000)
+    api, worker = Api(server.url, settings), WorkerGate(server.url, POOL, settings, "worker")
+    worker.join()
+    api.submit(build_job("job"))
+    [claimed] = worker.claim(1_000, 1).jobs
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(GateUnavailableError):
+        worker.reap()
+    threading.Event().wait(5.0)
+    server.signal(signal.SIGCONT)
+    reaped = worker.reap()
+    assert (reaped.requeued, reaped.lost) == (0, 0)
+    assert worker.renew([claimed]) == [True]
+    assert worker.settle([scored(claimed)]) == [True]
+
+
+def test_after_a_failover_epochs_still_fence_and_nothing_is_charged_twice(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """What the replica had not received is lost, no more; whoever holds its lease is refused."""
+    replica = RedisServer(tmp_path / "replica", DURABLE)
+    with running(replica):
+        replica.client().execute_command("REPLICAOF", "127.0.0.1", server.port)
+        api, worker = Api(server.url, SETTINGS), WorkerGate(server.url, POOL, SETTINGS, "worker")
+        worker.join()
+        for number in range(20):
+            api.submit(build_job(f"kept-{number}", f"tenant-{number % 3}"))
+        settled = worker.claim(10_000, 5).jobs
+        worker.settle([scored(claimed) for claimed in settled])
+        leased = worker.claim(10_000, 5).jobs
+        wait_until(lambda: in_step(server, replica), 10.0, "the replica")
+        replica.client().execute_command("REPLICAOF", "NO", "ONE")
+        api.submit(build_job("lost"))
+        unseen = worker.claim(10_000, 5).jobs
+        server.kill()
+
+        successor = WorkerGate(replica.url, POOL, SETTINGS, "worker")
+        assert successor.settle([scored(claimed) for claimed in leased]) == [True] * 5
+        assert (
+            successor.settle([scored(claimed) for claimed in (*settled, *unseen)]) == [False] * 10
+        )
+        again = list(successor.claim(10_000, 100).jobs)
+        assert {job.job_id for job in unseen} <= {job.job_id for job in again}
+        assert min(job.epoch for job in again) > max(job.epoch for job in unseen)
+        assert successor.settle([scored(claimed) for claimed in unseen]) == [False] * 5
+        successor.settle([scored(claimed) for claimed in again])
+        replies, _cost = finish(replica.url)
+    assert replies == Counter(f"kept-{number}" for number in range(20))
+
+
+def in_step(primary: RedisServer, replica: RedisServer) -> bool:
+    """Whether the replica has received all that was written."""
+    one, other = (server.client().info("replication") for server in (primary, replica))
+    linked = other.get("master_link_status") == "up"
+    return bool(linked and one["master_repl_offset"] == other["master_repl_offset"])
