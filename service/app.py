@@ -18,15 +18,24 @@ from models.errors import FairslateError
 from service.config import DEADLINE_CEILING_MS, Settings, pin_paths
 from service.dispatch import Dispatcher
 from service.gate.gate import AsyncGate
+from service.insight import Insight
 from service.metrics import Metrics
 from service.processes import check_packages, pool_name, run_or_exit, running_redis
 from service.ranking import Ranker
 from service.routes import http_app
-from service.tenants import load_tenants
+from service.tenants_file import load_tenants
 
 # Our own 504, with its envelope, comes before BentoML's.
 TRAFFIC = {"timeout": DEADLINE_CEILING_MS / 1000 + 5}
 LOGGING = {"access": {"enabled": False}}
+
+
+def engine_workers() -> int:
+    """Read before `check_start` can refuse anything, so a bad setting counts as one engine here."""
+    try:
+        return Settings.from_environment().engine_workers
+    except FairslateError:
+        return 1
 
 
 def check_start() -> None:
@@ -49,9 +58,17 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
     tenants = load_tenants(settings.tenants_file)
     with running_redis(settings) as url:
         gate = AsyncGate(url, pool_name(directory), settings.gate)
-        dispatcher = Dispatcher(gate)
+        metrics = Metrics(tenants.all, settings.quantum)
+        dispatcher = Dispatcher(gate, metrics.observe)
+        app.state.insight = Insight(settings, tenants, dispatcher)
         app.state.ranker = Ranker(
-            settings, directory.card, directory.prompt, tenants, dispatcher, Metrics(tenants.names)
+            settings,
+            directory.card,
+            directory.prompt,
+            tenants,
+            dispatcher,
+            app.state.insight,
+            metrics,
         )
         tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
         yield
@@ -65,15 +82,17 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
 api = http_app(open_ranker)
 
 
-@bentoml.service(workers=1, logging=LOGGING)
+@bentoml.service(workers=engine_workers(), logging=LOGGING)
 class EngineService:
-    """One engine per process; it takes its work from the gate and answers no calls of its own."""
+    """One engine per process; each takes its work from the gate and answers no calls."""
 
     def __init__(self) -> None:
         # torch comes in with this import, which an API process and the arbiter must not pay for.
         from service.engine_process import EngineProcess
 
-        self._process = EngineProcess(Settings.from_environment())
+        self._process = EngineProcess(
+            Settings.from_environment(), bentoml.server_context.worker_index
+        )
 
     stop = bentoml.on_shutdown(lambda self: self._process.stop())
 

@@ -16,6 +16,7 @@ from service.gate.settings import GateSettings
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
 PATHS = ("model", "state_dir", "tenants_file")
+MAY_BE_ZERO = ("threads", "overtakes")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
 
@@ -45,17 +46,32 @@ class Settings:
     """Longest candidate id, context field name and request id."""
     default_deadline_ms: int = 10_000
     max_deadline_ms: int = 30_000
-    token_budget: int = 4096
-    """Extend tokens of one engine batch and of one job: a latency setting, see `service/gate`."""
+    token_budget: int = 1024
+    """B: extend tokens of one engine batch and of one job; a latency setting, nothing preempts."""
     max_batch_jobs: int = 64
-    quantum: int = _GATE.quantum
-    """DLPM quantum Q: tokens that one refill adds per unit of a tenant's weight."""
+    policy: str = _GATE.policy
+    """Order of a new pool: dlpm, vtc, lpm, fcfs or hrrn; `POST /admin/policy` switches it later."""
+    attribution: str = _GATE.attribution
+    """Who pays for a context that several tenants wait on: first, split or platform."""
+    quantum: int = 256
+    """Q: cost that one refill adds per unit of weight; a latency setting like the budget."""
+    worker_quantum: int = _GATE.worker_quantum
+    """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
     overtakes: int = _GATE.overtakes
-    """Places behind its turn by arrival at which a job goes before those with warm contexts."""
+    """Picks by warm context in a row after which the job with the earliest deadline goes."""
     lease_ms: int = _GATE.lease_ms
+    max_attempts: int = _GATE.max_attempts
+    """Engines that may take a job and vanish before it is answered with an error."""
     max_pool_jobs: int = _GATE.max_pool_jobs
+    max_pool_tokens: int = _GATE.max_pool_tokens
     max_tenant_jobs: int = _GATE.max_tenant_jobs
     max_tenant_tokens: int = _GATE.max_tenant_tokens
+    max_tenant_in_flight: int = _GATE.max_tenant_in_flight
+    """Jobs of one tenant that may wait and be scored together."""
+    admin_key: str = ""
+    """Bearer key of `/admin`; empty takes these routes away."""
+    engine_workers: int = 1
+    """Engine processes of this server, each with `threads` threads and its own cache."""
     device: str = "cpu"
     """Where the engine's tensors live, "cpu" or "cuda"."""
     cache_bytes: int = 256 << 20
@@ -67,7 +83,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and value < (0 if field.name == "threads" else 1):
+            if isinstance(value, int) and value < (0 if field.name in MAY_BE_ZERO else 1):
                 raise SettingsError(f"{PREFIX}{field.name.upper()} must be positive, not {value}")
         if not self.default_deadline_ms <= self.max_deadline_ms <= DEADLINE_CEILING_MS:
             raise SettingsError(
@@ -75,18 +91,17 @@ class Settings:
                 f"{PREFIX}MAX_DEADLINE_MS ({self.max_deadline_ms}), nor that above "
                 f"{DEADLINE_CEILING_MS}"
             )
+        _ = self.gate  # what it refuses must end the start, not the first request
 
     @property
     def gate(self) -> GateSettings:
-        """The gate's share of these settings."""
-        return GateSettings(
-            quantum=self.quantum,
-            overtakes=self.overtakes,
-            lease_ms=self.lease_ms,
-            max_pool_jobs=self.max_pool_jobs,
-            max_tenant_jobs=self.max_tenant_jobs,
-            max_tenant_tokens=self.max_tenant_tokens,
-        )
+        """The gate's share of these settings. Raises SettingsError where the gate refuses one."""
+        own = {field.name for field in fields(self)}
+        shared = [field.name for field in fields(GateSettings) if field.name in own]
+        try:
+            return GateSettings(**{name: getattr(self, name) for name in shared})
+        except ValueError as error:
+            raise SettingsError(f"a {PREFIX} setting of the gate: {error}") from error
 
     @property
     def model_path(self) -> Path:

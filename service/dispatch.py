@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from models.errors import FairslateError
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import DeadlineExceededError, WorkerLostError
 from service.gate.gate import AsyncGate
-from service.gate.job import Job, Outcome, Reply
+from service.gate.job import Explanation, GateStats, Job, Outcome, Reply
 from service.jobs import JobFailure, JobResult, decode_result
 
 logger = logging.getLogger("fairslate.dispatch")
@@ -22,14 +22,20 @@ WATCH_SECONDS = 1.0
 ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told to retry
 READY_SILENCE_MS = 3000
 RETRY_AFTER_MS = 1000
+GRACE_SECONDS = 1.0  # behind a deadline; by then the gate has answered, or nobody ever will
+SHOWN_NODES = 200  # of the tree, those seen last; each costs the look a read in Redis
 
 
 class Dispatcher:
     """One per API process: every job it submits is answered on its own reply list."""
 
-    def __init__(self, gate: AsyncGate) -> None:
+    def __init__(
+        self, gate: AsyncGate, observe: Callable[[GateStats], None] = lambda _: None
+    ) -> None:
+        """`observe` is shown the pool about once a second."""
         self.reply_to = uuid.uuid4().hex
         self._gate = gate
+        self._observe = observe
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._cancellations: set[asyncio.Task[None]] = set()
         self._engine_alive = False
@@ -57,9 +63,18 @@ class Dispatcher:
         try:
             for job in jobs:
                 await self._gate.submit(job)
-            return [_result(reply) for reply in await asyncio.gather(*futures.values())]
+            replies = await _in_time(futures.values(), max(job.deadline_ms for job in jobs))
+            return [_result(reply) for reply in replies]
         finally:
             self._forget(futures)
+
+    async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
+        """Why each job waits, in their order. Raises GateUnavailableError."""
+        return [await self._gate.explain(job_id) for job_id in job_ids]
+
+    async def configure(self, policy: str) -> None:
+        """Switches the pool's policy for all its processes. Raises GateUnavailableError."""
+        await self._gate.configure(policy)
 
     async def read_replies(self) -> None:
         """Resolves waiting futures until `close`. An absent Redis fails all that wait just then."""
@@ -74,7 +89,7 @@ class Dispatcher:
                 self._resolve(reply)
 
     async def watch_engines(self) -> None:
-        """Looks until `close` whether an engine is alive."""
+        """Looks at the pool until `close`: whether an engine is alive, and who waits."""
         while not self._closing:
             await self.ready()
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
@@ -82,18 +97,19 @@ class Dispatcher:
     async def ready(self) -> bool:
         """Whether Redis answers and an engine was heard of a moment ago.
 
-        When the last engine has left, all that wait fail: a server that stops would otherwise stay
-        until their deadlines.
+        When the last engine has settled its batch and left, all that wait fail: a server that stops
+        would otherwise stay until their deadlines.
         """
         try:
-            stats = await self._gate.stats(max_tenants=1)
+            stats = await self._gate.stats(SHOWN_NODES)
         except FairslateError as error:
             # What was last known of the engines stands: submitting finds out about Redis itself.
             logger.warning("cannot see the engines: %s", error)
             return False
+        self._observe(stats)
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
-        if not stats.workers:
+        if not stats.workers and not stats.leased_jobs:
             self._fail_all(_engine_absent())
         return silence_ms < READY_SILENCE_MS
 
@@ -123,6 +139,17 @@ class Dispatcher:
             await self._gate.cancel(job_id)
         except FairslateError as error:
             logger.warning("job %s stays queued until its deadline: %s", job_id, error)
+
+
+async def _in_time(futures: Iterable[asyncio.Future[Reply]], deadline_ms: int) -> list[Reply]:
+    """All replies; a lost one must not keep its caller beyond the deadline."""
+    try:
+        async with asyncio.timeout(deadline_ms / 1000 + GRACE_SECONDS):
+            return await asyncio.gather(*futures)
+    except TimeoutError as error:
+        raise DeadlineExceededError(
+            "no answer came by the deadline, retry", param="deadline_ms"
+        ) from error
 
 
 def _engine_absent() -> EngineAbsentError:

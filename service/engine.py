@@ -77,13 +77,20 @@ class EngineLoop:
                 logger.warning("leases are not renewed: %s", error)
 
     def stop(self) -> None:
-        """Lets both threads end after the batch in hand."""
+        """Lets both threads end after the batch in hand; no new job is routed here meanwhile."""
         self._stopping.set()
+        with contextlib.suppress(GateUnavailableError):
+            self._gate.drain()
 
     def _serve(self, claimed: Sequence[Claimed]) -> None:
         batch = pack(claimed)
         settlements = self._score(batch)
-        self._patiently(lambda: self._gate.settle([*settlements, *batch.refused]))
+        events = self._engine.drain_cache_events()
+        self._patiently(
+            lambda: self._gate.settle(
+                [*settlements, *batch.refused], events.inserted, events.evicted
+            )
+        )
         self._held = ()
 
     def _claim(self) -> tuple[Claimed, ...]:
@@ -109,13 +116,13 @@ class EngineLoop:
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer | None:
         """Repeats the call while Redis is away; None when told to stop meanwhile."""
-        while not self._stopping.is_set():
+        while True:
             try:
                 return call()
             except GateUnavailableError as error:
                 logger.warning("waiting for Redis: %s", error)
-                self._stopping.wait(RETRY_SECONDS)
-        return None
+            if self._stopping.wait(RETRY_SECONDS):
+                return None
 
 
 def pack(claimed: Sequence[Claimed]) -> Batch:

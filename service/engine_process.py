@@ -19,9 +19,12 @@ STOP_SECONDS = 10.0
 
 
 class EngineProcess:
-    """Serves from construction to `stop`; its model is loaded and warm before it joins the pool."""
+    """Serves from construction to `stop`; its model is loaded and warm before it joins the pool.
 
-    def __init__(self, settings: Settings) -> None:
+    index: tells this process from the server's other engines, and is the same after a restart.
+    """
+
+    def __init__(self, settings: Settings, index: int | None = None) -> None:
         directory = load_model_directory(settings.model_path)
         engine = FairslateEngine(
             directory, settings.cache_bytes, settings.threads or None, settings.device
@@ -29,7 +32,7 @@ class EngineProcess:
         engine.score([warm_up_job(directory)])
         self._resources = contextlib.ExitStack()
         url = self._resources.enter_context(running_redis(settings))
-        gate = WorkerGate(url, pool_name(directory), settings.gate, worker_name())
+        gate = WorkerGate(url, pool_name(directory), settings.gate, worker_name(index))
         self._resources.callback(gate.close)
         self._loop = EngineLoop(engine, gate, settings.token_budget, settings.max_batch_jobs)
         self._threads = [
@@ -47,12 +50,12 @@ class EngineProcess:
         self._resources.close()
 
 
-def worker_name() -> str:
+def worker_name(index: int | None) -> str:
     """The same for the process that BentoML starts after a crash, which then takes over its jobs.
 
     The parent is BentoML's arbiter, so two servers on one machine never share a name.
     """
-    return f"{socket.gethostname()}-{os.getppid()}"
+    return f"{socket.gethostname()}-{os.getppid()}-{index or 1}"
 
 
 def warm_up_job(directory: ModelDirectory) -> ScoreJob:

@@ -60,6 +60,13 @@ class RouteNotFoundError(FairslateError):
     code = "route_not_found"
 
 
+class RequestNotFoundError(FairslateError):
+    """No request of this tenant and id waits in this process."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "request_not_found"
+
+
 class MethodNotAllowedError(FairslateError):
     """The route exists under another method."""
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from asyncio import CancelledError
-from collections.abc import Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from service.errors import error_code
+from service.gate.job import GateStats
+from service.pool_metrics import OTHER_TENANTS, PoolMetrics, labels
+from service.tenants import Tenant
 
-MAX_TENANT_LABELS = 100
+QUANTILES = (0.5, 0.99)
+_QUEUE_SAMPLES = 512
 _BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
 
 
@@ -32,19 +38,39 @@ class Timings:
 class Metrics:
     """Tenants beyond the first hundred share the label "other"; codes are a closed set."""
 
-    def __init__(self, tenant_names: Iterable[str]) -> None:
-        self._tenant_labels = frozenset(list(tenant_names)[:MAX_TENANT_LABELS])
+    def __init__(
+        self, tenants: Sequence[Tenant], quantum: int, registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        self._labels = labels(tenant.name for tenant in tenants)
+        self._pool = PoolMetrics(tenants, quantum, registry)
+        self._waits: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=_QUEUE_SAMPLES)
+        )
         self._requests = Counter(
-            "fairslate_requests", "Rank requests by outcome.", ["tenant", "code"]
+            "fairslate_requests",
+            "Rank requests by outcome.",
+            ["tenant", "code"],
+            registry=registry,
         )
         self._stages = Histogram(
             "fairslate_stage_milliseconds",
             "Time of answered rank requests by stage.",
             ["stage"],
             buckets=_BUCKETS_MS,
+            registry=registry,
         )
         self._tokens = Counter(
-            "fairslate_tokens", "Prompt tokens of answered requests.", ["tenant", "kind"]
+            "fairslate_tokens",
+            "Prompt tokens of answered requests.",
+            ["tenant", "kind"],
+            registry=registry,
+        )
+        self._queue = Gauge(
+            "fairslate_tenant_queue_milliseconds",
+            f"Time in the queue of a tenant's last {_QUEUE_SAMPLES} answers.",
+            ["tenant", "quantile"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
 
     def answered(self, tenant: str, timings: Timings, usage: dict[str, int]) -> None:
@@ -55,6 +81,14 @@ class Metrics:
             self._stages.labels(stage).observe(milliseconds)
         for kind, count in usage.items():
             self._tokens.labels(label, kind.removesuffix("_tokens")).inc(count)
+        self._waits[label].append(timings.queue)
+
+    def observe(self, stats: GateStats) -> None:
+        """Shows a snapshot of the pool, and the queue times so far."""
+        self._pool.observe(stats)
+        for label, waits in self._waits.items():
+            for share in QUANTILES:
+                self._queue.labels(label, str(share)).set(quantile(waits, share))
 
     @contextmanager
     def failures_of(self, tenant: str) -> Iterator[None]:
@@ -67,4 +101,10 @@ class Metrics:
             raise
 
     def _label(self, tenant: str) -> str:
-        return tenant if tenant in self._tenant_labels else "other"
+        return self._labels.get(tenant, OTHER_TENANTS)
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The least value that at least `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from service.schemas import ErrorEnvelope, RankAnswer, RankRequest
+from service.schemas import ErrorEnvelope, PolicyRequest, QueueAnswer, RankAnswer, RankRequest
 
 _PREFIX = "#/components/schemas/"
 _ERRORS = {
     400: "The request breaks a rule; `param` names the field.",
     401: "The API key is missing or not known.",
     413: "The body is above the byte limit.",
-    429: "The tenant has too much queued; see Retry-After.",
+    429: "The tenant has too much queued or in flight; see Retry-After.",
     500: "The model could not score the slate.",
     503: "The queue, the engine or Redis is not available; see Retry-After.",
     504: "The deadline passed.",
@@ -24,7 +24,7 @@ _ERRORS = {
 @cache
 def openapi() -> dict[str, Any]:
     """OpenAPI 3.1, the same object every time."""
-    models = [RankRequest, RankAnswer, ErrorEnvelope]
+    models = [RankRequest, RankAnswer, QueueAnswer, PolicyRequest, ErrorEnvelope]
     _, schemas = TypeAdapter.json_schemas(
         [(model, "serialization", TypeAdapter(model)) for model in models],
         ref_template=_PREFIX + "{model}",
@@ -33,7 +33,12 @@ def openapi() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "fairslate", "version": "1"},
         "security": [{}, {"key": []}],
-        "paths": {"/v1/rank": {"post": _rank_operation()}, "/v1/models": {"get": _models()}},
+        "paths": {
+            "/v1/rank": {"post": _rank_operation()},
+            "/v1/models": {"get": _models()},
+            "/v1/queue/{request_id}": {"get": _queue_operation()},
+            "/admin/policy": {"post": _policy_operation()},
+        },
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -42,12 +47,11 @@ def openapi() -> dict[str, Any]:
 
 
 def _rank_operation() -> dict[str, Any]:
-    errors = {str(code): _content(text, "ErrorEnvelope") for code, text in _ERRORS.items()}
     return {
         "operationId": "rank",
         "summary": "Scores a slate of candidates for one context, best first.",
         "requestBody": {"required": True, **_content("", "RankRequest")},
-        "responses": {"200": _content("The ranked slate.", "RankAnswer"), **errors},
+        "responses": {"200": _content("The ranked slate.", "RankAnswer"), **_errors(_ERRORS)},
     }
 
 
@@ -57,6 +61,40 @@ def _models() -> dict[str, Any]:
         "summary": "The served model and the limits of a request.",
         "responses": {"200": {"description": "Names, digests, prompts, limits."}},
     }
+
+
+def _queue_operation() -> dict[str, Any]:
+    missing = {404: "No request of this tenant and id is in flight here."}
+    kept = {code: _ERRORS[code] for code in (401, 503)}
+    name = {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "operationId": "explain",
+        "summary": "Why a request in flight waits; `request_id` is its `x-request-id`.",
+        "parameters": [name],
+        "responses": {
+            "200": _content("One entry per job of the slate.", "QueueAnswer"),
+            **_errors(missing | kept),
+        },
+    }
+
+
+def _policy_operation() -> dict[str, Any]:
+    closed = {404: "The server has no admin key."}
+    kept = {code: _ERRORS[code] for code in (400, 401, 413, 503)}
+    return {
+        "operationId": "policy",
+        "summary": "Switches the scheduling policy of the pool, with the operator's key.",
+        "security": [{"key": []}],
+        "requestBody": {"required": True, **_content("", "PolicyRequest")},
+        "responses": {
+            "200": _content("The policy from now on.", "PolicyRequest"),
+            **_errors(closed | kept),
+        },
+    }
+
+
+def _errors(texts: dict[int, str]) -> dict[str, Any]:
+    return {str(code): _content(text, "ErrorEnvelope") for code, text in texts.items()}
 
 
 def _content(description: str, schema: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from service.config import Settings
 from service.dispatch import Dispatcher
 from service.errors import BodyTimeoutError
 from service.gate.errors import DeadlineExceededError
+from service.gate.job import Level
+from service.insight import Insight
 from service.jobs import JobResult
 from service.metrics import Metrics
 from service.schemas import RankRequest
@@ -61,6 +64,7 @@ class Ranker:
         prompt: PromptBuilder,
         tenants: Tenants,
         dispatcher: Dispatcher,
+        insight: Insight,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
@@ -68,6 +72,7 @@ class Ranker:
         self._prompt = prompt
         self._tenants = tenants
         self._dispatcher = dispatcher
+        self._insight = insight
         self._metrics = metrics
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
@@ -81,12 +86,14 @@ class Ranker:
         tenant = self._tenants.authenticate(call.authorization)
         with self._metrics.failures_of(tenant.name):
             request = parse_rank_request(await self._body(call), self.settings)
+            path = tenant.path(request.user, request.priority)
             clock = Clock(arrived, request.deadline_ms or self.settings.default_deadline_ms)
             async with _deadline(clock):
                 parsed_ms = clock.elapsed_ms
                 slate = await self._tokenize(request, tenant)
                 tokenize_ms = clock.elapsed_ms - parsed_ms
-                results = await self._score(slate, tenant, clock)
+                errand = self._errand(tenant, path, clock)
+                results = await self._score(slate, errand, call.request_id)
             answer = assemble(self._card.calibration, request, slate, results)
         timings = stage_times(results, tokenize_ms, clock.elapsed_ms)
         self._metrics.answered(tenant.name, timings, answer["usage"])
@@ -134,14 +141,19 @@ class Ranker:
         loop = asyncio.get_running_loop()
         async with self._turns[tenant.name]:
             return await loop.run_in_executor(
-                self._tokenizers, encode_slate, request, self._card, self._prompt
+                self._tokenizers, encode_slate, request, self._card, self._prompt, tenant.salt
             )
 
-    async def _score(self, slate: Slate, tenant: Tenant, clock: Clock) -> Sequence[JobResult]:
+    def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
         deadline_ms = max(1, int(clock.remaining_ms))
-        errand = Errand(tenant, deadline_ms, self._dispatcher.reply_to)
+        reply_to = self._dispatcher.reply_to
+        return Errand(uuid.uuid4().hex, path, tenant.level, deadline_ms, reply_to)
+
+    async def _score(self, slate: Slate, errand: Errand, request_id: str) -> Sequence[JobResult]:
         jobs = slate_jobs(slate, errand, self._card.block_size, self.settings.token_budget)
-        return await self._dispatcher.score(jobs)
+        tenant, job_ids = jobs[0].tenant, [job.job_id for job in jobs]
+        with self._insight.following(tenant, request_id, job_ids):
+            return await self._dispatcher.score(jobs)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from service.errors import (
     error_headers,
     error_status,
 )
+from service.insight import Insight
 from service.openapi import openapi
 from service.ranking import Call, Ranker
 
@@ -31,7 +32,7 @@ logger = logging.getLogger("fairslate.routes")
 
 CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the metrics
 MAX_REQUEST_ID = 128
-METHODS = {"/v1/rank": "POST", "/v1/models": "GET", "/docs.json": "GET"}
+MAX_ADMIN_BYTES = 1024
 
 
 class UnclaimedPath(Convertor[str]):
@@ -108,6 +109,30 @@ async def docs(request: Request) -> Response:
     return _json(openapi(), 200, request_identifier(request))
 
 
+async def queue(request: Request) -> Response:
+    """`GET /v1/queue/{request_id}`: why a request in flight waits."""
+    insight: Insight = request.app.state.insight
+    authorization, asked = request.headers.get("authorization"), request.path_params["asked"]
+    return await _answered(request, insight.explain(authorization, asked))
+
+
+async def policy(request: Request) -> Response:
+    """`POST /admin/policy`: the operator's call that switches the pool's policy."""
+    insight: Insight = request.app.state.insight
+    inbox = Inbox(request, MAX_ADMIN_BYTES)
+    authorization = request.headers.get("authorization")
+    return await _answered(request, insight.configure(authorization, inbox.read_body))
+
+
+ROUTES = (
+    Route("/v1/rank", rank, methods=["POST"]),
+    Route("/v1/models", models, methods=["GET"]),
+    Route("/v1/queue/{asked:path}", queue, methods=["GET"]),
+    Route("/docs.json", docs, methods=["GET"]),
+)
+OPERATOR_ROUTES = (Route("/admin/policy", policy, methods=["POST"]),)
+
+
 class Unclaimed:
     """Answers paths and methods that nobody serves with the envelope, whatever the method."""
 
@@ -119,13 +144,8 @@ class Unclaimed:
 
 def http_app(lifespan: Lifespan[Starlette]) -> Starlette:
     """The app that the BentoML service mounts; `lifespan` puts a Ranker into `app.state.ranker`."""
-    routes = [
-        Route("/v1/rank", rank, methods=["POST"]),
-        Route("/v1/models", models, methods=["GET"]),
-        Route("/docs.json", docs, methods=["GET"]),
-        Route("/{path:unclaimed}", Unclaimed()),
-    ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    unclaimed = Route("/{path:unclaimed}", Unclaimed())
+    return Starlette(routes=[*ROUTES, *OPERATOR_ROUTES, unclaimed], lifespan=lifespan)
 
 
 def request_identifier(request: Request) -> str:
@@ -158,12 +178,25 @@ async def _unless_gone(ranker: Ranker, call: Call, inbox: Inbox) -> dict[str, An
         await asyncio.gather(ranking, leaving, return_exceptions=True)
 
 
+async def _answered(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """The answer of a call that is short and changes nothing when its client leaves."""
+    request_id = request_identifier(request)
+    try:
+        return _json(await work, 200, request_id)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except Exception as error:
+        return error_response(error, request_id)
+
+
 def _refusal(request: Request) -> FairslateError:
     path = request.url.path
-    if path in METHODS:
-        allow = METHODS[path]
-        return MethodNotAllowedError(f"{path} takes {allow}, not {request.method}", allow=allow)
-    return RouteNotFoundError(f"{path} is not a route; use one of: {', '.join(METHODS)}")
+    for route in (*ROUTES, *OPERATOR_ROUTES):
+        if route.path_regex.match(path):
+            allow = ", ".join(sorted((route.methods or set()) - {"HEAD"}))
+            return MethodNotAllowedError(f"{path} takes {allow}, not {request.method}", allow=allow)
+    known = ", ".join(route.path for route in ROUTES)
+    return RouteNotFoundError(f"{path} is not a route; use one of: {known}")
 
 
 def _json(

@@ -41,6 +41,12 @@ class RankRequest(Strict):
     truncation: Literal["truncate", "error"] = Field(
         default="truncate", description="What happens to text above the token limits."
     )
+    user: str | None = Field(
+        default=None, description="Whom it is for: the share of a tenant may be split by user."
+    )
+    priority: str | None = Field(
+        default=None, description="A class open to the tenant; without it, the tenant's own."
+    )
 
 
 class RankedCandidate(Strict):
@@ -90,6 +96,45 @@ class RankAnswer(Strict):
     timings_ms: StageTimes
     context_status: Literal["ok", "truncated"]
     request_id: str
+
+
+class WaitingLevel(Strict):
+    """One node on a waiting job's way down the weighted tree."""
+
+    node: str = Field(description="Names from the top of the tree, joined by /.")
+    deficit: int = Field(description="DLPM counter in tokens; served while it is positive.")
+    weight: int
+    rounds_until_positive: int
+    rivals: int = Field(description="Siblings that wait too.")
+    rival_weight: int = Field(description="Sum of their weights.")
+
+
+class WaitingJob(Strict):
+    """Why one job of a request waits, and after how much at the latest it is taken."""
+
+    state: Literal["queued", "leased", "unknown"]
+    worker: str = Field(description="The engine that holds it or in whose queue it waits.")
+    queue_ms: int
+    deadline_in_ms: int
+    due_before: int = Field(description="Jobs of the same queue with an earlier deadline.")
+    matched_blocks: int = Field(description="Blocks of its context that the engine holds.")
+    levels: list[WaitingLevel]
+    drain_rate: int = Field(description="Tokens per second that the pool serves.")
+    bound_tokens: int = Field(description="Tokens served at most before it is taken.")
+    bound_ms: int | None = Field(description="The same at the present drain rate.")
+
+
+class QueueAnswer(Strict):
+    """Body of a 200 from `GET /v1/queue/{request_id}`; a large slate is several jobs."""
+
+    request_id: str
+    jobs: list[WaitingJob]
+
+
+class PolicyRequest(Strict):
+    """Body of `POST /admin/policy`, and of its 200."""
+
+    policy: Literal["dlpm", "vtc", "lpm", "fcfs", "hrrn"]
 
 
 class ErrorDetail(Strict):

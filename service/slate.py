@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,9 @@ from models.card import ModelCard
 from models.engines.base import ScoreJob
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
 from service.errors import InvalidRequestError
-from service.gate.job import Job
+from service.gate.job import Job, Level
 from service.jobs import encode_job
 from service.schemas import RankRequest
-from service.tenants import Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +27,26 @@ class Slate:
 class Errand:
     """What all jobs of one slate share beside their context."""
 
-    tenant: Tenant
+    slate_id: str  # its jobs are called slate_id-0, slate_id-1 and so on
+    path: tuple[Level, ...]
+    tenant_level: int
     deadline_ms: int
     reply_to: str
 
 
-def encode_slate(request: RankRequest, card: ModelCard, prompt: PromptBuilder) -> Slate:
-    """Raises PromptError, and InvalidRequestError when text must not be truncated but would be."""
+def encode_slate(
+    request: RankRequest, card: ModelCard, prompt: PromptBuilder, salt: str = ""
+) -> Slate:
+    """Raises PromptError, and InvalidRequestError when text must not be truncated but would be.
+
+    Equal contexts share their prefix only under equal salts.
+    """
     context = prompt.encode_context(request.context, request.prompt)
     texts = [candidate.text for candidate in request.candidates]
     candidates = prompt.encode_candidates(texts, request.prompt)
     if request.truncation == "error":
         _refuse_truncated(context, candidates, card)
-    hashes = prompt.block_hashes(context.ids, card.block_size)
+    hashes = prompt.block_hashes(context.ids, card.block_size, salt)
     return Slate(context, hashes, tuple(candidates))
 
 
@@ -49,7 +54,7 @@ def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int)
     """Jobs of at most `token_budget` tokens, in the order of their candidates."""
     lengths = [len(candidate.ids) for candidate in slate.candidates]
     chunks = split_slate(len(slate.context.ids), lengths, token_budget)
-    return [_job(slate, chunk, errand, block_size) for chunk in chunks]
+    return [_job(slate, chunk, errand, index, block_size) for index, chunk in enumerate(chunks)]
 
 
 def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) -> list[range]:
@@ -66,12 +71,12 @@ def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) 
     return [*chunks, range(start, len(lengths))]
 
 
-def _job(slate: Slate, chunk: range, errand: Errand, block_size: int) -> Job:
-    candidates = tuple(slate.candidates[index].ids for index in chunk)
+def _job(slate: Slate, chunk: range, errand: Errand, index: int, block_size: int) -> Job:
+    candidates = tuple(slate.candidates[number].ids for number in chunk)
     return Job(
-        job_id=uuid.uuid4().hex,
-        tenant=errand.tenant.name,
-        weight=errand.tenant.weight,
+        job_id=f"{errand.slate_id}-{index}",
+        path=errand.path,
+        tenant_level=errand.tenant_level,
         context_hashes=slate.block_hashes,
         block_size=block_size,
         context_tokens=len(slate.context.ids),

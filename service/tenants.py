@@ -1,33 +1,73 @@
-"""Who asks: API keys to tenants. Knows nothing of requests, deficits or queues."""
+"""Who asks, and where they stand in the gate's weighted tree. Knows no requests, no queues."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
+import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import yaml
+from service.errors import InvalidRequestError, UnauthorizedError
+from service.gate.job import Level
 
-from service.config import SettingsError
-from service.errors import UnauthorizedError
-
-logger = logging.getLogger("fairslate.tenants")
-
-MAX_WEIGHT = 1000
+NO_USER = "-"
+_PLAIN_USER = re.compile(r"[\w.@:-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who is billed and isolated; `weight` scales the DLPM quantum."""
+    """Who is billed and isolated; each weight scales the quantum among its siblings.
+
+    classes: what a request may choose by `priority`, the first one is the default; empty where the
+    file names none. private: its prefixes are hashed so that no other tenant can meet them. users:
+    its share is split evenly among the users that its requests name.
+    """
 
     name: str
-    weight: int
+    weight: int = 1
+    classes: tuple[Level, ...] = ()
+    organisation: Level | None = None
+    private: bool = False
+    users: bool = False
+
+    @property
+    def level(self) -> int:
+        """Index of the tenant itself in its paths, all of which are of one length."""
+        return bool(self.classes) + (self.organisation is not None)
+
+    @property
+    def salt(self) -> str:
+        """Goes into the block hashes beside the model's digest; empty shares prefixes with all."""
+        return f"tenant:{self.name}" if self.private else ""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Ids of the tenant's nodes in the gate's tree, one per class."""
+        above = [self.organisation.name] if self.organisation else []
+        classes = [[level.name] for level in self.classes] or [[]]
+        return tuple("/".join([*names, *above, self.name]) for names in classes)
+
+    def path(self, user: str | None = None, priority: str | None = None) -> tuple[Level, ...]:
+        """Levels from the class down to the user. Raises InvalidRequestError for `priority`."""
+        above = [self._class(priority)] if self.classes or priority is not None else []
+        above += [self.organisation] if self.organisation else []
+        below = [Level(user_name(user))] if self.users else []
+        return (*above, Level(self.name, self.weight), *below)
+
+    def _class(self, priority: str | None) -> Level:
+        allowed = {level.name: level for level in self.classes}
+        name = priority if priority is not None else next(iter(allowed))
+        if name not in allowed:
+            known = ", ".join(allowed) or "none: leave it out"
+            raise InvalidRequestError(
+                f"priority {name!r} is not open to tenant {self.name!r}; classes: {known}",
+                code="unknown_priority",
+                param="priority",
+            )
+        return allowed[name]
 
 
-OPEN_TENANT = Tenant(name="demo", weight=1)
+OPEN_TENANT = Tenant(name="demo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +77,9 @@ class Tenants:
     entries: tuple[tuple[str, Tenant], ...] = ()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all tenants in the file's order."""
-        return tuple(tenant.name for _, tenant in self.entries) or (OPEN_TENANT.name,)
+    def all(self) -> tuple[Tenant, ...]:
+        """Every tenant once, in the file's order."""
+        return tuple(dict.fromkeys(tenant for _, tenant in self.entries)) or (OPEN_TENANT,)
 
     def authenticate(self, authorization: str | None) -> Tenant:
         """Takes an `Authorization` header. Raises UnauthorizedError when it names nobody.
@@ -49,7 +89,7 @@ class Tenants:
         """
         if authorization is None and not self.entries:
             return OPEN_TENANT
-        digest = hashlib.sha256(_bearer_key(authorization).encode()).hexdigest()
+        digest = hashlib.sha256(bearer_key(authorization).encode()).hexdigest()
         # Every entry is compared, so that the time taken says nothing about which one matched.
         matches = [tenant for key, tenant in self.entries if hmac.compare_digest(key, digest)]
         if not matches:
@@ -57,43 +97,19 @@ class Tenants:
         return matches[0]
 
 
-def load_tenants(path: str) -> Tenants:
-    """Reads `tenants: [{name, key_sha256, weight}]`; an empty path opens the service to all.
-
-    Raises SettingsError naming the file and the entry.
-    """
-    if not path:
-        logger.warning('no tenants file: one open tenant "%s" serves everybody', OPEN_TENANT.name)
-        return Tenants()
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error})") from error
-    listed = raw.get("tenants") if isinstance(raw, dict) else None
-    if not isinstance(listed, list) or not listed:
-        raise SettingsError(f"{path}: expected a non-empty list under `tenants`")
-    entries = tuple(_entry(path, index, item) for index, item in enumerate(listed))
-    if len({key for key, _ in entries}) < len(entries):
-        raise SettingsError(f"{path}: two tenants share one key_sha256; give each its own")
-    return Tenants(entries)
-
-
-def _bearer_key(authorization: str | None) -> str:
+def bearer_key(authorization: str | None) -> str:
+    """The key of an `Authorization: Bearer` header. Raises UnauthorizedError without one."""
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise UnauthorizedError("send the API key as `Authorization: Bearer <key>`")
     return key.strip()
 
 
-def _entry(path: str, index: int, item: Any) -> tuple[str, Tenant]:
-    where = f"{path}: tenants[{index}]"
-    if not isinstance(item, dict) or item.keys() - {"name", "key_sha256", "weight"}:
-        raise SettingsError(f"{where}: expected name, key_sha256 and, optionally, weight")
-    name, key, weight = item.get("name"), item.get("key_sha256"), item.get("weight", 1)
-    if not isinstance(name, str) or not name:
-        raise SettingsError(f"{where}.name: expected a non-empty string")
-    if not isinstance(key, str) or len(key) != 64 or set(key) - set("0123456789abcdef"):
-        raise SettingsError(f"{where}.key_sha256: expected 64 lower-case hex digits")
-    if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
-        raise SettingsError(f"{where}.weight: expected a whole number from 1 to {MAX_WEIGHT}")
-    return key, Tenant(name, weight)
+def user_name(user: str | None) -> str:
+    """A level's name for what a client calls its user: itself if it is plain, else a digest."""
+    if user is None:
+        return NO_USER
+    if _PLAIN_USER.fullmatch(user):
+        return user
+    # Lone surrogates have passed the JSON parser; two users must not become one for that.
+    return f"sha256:{hashlib.sha256(user.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from service.config import Settings
 from service.errors import InvalidRequestError
-from service.schemas import Candidate, RankRequest
+from service.schemas import Candidate, PolicyRequest, RankRequest, Strict
+
+Body = TypeVar("Body", bound=Strict)
 
 
 def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
     """Raises InvalidRequestError naming the first field at fault and the limit it broke."""
-    try:
-        request = RankRequest.model_validate(_parse_json(body))
-    except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_context=False)[0]) from error
+    request = _parse(RankRequest, body)
     _check_slate(request.candidates, settings)
     _check_context(request.context, settings)
+    _check_length("user", request.user or "", settings)
     if request.deadline_ms is not None and request.deadline_ms > settings.max_deadline_ms:
         raise InvalidRequestError(
             f"deadline_ms is {request.deadline_ms}; the limit is {settings.max_deadline_ms}",
@@ -28,6 +28,18 @@ def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
             param="deadline_ms",
         )
     return request
+
+
+def parse_policy_request(body: bytes) -> PolicyRequest:
+    """Raises InvalidRequestError naming the field at fault and the policies there are."""
+    return _parse(PolicyRequest, body)
+
+
+def _parse(model: type[Body], body: bytes) -> Body:
+    try:
+        return model.model_validate(_parse_json(body))
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_context=False)[0]) from error
 
 
 def _parse_json(body: bytes) -> Any:

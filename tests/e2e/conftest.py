@@ -13,7 +13,9 @@ import yaml
 from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, running_server
 
-TENANTS = {"ada": 1, "bob": 1, "cleo": 2, "dan": 4}
+TENANTS = {"ada": 1, "bob": 1, "cleo": 2, "dan": 4, "pia": 1}
+CLASSES = {"interactive": 8, "batch": 1}
+ADMIN_KEY = "key-of-the-operator"
 
 
 @pytest.fixture(scope="session")
@@ -26,19 +28,25 @@ def tenant_keys() -> dict[str, str]:
 def server(
     tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tenant_keys: dict[str, str]
 ) -> Iterator[RunningServer]:
-    """Four tenants, the embedded Redis, the tiny model."""
+    """Five tenants in two classes, "pia" a private one; the embedded Redis, the tiny model."""
     state = tmp_path_factory.mktemp("server")
     tenants = [
         {
             "name": name,
             "key_sha256": hashlib.sha256(tenant_keys[name].encode()).hexdigest(),
             "weight": weight,
+            "private": name == "pia",
+            "users": name == "ada",
         }
         for name, weight in TENANTS.items()
     ]
-    (state / "tenants.yaml").write_text(yaml.safe_dump({"tenants": tenants}))
+    content = yaml.safe_dump({"classes": CLASSES, "tenants": tenants}, sort_keys=False)
+    (state / "tenants.yaml").write_text(content)
     with running_server(
-        state, model=str(tiny_model_dir), tenants_file=str(state / "tenants.yaml")
+        state,
+        model=str(tiny_model_dir),
+        tenants_file=str(state / "tenants.yaml"),
+        admin_key=ADMIN_KEY,
     ) as running:
         yield running
 

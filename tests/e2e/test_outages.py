@@ -20,7 +20,7 @@ from models.directory import ModelDirectory
 from service.gate.gate import WorkerGate
 from service.gate.settings import GateSettings
 from service.processes import pool_name
-from service.schemas import ErrorEnvelope
+from service.schemas import ErrorEnvelope, QueueAnswer
 from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, wait_until
 
@@ -105,6 +105,26 @@ def test_tenant_above_its_queue_is_throttled(fragile: RunningServer) -> None:
         outcomes = [refusal(future.result()) for future in waiting]
     assert set(outcomes) == {(504, "deadline_exceeded"), (429, "tenant_throttled")}
     assert 8 <= outcomes.count((504, "deadline_exceeded")) <= 9
+
+
+def test_a_waiting_request_is_explained_to_its_tenant(
+    fragile: RunningServer, queued: Callable[[], int]
+) -> None:
+    def ask(request_id: str) -> httpx.Response:
+        return httpx.get(f"{fragile.url}/v1/queue/{request_id}")
+
+    headers = {"x-request-id": "mine-1"}
+    with frozen_engine(fragile), fragile.client() as client, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(
+            client.post, "/v1/rank", json=BODY | {"deadline_ms": 5000}, headers=headers
+        )
+        wait_until(lambda: queued() == 1, 5.0, "the job in the queue")
+        answer = QueueAnswer.model_validate_json(ask("mine-1").content)
+        assert refusal(ask("mine-2")) == (404, "request_not_found")
+        assert [(job.state, job.levels[0].node) for job in answer.jobs] == [("queued", "demo")]
+        assert answer.jobs[0].bound_tokens > 0
+    assert waiting.result().status_code == 200
+    assert refusal(ask("mine-1")) == (404, "request_not_found")
 
 
 def test_client_that_hangs_up_leaves_nothing_queued(

@@ -15,7 +15,7 @@ from service.dispatch import Dispatcher
 from service.engine import EngineLoop
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Job
+from service.gate.job import Job, Level
 from service.gate.settings import GateSettings
 from service.jobs import JobResult, encode_job
 from tests.e2e.server import wait_until
@@ -48,8 +48,8 @@ def job(name: str, reply_to: str, payload: bytes | None = None) -> Job:
     score_job = ScoreJob((1, 2, 3), ("0" * 32,), ((number,),))
     return Job(
         job_id=f"{reply_to}-{name}",
-        tenant="ada",
-        weight=1,
+        path=(Level("ada"),),
+        tenant_level=0,
         context_hashes=score_job.block_hashes,
         block_size=16,
         context_tokens=3,
@@ -143,6 +143,35 @@ def test_damaged_payload_and_nan_spoil_only_their_own_job(
     assert isinstance(damaged, ScoringError)
     assert isinstance(nan, ScoringError)
     assert "not finite" in str(nan)
+
+
+def test_stopping_settles_the_batch_in_hand_and_takes_no_other(
+    service_redis_url: str, pool: str
+) -> None:
+    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
+    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
+
+    def stop(score_job: ScoreJob) -> float:
+        loop.stop()
+        assert not observer.stats().workers, "nothing more is routed here"
+        asyncio.run(submit(service_redis_url, pool, job("2", "here")))
+        return only_candidate(score_job)
+
+    engine = ScriptedEngine(stop)
+    loop = EngineLoop(engine, worker, token_budget=4096, max_batch_jobs=8)
+    worker.join()
+    asyncio.run(submit(service_redis_url, pool, job("1", "here")))
+    loop.run()
+    stats = observer.stats()
+    assert (engine.batches, stats.leased_jobs, stats.queued_jobs) == ([1], 0, 1)
+    assert stats.service == 4, "the batch in hand was settled, not given back"
+
+
+async def submit(url: str, pool: str, *jobs: Job) -> None:
+    gate = AsyncGate(url, pool, GateSettings())
+    for one in jobs:
+        await gate.submit(one)
+    await gate.close()
 
 
 def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from models.directory import ModelDirectory
 from service.config import Settings
 from service.dispatch import Dispatcher
 from service.errors import BodyTimeoutError, EngineAbsentError
 from service.gate.gate import AsyncGate
+from service.insight import Insight
 from service.metrics import Metrics
 from service.ranking import Call, Ranker
 from service.tenants import Tenant, Tenants
@@ -26,7 +28,7 @@ TENANTS = Tenants(
 
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
-    return Metrics(TENANTS.names)
+    return Metrics(TENANTS.all, 1, CollectorRegistry())
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ def make_ranker(
         settings = Settings(default_deadline_ms=default_deadline_ms)
         gate = AsyncGate(f"unix://{tmp_path}/none.sock", "pool", settings.gate)
         card, prompt = tiny_directory.card, tiny_directory.prompt
-        return Ranker(settings, card, prompt, TENANTS, Dispatcher(gate), metrics)
+        dispatcher = Dispatcher(gate)
+        insight = Insight(settings, TENANTS, dispatcher)
+        return Ranker(settings, card, prompt, TENANTS, dispatcher, insight, metrics)
 
     return make
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from models.directory import ModelDirectory
 from service.errors import InvalidRequestError
+from service.gate.job import Level
 from service.jobs import decode_job
 from service.schemas import Candidate, RankRequest
 from service.slate import Errand, encode_slate, slate_jobs, split_slate
-from service.tenants import Tenant
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
@@ -54,7 +54,8 @@ def request(texts: list[str], truncation: str = "truncate") -> RankRequest:
 def test_jobs_carry_the_slates_tokens(tiny_directory: ModelDirectory) -> None:
     card, prompt = tiny_directory.card, tiny_directory.prompt
     slate = encode_slate(request(["Nurse", "Welder", "Roofer " * 10]), card, prompt)
-    errand = Errand(Tenant("ada", 3), deadline_ms=500, reply_to="here")
+    path = (Level("batch", 2), Level("ada", 3), Level("u1"))
+    errand = Errand("slate", path, 1, deadline_ms=500, reply_to="here")
     jobs = slate_jobs(slate, errand, card.block_size, token_budget=len(slate.context.ids) + 20)
     assert len(jobs) > 1
     decoded = [decode_job(job.payload) for job in jobs]
@@ -64,8 +65,18 @@ def test_jobs_carry_the_slates_tokens(tiny_directory: ModelDirectory) -> None:
         assert score_job.context_ids == slate.context.ids
         assert score_job.block_hashes == job.context_hashes == slate.block_hashes
         assert job.candidate_tokens == sum(map(len, score_job.candidates))
-        assert (job.tenant, job.weight, job.deadline_ms) == ("ada", 3, 500)
+        assert (job.path, job.tenant, job.deadline_ms) == (path, "ada", 500)
     assert len({job.job_id for job in jobs}) == len(jobs)
+
+
+def test_a_salt_shares_prefixes_with_its_equals_only(tiny_directory: ModelDirectory) -> None:
+    card, prompt = tiny_directory.card, tiny_directory.prompt
+    salts = ("", "tenant:ada", "tenant:bob")
+    chains = [encode_slate(request(["Nurse"]), card, prompt, salt).block_hashes for salt in salts]
+    again = encode_slate(request(["Welder"]), card, prompt, "tenant:ada").block_hashes
+    assert again == chains[1]
+    hashes = [block for chain in chains for block in chain]
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_truncation_error_names_the_candidate_and_the_limit(

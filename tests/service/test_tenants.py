@@ -1,20 +1,18 @@
-"""Keys find their tenant, and nothing else finds one."""
+"""Keys find their tenant, and nothing else finds one; its requests find their place below it."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.config import SettingsError
-from service.errors import UnauthorizedError
-from service.tenants import OPEN_TENANT, Tenant, Tenants, load_tenants
+from service.errors import InvalidRequestError, UnauthorizedError
+from service.gate.job import Level
+from service.tenants import OPEN_TENANT, Tenant, Tenants, user_name
+
+INTERACTIVE, BATCH, ACME = Level("interactive", 8), Level("batch"), Level("acme", 2)
 
 
 def digest(key: str) -> str:
@@ -43,51 +41,65 @@ def test_header_without_a_bearer_key_is_refused(header: str | None) -> None:
         KNOWN.authenticate(header)
 
 
-def test_open_service_says_so_and_needs_no_key(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        tenants = load_tenants("")
-    assert "one open tenant" in caplog.text
-    assert tenants.authenticate(None) == OPEN_TENANT
+def test_open_tenant_needs_no_key_and_takes_no_unknown_one() -> None:
+    assert Tenants().authenticate(None) == OPEN_TENANT
     with pytest.raises(UnauthorizedError):
-        tenants.authenticate("Bearer somebody")
+        Tenants().authenticate("Bearer somebody")
 
 
-def test_file_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path, [{"name": "ada", "key_sha256": digest("a"), "weight": 3}])
-    tenants = load_tenants(path)
-    assert tenants.authenticate("Bearer a") == Tenant("ada", 3)
-    assert tenants.names == ("ada",)
+def test_a_tenant_with_two_keys_is_one_tenant() -> None:
+    ada = Tenant("ada", 2)
+    twice = Tenants(((digest("one"), ada), (digest("two"), ada), (digest("b"), Tenant("bob"))))
+    assert twice.all == (ada, Tenant("bob"))
+    assert Tenants().all == (OPEN_TENANT,)
 
 
 @pytest.mark.parametrize(
-    ("entry", "fault"),
+    ("tenant", "path", "level"),
     [
-        ({"key_sha256": digest("a")}, "name"),
-        ({"name": "ada", "key_sha256": "a"}, "key_sha256"),
-        ({"name": "ada", "key_sha256": digest("a").upper()}, "key_sha256"),
-        ({"name": "ada", "key_sha256": digest("a"), "weight": 0}, "weight"),
-        ({"name": "ada", "key_sha256": digest("a"), "weight": True}, "weight"),
-        ({"name": "ada", "key_sha256": digest("a"), "wieght": 1}, "expected name"),
-        ("ada", "expected name"),
+        (Tenant("ada", 3), "ada", 0),
+        (Tenant("ada", 3, users=True), "ada/u1", 0),
+        (Tenant("ada", 3, organisation=ACME), "acme/ada", 1),
+        (Tenant("ada", 3, (INTERACTIVE, BATCH), ACME, users=True), "interactive/acme/ada/u1", 2),
     ],
 )
-def test_bad_entry_is_named(tmp_path: Path, entry: Any, fault: str) -> None:
-    good = {"name": "bob", "key_sha256": digest("b")}
-    with pytest.raises(SettingsError, match=rf"tenants\[1\].*{fault}"):
-        load_tenants(write(tmp_path, [good, entry]))
+def test_path_goes_from_the_class_down_to_the_user(tenant: Tenant, path: str, level: int) -> None:
+    levels = tenant.path("u1")
+    assert "/".join(step.name for step in levels) == path
+    assert tenant.level == level
+    assert levels[level] == Level("ada", 3)
 
 
-def test_shared_key_and_empty_or_absent_file_are_refused(tmp_path: Path) -> None:
-    twins = [{"name": name, "key_sha256": digest("same")} for name in ("ada", "bob")]
-    with pytest.raises(SettingsError, match="share one key"):
-        load_tenants(write(tmp_path, twins))
-    with pytest.raises(SettingsError, match="non-empty list"):
-        load_tenants(write(tmp_path, []))
-    with pytest.raises(SettingsError, match="cannot be read"):
-        load_tenants(str(tmp_path / "absent.yaml"))
+def test_priority_chooses_among_the_tenants_classes_only() -> None:
+    ada = Tenant("ada", classes=(INTERACTIVE, BATCH))
+    assert ada.path()[0] == INTERACTIVE
+    assert ada.path(priority="batch")[0] == BATCH
+    assert ada.nodes == ("interactive/ada", "batch/ada")
+    with pytest.raises(InvalidRequestError, match=r"'bulk' is not open .* interactive, batch"):
+        ada.path(priority="bulk")
+    with pytest.raises(InvalidRequestError, match="leave it out"):
+        Tenant("bob").path(priority="batch")
 
 
-def write(directory: Path, entries: list[Any]) -> str:
-    path = directory / "tenants.yaml"
-    path.write_text(yaml.safe_dump({"tenants": entries}))
-    return str(path)
+@given(st.none() | st.text(st.characters()))
+def test_any_user_becomes_a_level_of_one_depth(user: str | None) -> None:
+    levels = Tenant("ada", users=True).path(user)
+    assert len(levels) == 2
+    assert len(levels[1].name) <= 64
+    assert levels[1].name.isascii()
+
+
+@given(st.lists(st.text(st.characters()), unique=True))
+def test_two_users_never_share_a_level(users: list[str]) -> None:
+    assert len({user_name(user) for user in users}) == len(users)
+
+
+def test_plain_users_keep_their_name_and_others_do_not() -> None:
+    assert user_name("ada@example.org:7") == "ada@example.org:7"
+    assert user_name("a/b").startswith("sha256:")
+    assert user_name("u" * 65).startswith("sha256:")
+
+
+def test_private_tenants_have_salts_of_their_own() -> None:
+    assert Tenant("ada").salt == Tenant("bob").salt == ""
+    assert Tenant("ada", private=True).salt != Tenant("bob", private=True).salt

@@ -1,0 +1,95 @@
+"""Why a request waits, and by which policy the pool serves. Knows nothing of HTTP or of scoring."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from service.config import Settings
+from service.dispatch import Dispatcher
+from service.errors import RequestNotFoundError, RouteNotFoundError, UnauthorizedError
+from service.gate.job import Explanation
+from service.tenants import Tenants, bearer_key
+from service.validation import parse_policy_request
+
+
+class Insight:
+    """Knows the jobs of every request in flight in this process; one event loop may share it."""
+
+    def __init__(self, settings: Settings, tenants: Tenants, dispatcher: Dispatcher) -> None:
+        self._admin_key = settings.admin_key
+        self._tenants = tenants
+        self._dispatcher = dispatcher
+        self._in_flight: dict[tuple[str, str], Sequence[str]] = {}
+
+    @contextmanager
+    def following(self, tenant: str, request_id: str, job_ids: Sequence[str]) -> Iterator[None]:
+        """While the block lasts, the request can be asked about; of two with one id, the later."""
+        key = (tenant, request_id)
+        self._in_flight[key] = job_ids
+        try:
+            yield
+        finally:
+            if self._in_flight.get(key) is job_ids:
+                del self._in_flight[key]
+
+    async def explain(self, authorization: str | None, request_id: str) -> dict[str, Any]:
+        """What `GET /v1/queue/{request_id}` says. Tenants see no requests but their own.
+
+        Raises UnauthorizedError, RequestNotFoundError or GateUnavailableError.
+        """
+        tenant = self._tenants.authenticate(authorization)
+        job_ids = self._in_flight.get((tenant.name, request_id))
+        if job_ids is None:
+            raise RequestNotFoundError(
+                f"no request {request_id!r} of yours is in flight here; send `x-request-id` with "
+                "the request, and ask the server that holds it"
+            )
+        explanations = await self._dispatcher.explain(job_ids)
+        return {"request_id": request_id, "jobs": [explained(one) for one in explanations]}
+
+    async def configure(
+        self, authorization: str | None, read_body: Callable[[], Awaitable[bytes]]
+    ) -> dict[str, Any]:
+        """Switches the pool's policy for all servers and engines of this model.
+
+        Raises RouteNotFoundError without an admin key in the settings, UnauthorizedError for any
+        other key than that one, InvalidRequestError or GateUnavailableError.
+        """
+        if not self._admin_key:
+            raise RouteNotFoundError("/admin is closed; the operator opens it by an admin key")
+        given = bearer_key(authorization).encode()
+        if not hmac.compare_digest(given, self._admin_key.encode()):
+            raise UnauthorizedError("this is not the admin key; ask the operator")
+        policy = parse_policy_request(await read_body()).policy
+        await self._dispatcher.configure(policy)
+        return {"policy": policy}
+
+
+def explained(explanation: Explanation) -> dict[str, Any]:
+    """One job of the answer; its bound in time holds at the pool's present drain rate."""
+    rate = explanation.drain_rate
+    return {
+        "state": explanation.state,
+        "worker": explanation.worker,
+        "queue_ms": explanation.queue_ms,
+        "deadline_in_ms": explanation.deadline_in_ms,
+        "due_before": explanation.due_before,
+        "matched_blocks": explanation.matched_blocks,
+        "levels": [
+            {
+                "node": level.node,
+                "deficit": level.deficit,
+                "weight": level.weight,
+                "rounds_until_positive": level.rounds,
+                "rivals": level.rivals,
+                "rival_weight": level.rival_weight,
+            }
+            for level in explanation.levels
+        ],
+        "drain_rate": rate,
+        "bound_tokens": explanation.bound,
+        "bound_ms": explanation.bound * 1000 // rate if rate else None,
+    }

@@ -1,0 +1,78 @@
+"""Prometheus series of the pool: who got how much, and who owes. Knows nothing of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+
+from service.gate.job import GateStats
+from service.standing import History, Standing, standings
+from service.tenants import Tenant
+
+MAX_TENANT_LABELS = 100
+OTHER_TENANTS = "other"
+_OF_TENANTS = {
+    "service": "Charged tokens less refunds since the gate knows the tenant.",
+    "deficit": "DLPM counter in tokens; of a tenant's nodes the lowest.",
+    "refills_owed": "Refills until that counter is positive; 0 while it is.",
+    "queued_jobs": "Jobs that wait for an engine.",
+    "leased_jobs": "Jobs that an engine holds.",
+}
+
+
+class PoolMetrics:
+    """Gauges by tenant, "other" beyond the first hundred, and Jain's index over the last minute."""
+
+    def __init__(
+        self, tenants: Iterable[Tenant], quantum: int, registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        listed = list(tenants)
+        known = labels(tenant.name for tenant in listed)
+        self._owners = {
+            node: known.get(tenant.name, OTHER_TENANTS)
+            for tenant in listed
+            for node in tenant.nodes
+        }
+        self._quantum = quantum
+        self._history = History()
+        self._gauges = {
+            name: _gauge(registry, f"tenant_{name}", text, "tenant")
+            for name, text in _OF_TENANTS.items()
+        }
+        self._jain = _gauge(
+            registry,
+            "jain_index",
+            "Over charged service by weight of the last minute's backlogged tenants.",
+        )
+
+    def observe(self, stats: GateStats) -> None:
+        """Shows one snapshot; to be called about once a second."""
+        found = standings(stats, self._owners, self._quantum)
+        for tenant, standing in found.items():
+            self._show(tenant, standing)
+        self._history.add(
+            stats.now_ms, {name: one for name, one in found.items() if name != OTHER_TENANTS}
+        )
+        self._jain.set(self._history.jain())
+
+    def _show(self, tenant: str, standing: Standing) -> None:
+        for name, gauge in self._gauges.items():
+            gauge.labels(tenant).set(getattr(standing, name))
+
+
+def labels(tenant_names: Iterable[str]) -> dict[str, str]:
+    """Label of each tenant: its own name for the first hundred."""
+    own = dict.fromkeys(tenant_names)
+    return {name: name for name in list(own)[:MAX_TENANT_LABELS]}
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, *label_names: str) -> Gauge:
+    # One API process shows the whole pool; of two that did, the last word is the right one.
+    return Gauge(
+        f"fairslate_{name}",
+        text,
+        label_names,
+        registry=registry,
+        multiprocess_mode="livemostrecent",
+    )
