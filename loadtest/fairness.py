@@ -1,0 +1,181 @@
+"""Measures fairness on the real engine over HTTP. Knows nothing of the server's inside.
+
+    python -m loadtest.fairness --json loadtest/results/fairness.json
+
+Starts `bentoml serve` with the demo ranker, one engine thread on a core of its own, and runs:
+capacity with slates of 24; a quiet tenant at 20 % of it, alone and beside an aggressor that sends
+10 times an even share, by policy; and four busy tenants of weights 1 to 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.fresh import ROOT, conditions
+from loadtest.openloop import Sample, Sender
+from loadtest.serving import Server, serving
+from loadtest.traffic import SLATE_SIZE, load_catalogue
+
+QUIET_SHARE = 0.2
+AGGRESSOR_SHARE = 10 * 0.5  # ten times what half the machine could do
+CLIENTS = 12
+QUIET_DEADLINE_MS = 30_000
+BUSY_DEADLINE_MS = 10_000
+WARM_UP_SECONDS = 5.0
+WEIGHTS = {"one": 1, "two": 2, "three": 3, "four": 4}
+TENANTS: dict[str, Any] = {
+    "classes": {"interactive": 8, "batch": 1},
+    "tenants": [
+        {"name": "quiet", "class": "interactive"},
+        {"name": "equal", "class": "interactive"},
+        {"name": "bulk", "class": "batch"},
+        *({"name": name, "weight": weight} for name, weight in WEIGHTS.items()),
+    ],
+}
+# Who sends beside the quiet tenant, and by which policy it is served.
+BESIDE = (("", "dlpm"), ("bulk", "dlpm"), ("equal", "dlpm"), ("equal", "vtc"), ("equal", "fcfs"))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long each part takes, in seconds, and how often the quiet part is repeated."""
+
+    seconds: float
+    rounds: int
+    weight_seconds: float
+
+
+def main() -> None:
+    """Prints the rows, and keeps them where `--json` says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=None, help="where the rows are kept")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of one quiet part")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions, policies interleaved")
+    parser.add_argument("--weight-seconds", type=float, default=60.0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings")
+    given = parser.parse_args()
+    options = Options(given.seconds, given.rounds, given.weight_seconds)
+    settings = dict(pair.split("=", 1) for pair in given.set)
+    with (
+        tempfile.TemporaryDirectory(prefix="fairness-") as state,
+        serving(Path(state), TENANTS, settings) as server,
+    ):
+        rows = asyncio.run(measure(server, options))
+    text = json.dumps({**conditions(), "settings": settings, "rows": rows}, indent=2) + "\n"
+    print(text, end="")
+    if given.json:
+        given.json.write_text(text, encoding="utf-8")
+
+
+async def measure(server: Server, options: Options) -> list[dict[str, Any]]:
+    """All rows, in the order of the module's docstring."""
+    catalogue = load_catalogue(ROOT / "models" / "demo" / "onet_jobs")
+    sender = Sender(server.url, catalogue)
+    capacity = await measure_capacity(sender)
+    rows = [{"experiment": "capacity", "slates_per_s": capacity, "slate": SLATE_SIZE}]
+    samples: dict[tuple[str, str], list[Sample]] = {case: [] for case in BESIDE}
+    for turn in range(options.rounds):
+        for beside, policy in BESIDE:
+            server.configure(policy)
+            samples[beside, policy] += await quiet(sender, capacity, beside, turn, options.seconds)
+    server.configure("dlpm")
+    rows += [quiet_row(*case, found) for case, found in samples.items()]
+    rows += await measure_weights(sender, server, options.weight_seconds)
+    sender.close()
+    return rows
+
+
+async def measure_capacity(sender: Sender, seconds: float = 15.0) -> float:
+    """Slates per second that one tenant's busy clients get."""
+    clients = [sender.busy("quiet", seed, QUIET_DEADLINE_MS) for seed in range(CLIENTS)]
+    samples = await run_for(clients, WARM_UP_SECONDS + seconds)
+    end = max(sample.due_s for sample in samples)
+    done = [s.due_s + s.latency_ms / 1000 for s in samples if s.status == 200]
+    return len([at for at in done if end - seconds < at <= end]) / seconds
+
+
+async def quiet(
+    sender: Sender, capacity: float, beside: str, seed: int, seconds: float
+) -> list[Sample]:
+    """The quiet tenant's samples; equal seeds send equal slates at equal times."""
+    rate = AGGRESSOR_SHARE * capacity
+    aggressor = asyncio.create_task(
+        sender.poisson(beside, rate, WARM_UP_SECONDS + seconds, -1 - seed, BUSY_DEADLINE_MS)
+        if beside
+        else asyncio.sleep(0, [])
+    )
+    await asyncio.sleep(WARM_UP_SECONDS)
+    samples = await sender.poisson(
+        "quiet", QUIET_SHARE * capacity, seconds, seed, QUIET_DEADLINE_MS
+    )
+    await aggressor
+    return samples
+
+
+async def measure_weights(sender: Sender, server: Server, seconds: float) -> list[dict[str, Any]]:
+    """Charged service of four tenants that always have work waiting, by weight."""
+    clients = [
+        sender.busy(name, 100 * weight + client, QUIET_DEADLINE_MS)
+        for name, weight in WEIGHTS.items()
+        for client in range(CLIENTS)
+    ]
+    running = asyncio.create_task(run_for(clients, 2 * WARM_UP_SECONDS + seconds))
+    await asyncio.sleep(WARM_UP_SECONDS)
+    before = await asyncio.to_thread(server.by_tenant, "fairslate_tenant_service")
+    await asyncio.sleep(seconds)
+    after = await asyncio.to_thread(server.by_tenant, "fairslate_tenant_service")
+    await running
+    served = {name: after[name] - before[name] for name in WEIGHTS}
+    even = sum(served.values()) / sum(WEIGHTS.values())
+    return [
+        {
+            "experiment": "weights",
+            "tenant": name,
+            "weight": weight,
+            "seconds": seconds,
+            "service": served[name],
+            "of_its_share": served[name] / (weight * even),
+        }
+        for name, weight in WEIGHTS.items()
+    ]
+
+
+async def run_for(clients: Sequence[Any], seconds: float) -> list[Sample]:
+    """What clients note until their time is up."""
+    tasks = [asyncio.create_task(client) for client in clients]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    return [sample for samples in await asyncio.gather(*tasks) for sample in samples]
+
+
+def quiet_row(beside: str, policy: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Latencies over all answers; an error counts as the time it took to come."""
+    latencies = [sample.latency_ms for sample in samples]
+    return {
+        "experiment": "quiet",
+        "beside": beside,
+        "policy": policy,
+        "slates": len(samples),
+        "errors": sum(sample.status != 200 for sample in samples),
+        "p50_ms": percentile(latencies, 0.5),
+        "p99_ms": percentile(latencies, 0.99),
+        "tokens": sum(sample.extend_tokens for sample in samples),
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that at least `share` of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Compares a lone tenant's throughput through the gate with the bare engine's. Knows no HTTP.
+
+    python -m service.bench --json loadtest/results/lone_tenant.json
+
+Slates of 24 fresh postings wait in the gate; the engine's loop serves them all. Then an engine with
+an empty cache scores the very same batches without gate, loop or payloads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.directory import ModelDirectory, load_model_directory
+from models.engines.base import CacheEvents, Engine, JobScores, ScoreJob
+from models.engines.fairslate import FairslateEngine
+from service.config import Settings
+from service.engine import EngineLoop
+from service.gate.embedded import EmbeddedRedis
+from service.gate.gate import AsyncGate, WorkerGate
+from service.gate.job import Job
+from service.schemas import Candidate, RankRequest
+from service.slate import Errand, encode_slate, slate_jobs
+from service.tenants import OPEN_TENANT
+
+SLATE = 24
+REPLY_TO = "bench"
+DEADLINE_MS = 600_000
+
+
+class RecordingEngine:
+    """An engine that remembers its batches."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.block_size = engine.block_size
+        self.batches: list[Sequence[ScoreJob]] = []
+
+    def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
+        self.batches.append(jobs)
+        return self._engine.score(jobs)
+
+    def drain_cache_events(self) -> CacheEvents:
+        return self._engine.drain_cache_events()
+
+
+def main() -> None:
+    """Prints the row, and keeps it where `--json` says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slates", type=int, default=60, help="of one round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, default=None, help="where the row is kept")
+    options = parser.parse_args()
+    settings = replace(Settings.from_environment(), threads=1)
+    with tempfile.TemporaryDirectory() as state:
+        server = EmbeddedRedis(Path(state))
+        row = measure(settings, server.start(), options.slates, options.rounds)
+        server.stop()
+    text = json.dumps(row, indent=2) + "\n"
+    print(text, end="")
+    if options.json:
+        options.json.write_text(text, encoding="utf-8")
+
+
+def measure(settings: Settings, url: str, slates: int, rounds: int) -> dict[str, Any]:
+    """Slates per second with and without the gate, medians over rounds that take turns."""
+    directory = load_model_directory(settings.model_path)
+    gated, bare = [], []
+    for seed in range(rounds):
+        jobs = draw_jobs(directory, settings, slates, seed)
+        seconds, batches = serve(settings, directory, url, f"bench-{seed}", jobs)
+        gated.append(slates / seconds)
+        bare.append(slates / replay(settings, directory, batches))
+    shares = [one / other for one, other in zip(gated, bare, strict=True)]
+    return {
+        "slates_per_s_gated": statistics.median(gated),
+        "slates_per_s_bare": statistics.median(bare),
+        "share": statistics.median(shares),
+        "shares": shares,
+        "slate": SLATE,
+        "token_budget": settings.token_budget,
+        "quantum": settings.quantum,
+        "slates": slates,
+    }
+
+
+def serve(
+    settings: Settings, directory: ModelDirectory, url: str, pool: str, jobs: Sequence[Job]
+) -> tuple[float, list[Sequence[ScoreJob]]]:
+    """Seconds in which the engine's loop serves all jobs, and the batches it made of them."""
+    engine = RecordingEngine(new_engine(settings, directory))
+    gate = WorkerGate(url, pool, settings.gate, "worker")
+    loop = EngineLoop(engine, gate, settings.token_budget, settings.max_batch_jobs)
+    asyncio.run(submit(settings, url, pool, jobs))
+    thread = threading.Thread(target=loop.run)
+    started = time.perf_counter()
+    thread.start()
+    asyncio.run(collect(settings, url, pool, len(jobs)))
+    seconds = time.perf_counter() - started
+    loop.stop()
+    thread.join()
+    gate.close()
+    return seconds, engine.batches
+
+
+def replay(
+    settings: Settings, directory: ModelDirectory, batches: Sequence[Sequence[ScoreJob]]
+) -> float:
+    """Seconds in which a new engine scores the batches."""
+    engine = new_engine(settings, directory)
+    started = time.perf_counter()
+    for batch in batches:
+        engine.score(batch)
+    return time.perf_counter() - started
+
+
+def new_engine(settings: Settings, directory: ModelDirectory) -> FairslateEngine:
+    """An engine with an empty cache that has scored one slate already."""
+    engine = FairslateEngine(directory, settings.cache_bytes, settings.threads, settings.device)
+    engine.score([ScoreJob((1,), ("warm-up",), ((1, 2),))])
+    return engine
+
+
+async def submit(settings: Settings, url: str, pool: str, jobs: Sequence[Job]) -> None:
+    """Queues all jobs."""
+    gate = AsyncGate(url, pool, settings.gate)
+    for job in jobs:
+        await gate.submit(job)
+    await gate.close()
+
+
+async def collect(settings: Settings, url: str, pool: str, count: int) -> None:
+    """Waits until so many jobs are answered."""
+    gate = AsyncGate(url, pool, settings.gate)
+    while count > 0:
+        count -= len(await gate.next_replies(REPLY_TO))
+    await gate.close()
+
+
+def draw_jobs(directory: ModelDirectory, settings: Settings, slates: int, seed: int) -> list[Job]:
+    """Slates of random postings, each for one of the data's members."""
+    data = settings.model_path / "onet_jobs"
+    postings = [row["text"] for row in read_rows(data / "items.jsonl.gz")]
+    members = [row["prefix"] for row in read_rows(data / "test.jsonl.gz")]
+    draws, jobs = random.Random(seed), []
+    for number in range(slates):
+        texts = draws.sample(postings, SLATE)
+        candidates = [Candidate(id=str(index), text=text) for index, text in enumerate(texts)]
+        request = RankRequest(context=draws.choice(members), candidates=candidates)
+        slate = encode_slate(request, directory.card, directory.prompt)
+        errand = Errand(f"slate-{number}", OPEN_TENANT.path(), 0, DEADLINE_MS, REPLY_TO)
+        jobs += slate_jobs(slate, errand, directory.card.block_size, settings.token_budget)
+    return jobs
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Objects of a gzipped JSON-lines file."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+if __name__ == "__main__":
+    main()
