@@ -1,0 +1,148 @@
+"""One simulated experiment and the row of figures that it gives. Knows no particular workload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadtest.simulation.clients import Client
+from loadtest.simulation.engine import Simulation
+from loadtest.simulation.hardware import Engine
+from loadtest.simulation.measures import jain, percentile
+from loadtest.simulation.routers import Router
+from loadtest.simulation.totals import Sample, Span
+from service.gate.policy import gap_bound
+from service.gate.settings import GateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is run and measured: `warmup_s` is left out of every figure but the charged gap."""
+
+    suite: str
+    workload: str
+    policy: str  # as it is called in the row
+    engine: Engine
+    clients: Callable[[], Sequence[Client]]
+    settings: GateSettings
+    warmup_s: float
+    until_s: float
+    workers: int = 1
+    router: Callable[[], Router] | None = None
+    latency: str = "program"  # or "first_token"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A scenario's row, and what is drawn: services over time, by client."""
+
+    row: dict[str, Any]
+    names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+
+def play(scenario: Scenario) -> Outcome:
+    """Runs a scenario."""
+    clients = list(scenario.clients())
+    simulation = Simulation(
+        scenario.engine,
+        clients,
+        scenario.settings,
+        scenario.workers,
+        scenario.router() if scenario.router else None,
+        scenario.seed,
+    )
+    totals = simulation.run(1e3 * scenario.warmup_s)
+    before = totals.snapshot(simulation.timeline.now)
+    simulation.delivered_gaps.restart()
+    simulation.run(1e3 * scenario.until_s)
+    after = totals.snapshot(simulation.timeline.now)
+    row = identity(scenario) | shares(before, after) | latencies(scenario, simulation)
+    row |= gaps(scenario, simulation) | {"conditions": conditions(scenario, clients)}
+    return Outcome(row, tuple(client.name for client in clients), tuple(totals.samples))
+
+
+def identity(scenario: Scenario) -> dict[str, Any]:
+    """What tells one row from the others."""
+    return {
+        "suite": scenario.suite,
+        "workload": scenario.workload,
+        "policy": scenario.policy,
+        "workers": scenario.workers,
+        "quantum": scenario.settings.quantum if scenario.settings.policy == "dlpm" else None,
+    }
+
+
+def shares(before: Sample, after: Sample) -> dict[str, Any]:
+    """Tokens per second as clients see them, Jain's indices and the cached share of prompts."""
+    delivered = [new - old for new, old in zip(after.delivered, before.delivered, strict=True)]
+    charged = [new - old for new, old in zip(after.charged, before.charged, strict=True)]
+    extend, prompt = (
+        after.extend_tokens - before.extend_tokens,
+        after.prompt_tokens - before.prompt_tokens,
+    )
+    return {
+        "throughput": round(1e3 * sum(delivered) / (after.at - before.at)),
+        "jain": round(jain(delivered), 4),
+        "jain_actual": round(jain(charged), 4),
+        "first_share": round(delivered[0] / max(1, sum(delivered)), 4),
+        "cached_share": round(1 - extend / max(1, prompt), 4),
+    }
+
+
+def latencies(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
+    """Seconds of the well-behaved clients' programs or first tokens that ended after warm-up."""
+    totals = simulation.totals
+    spans = totals.programs if scenario.latency == "program" else totals.first_tokens
+    seconds = [span.seconds for span in spans if _counts(span, scenario, simulation)]
+    p50, p99 = (percentile(seconds, share) for share in (0.50, 0.99))
+    return {"p50_s": p50 and round(p50, 3), "p99_s": p99 and round(p99, 3)}
+
+
+def _counts(span: Span, scenario: Scenario, simulation: Simulation) -> bool:
+    return simulation.clients[span.client].good and span.ended >= 1e3 * scenario.warmup_s
+
+
+def gaps(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
+    """Largest difference of charged service over windows in which both clients are backlogged.
+
+    `gap_bound` is `policy.gap_bound` for the largest job and refund seen; only DLPM has one, and
+    no client of many tenants.
+    `gap_delivered` is the same difference of what clients see, from warm-up on.
+    """
+    single = all(len(client.accounts) == 1 for client in simulation.clients)
+    bounded = single and scenario.settings.policy == "dlpm"
+    refunds = sorted(simulation.totals.most_refundable)[-2:]
+    bound = gap_bound(
+        scenario.settings.quantum,
+        max(pool.ledger.largest_cost for pool in simulation.pools),
+        in_flight=(refunds[0], refunds[-1]),
+    )
+    return {
+        "gap_max": round(simulation.gaps.largest),
+        "gap_bound": round(bound) if bounded else None,
+        "gap_delivered": round(simulation.delivered_gaps.largest),
+        "idle_with_work": simulation.totals.idle_with_work,
+    }
+
+
+def conditions(scenario: Scenario, clients: Sequence[Client]) -> dict[str, Any]:
+    """What the row holds for; the workload's own parameters are in `loadtest.simulation`."""
+    settings = scenario.settings
+    return {
+        "seed": scenario.seed,
+        "measured_s": [scenario.warmup_s, scenario.until_s],
+        "latency": scenario.latency,
+        "worker_quantum": settings.worker_quantum,
+        "overtakes": settings.overtakes,
+        "weights": [settings.extend_weight, settings.output_weight],
+        "engine": asdict(scenario.engine),
+        "clients": [_described(client) for client in clients],
+    }
+
+
+def _described(client: Client) -> str:
+    behaviour = "good" if client.good else "bad"
+    return f"{client.name} ({behaviour}): {client.about}; {client.arrivals}"
