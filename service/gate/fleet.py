@@ -32,7 +32,7 @@ class Fleet:
         credits = {worker: tenant.credits.get(worker, 0) for worker in workers}
         tokens = job.context_tokens + job.candidate_tokens
         choice, after = policy.route(matches, credits, self.loads, tokens, self._worker_quantum)
-        tenant.credits |= after
+        tenant.credits = after
         entry.expected = choice
         self.belief.expect(choice, job.context_id, 1)
         return choice

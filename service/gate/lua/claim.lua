@@ -6,7 +6,7 @@ local strict, heard = ARGV[4] == '1', tonumber(ARGV[5])
 local function sooner(due, hot)
   local function waited(job) return root.service - job.served_before end
   local function uncached(job)
-    local cached = math.min(match(worker, job) * job.block_size, job.context_tokens)
+    local cached = math.min(gate.match(worker, job) * job.block_size, job.context_tokens)
     return math.max(1, job.tokens - cached)
   end
   return waited(due) * uncached(hot) > waited(hot) * uncached(due) and due or hot
@@ -15,40 +15,40 @@ end
 -- The earliest due of the longest queue whose owner cannot serve it right now. Idle owners are left
 -- alone unless what waits elsewhere is held back by their jobs.
 local function steal()
-  local names, idle, victim = queues(), {}, nil
+  local names, idle, victim = gate.fleet_with('jobs'), {}, nil
   for _, queue in ipairs(names) do
-    idle[queue] = queue ~= worker and root['alive:' .. queue] ~= 0 and root['busy:' .. queue] == 0
+    idle[queue] = queue ~= worker and fleet[queue].alive ~= 0 and fleet[queue].busy == 0
     if idle[queue] then idle[#idle + 1] = queue end
   end
   for _, queue in ipairs(#idle < #names and names or {}) do
-    local load = root['load:' .. queue] - (idle[queue] and 2 ^ 52 or 0)
-    if queue ~= worker and best('due', queue, root) and (not victim or load > victim.load) then
+    local load = fleet[queue].load - (idle[queue] and 2 ^ 52 or 0)
+    if queue ~= worker and gate.best('due', queue, root) and (not victim or load > victim.load) then
       victim = { queue = queue, load = load }
     end
   end
-  return victim and load_job(first_job('due', victim.queue))
+  return victim and gate.load_job(gate.first_job('due', victim.queue))
 end
 
 -- The job to serve now, and how it changes the count of picks by prefix in a row.
 local function next_job()
   local function first(kind)
-    local id = first_job(kind, worker)
-    return id and load_job(id)
+    local id = gate.first_job(kind, worker)
+    return id and gate.load_job(id)
   end
-  local streak = root['streak:' .. worker]
+  local streak = fleet[worker].streak
   local by_due = policy == 'fcfs' or gated and streak >= settings.overtakes
   local job
   if policy == 'vtc' then job = first('virtual')
   elseif by_due then job = first('due')
-  else job = hottest(worker) end
+  else job = gate.hottest(worker) end
   if not job then return steal(), 0 end
   if policy == 'hrrn' then job = sooner(first('due'), job) end
   return job, gated and (by_due and -streak or 1) or 0
 end
 
 local function in_credit(leaf)
-  for node in lineage(leaf) do
-    catch_up(node)
+  for node in gate.lineage(leaf) do
+    gate.catch_up(node)
     if gated and node.deficit <= 0 then return false end
   end
   return true
@@ -57,9 +57,9 @@ end
 -- Other leaves in credit that wait for the same context, 15 at most.
 local function sharers(job)
   local found, last = {}, job.leaf
-  for _, member in ipairs(call('ZRANGE', waiters(job), 0, 255)) do
+  for _, member in ipairs(call('ZRANGE', gate.waiters(job), 0, 255)) do
     local leaf = string.match(member, '^%Z*')
-    if #found < 15 and leaf ~= last and leaf ~= job.leaf and in_credit(load_node(leaf)) then
+    if #found < 15 and leaf ~= last and leaf ~= job.leaf and in_credit(gate.load_node(leaf)) then
       found[#found + 1] = leaf
     end
     last = leaf
@@ -85,45 +85,45 @@ local function lease(job, matched, cached)
   local uncached = job.context_tokens - cached
   local cost = settings.extend_weight * (uncached + job.candidate_tokens)
   cost = math.max(1, cost + settings.output_weight * job.output_tokens)
-  write(root, 'epoch', math.max(root.epoch + 1, time_ms * 1000))
-  write(root, 'sent:' .. worker, root.epoch)
+  gate.write(root, 'epoch', math.max(root.epoch + 1, time_ms * 1000))
+  fleet[worker].sent = root.epoch
   job.payers = payers(job, cost, math.min(cost - 1, settings.extend_weight * uncached))
   job.epoch, job.worker, job.charged, job.attempts = root.epoch, worker, cost, job.attempts + 1
-  count_leased(job, 1)
-  unqueue(job)
-  for node in lineage(load_node(job.leaf)) do
-    add(node, 'virtual', math.floor(job.tokens * 1000 / node.weight))
+  gate.count_leased(job, 1)
+  gate.unqueue(job)
+  for node in gate.lineage(gate.load_node(job.leaf)) do
+    gate.add(node, 'virtual', math.floor(job.tokens * 1000 / node.weight))
   end
-  settle_accounts(job.payers, job.queue, 1)
-  assume(worker, job, matched)
-  save_job(job)
+  gate.settle_accounts(job.payers, job.queue, 1)
+  gate.assume(worker, job, matched)
+  gate.save_job(job)
   call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
   local payload = call('HGET', pool .. 'job:' .. job.id, 'payload')
   return { job.id, job.epoch, payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
-local known = root['alive:' .. worker] ~= 0 and 1 or 0
-write(root, 'alive:' .. worker, now)
-write(root, 'woken:' .. worker, 0)
-hear(worker, 6)
-if heard >= 0 and root['sent:' .. worker] > heard then release_worker(worker, heard) end
-adopt(16)
-local answer = { now, known, expire_overdue() }
+local me = gate.of_fleet(worker)
+local known = me.alive ~= 0 and 1 or 0
+me.alive, me.woken = now, 0
+gate.hear(worker, 6)
+if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
+gate.adopt(16)
+local answer = { now, known, gate.expire_overdue() }
 while #answer - 3 < max_jobs do
   local job, streak = next_job()
   if not job then break end
-  local matched = match(worker, job)
+  local matched = gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
-  if streak ~= 0 then add(root, 'streak:' .. worker, streak) end
+  me.streak = me.streak + streak
   if job.due <= now then
-    expire(job)
+    gate.expire(job)
     answer[3] = answer[3] + 1
   else
     answer[#answer + 1] = lease(job, matched, cached)
     room = room - (job.tokens - cached)
   end
 end
-if root['jobs:' .. worker] > 0 then wake(worker) end
-save()
+if me.jobs > 0 then gate.wake(worker) end
+gate.save()
 return answer

@@ -1,4 +1,4 @@
 -- drain: nothing more is routed to the worker and its queue moves; its leases go on.
-write(root, 'alive:' .. ARGV[1], 0)
-save()
+gate.of_fleet(ARGV[1]).alive = nil
+gate.save()
 return { now }

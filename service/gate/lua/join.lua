@@ -1,5 +1,5 @@
 -- join: a fresh worker with an empty cache; what an earlier one of its name held goes back.
-local requeued = forget_worker(ARGV[1])
-write(root, 'alive:' .. ARGV[1], now)
-save()
+local requeued = gate.forget_worker(ARGV[1])
+gate.of_fleet(ARGV[1]).alive = now
+gate.save()
 return { now, requeued }

@@ -3,16 +3,19 @@ local counts = { requeued = 0, lost = 0 }
 
 local function release_expired()
   for _, id in ipairs(call('ZRANGEBYSCORE', pool .. 'leases', '-inf', now, 'LIMIT', 0, 256)) do
-    local fate = release(load_job(id))
+    local fate = gate.release(gate.load_job(id))
     if fate then counts[fate] = counts[fate] + 1 end
   end
 end
 
 local function forget_idle_workers()
-  for _, name in ipairs(workers()) do
-    if root['alive:' .. name] <= now - settings.worker_idle_ms then
-      counts.requeued = counts.requeued + forget_worker(name)
+  for _, name in ipairs(gate.fleet_with('alive')) do
+    if fleet[name].alive <= now - settings.worker_idle_ms then
+      counts.requeued = counts.requeued + gate.forget_worker(name)
     end
+  end
+  for name, worker in pairs(fleet) do
+    if worker.alive == 0 and worker.jobs == 0 and worker.busy == 0 then fleet[name] = nil end
   end
 end
 
@@ -20,16 +23,16 @@ end
 local function forget_idle_nodes()
   local limit = now - settings.tenant_idle_ms
   for _, id in ipairs(call('ZRANGEBYSCORE', pool .. 'seen', '-inf', limit, 'LIMIT', 0, 64)) do
-    local node = load_node(id)
-    catch_up(node)
+    local node = gate.load_node(id)
+    gate.catch_up(node)
     local unowed = node.deficit > 0 or node.parent.jobs == 0
     if unowed and node.jobs == 0 and node.leased == 0 and node.children == 0 then
       call('DEL', pool .. 'node:' .. id)
       nodes[id], dirty[id] = nil, nil
       call('ZREM', pool .. 'seen', id)
-      add(node.parent, 'children', -1)
+      gate.add(node.parent, 'children', -1)
     else
-      write(node, 'seen', now) -- looked at again only after another idle span
+      gate.write(node, 'seen', now) -- looked at again only after another idle span
       call('ZADD', pool .. 'seen', now, id)
     end
   end
@@ -40,16 +43,16 @@ local function measure_rate()
   if span < 1000 then return end
   local rate = math.floor(1000 * root.drained / span)
   if root.drain_rate > 0 then rate = math.floor((3 * root.drain_rate + rate) / 4) end
-  write(root, 'drain_rate', rate)
-  write(root, 'drained', 0)
-  write(root, 'rated_at', now)
+  gate.write(root, 'drain_rate', rate)
+  gate.write(root, 'drained', 0)
+  gate.write(root, 'rated_at', now)
 end
 
 release_expired()
 forget_idle_workers()
-adopt(256)
-local expired = expire_overdue()
+gate.adopt(256)
+local expired = gate.expire_overdue()
 forget_idle_nodes()
 measure_rate()
-save()
+gate.save()
 return { now, counts.requeued, counts.lost, expired }

@@ -1,11 +1,11 @@
 -- renew: starts leases anew for the worker that holds them, and shows that it lives.
 local answer = { now }
-if root['alive:' .. ARGV[1]] ~= 0 then write(root, 'alive:' .. ARGV[1], now) end
+if fleet[ARGV[1]] and fleet[ARGV[1]].alive ~= 0 then fleet[ARGV[1]].alive = now end
 for at = 2, #ARGV, 2 do
-  local job = load_job(ARGV[at])
+  local job = gate.load_job(ARGV[at])
   local current = job ~= nil and job.epoch == tonumber(ARGV[at + 1])
   if current then call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id) end
   answer[#answer + 1] = current and 1 or 0
 end
-save()
+gate.save()
 return answer

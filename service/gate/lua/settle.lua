@@ -5,21 +5,21 @@ local answer = { now }
 local function settle(job, extend_tokens, output_tokens, outcome, result)
   local used = settings.extend_weight * extend_tokens + settings.output_weight * output_tokens
   used = math.max(1, used)
-  if used > job.charged then add(root, 'uncharged', used - job.charged) end
-  add(root, 'drained', job.tokens)
-  refund(job, math.max(0, job.charged - used))
-  end_lease(job)
-  reply(job, outcome, result)
+  if used > job.charged then gate.add(root, 'uncharged', used - job.charged) end
+  gate.add(root, 'drained', job.tokens)
+  gate.refund(job, math.max(0, job.charged - used))
+  gate.end_lease(job)
+  gate.reply(job, outcome, result)
 end
 
-if root['alive:' .. worker] ~= 0 then hear(worker, 3 + 6 * count) end
+if fleet[worker] and fleet[worker].alive ~= 0 then gate.hear(worker, 3 + 6 * count) end
 for at = 3, 2 + 6 * count, 6 do
-  local job = load_job(ARGV[at])
+  local job = gate.load_job(ARGV[at])
   local current = job ~= nil and job.epoch == tonumber(ARGV[at + 1])
   if current then
     settle(job, tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5])
   end
   answer[#answer + 1] = current and 1 or 0
 end
-save()
+gate.save()
 return answer

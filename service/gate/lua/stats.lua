@@ -1,12 +1,12 @@
 -- stats: a snapshot of the pool, with the nodes seen last.
 local rows, seen = {}, {}
 for _, id in ipairs(call('ZREVRANGE', pool .. 'seen', 0, tonumber(ARGV[1]) - 1)) do
-  local node = load_node(id)
+  local node = gate.load_node(id)
   rows[#rows + 1] = { id, node.deficit, node.weight, node.jobs, node.tokens, node.leased, node.service }
 end
-for _, name in ipairs(workers()) do
-  seen[#seen + 1] = { name, now - root['alive:' .. name] }
+for _, name in ipairs(gate.fleet_with('alive')) do
+  seen[#seen + 1] = { name, now - fleet[name].alive }
 end
-save()
+gate.save()
 return { now, policy, root.jobs, root.tokens, root.leased, root.round, root.service, root.platform,
   root.uncharged, root.drain_rate, rows, seen }

@@ -4,11 +4,11 @@ local job = setmetatable({ id = ARGV[1], leaf = ARGV[2], tenant = ARGV[3], conte
   block_size = tonumber(ARGV[9]), context_tokens = tonumber(ARGV[10]),
   candidate_tokens = tonumber(ARGV[11]), output_tokens = tonumber(ARGV[12]), reply_to = ARGV[13],
   tokens = ARGV[10] + ARGV[11] + ARGV[12], submitted_at = now, due = now + ARGV[5],
-  served_before = root.service }, zero)
-local leaf, tenant = load_node(job.leaf), load_node(job.tenant)
+  served_before = root.service }, JOB)
+local leaf, tenant = gate.load_node(job.leaf), gate.load_node(job.tenant)
 
 local function conflicts()
-  for node in lineage(leaf) do
+  for node in gate.lineage(leaf) do
     if node ~= leaf and node.holds_jobs == 1 then return true end
   end
   return leaf.children > 0
@@ -41,30 +41,29 @@ end
 local function weigh(node, weight)
   if node.weight == weight then return end
   if node.weight == 0 then
-    write(node, 'as_of', node.parent.round) -- a new node waits for the next refill
-    add(node.parent, 'children', 1)
+    gate.write(node, 'as_of', node.parent.round) -- a new node waits for the next refill
+    gate.add(node.parent, 'children', 1)
   elseif node.stands > 0 then
-    add(node.parent, 'waiting_weight', weight - node.weight)
+    gate.add(node.parent, 'waiting_weight', weight - node.weight)
   end
-  write(node, 'weight', weight)
+  gate.write(node, 'weight', weight)
 end
 
 local answer = refusal()
 if not answer then
   local weights = {}
   for weight in string.gmatch(ARGV[4], '%d+') do table.insert(weights, 1, tonumber(weight)) end
-  for node in lineage(leaf) do weigh(node, table.remove(weights, 1)) end
-  write(leaf, 'holds_jobs', 1)
-  add(root, 'sequence', 1)
+  for node in gate.lineage(leaf) do weigh(node, table.remove(weights, 1)) end
+  gate.write(leaf, 'holds_jobs', 1)
+  gate.add(root, 'sequence', 1)
   job.sequence = root.sequence
   job.member = string.format('%012d', job.sequence) .. job.id
   local worst = settings.extend_weight * (job.context_tokens + job.candidate_tokens)
   worst = math.max(1, worst + settings.output_weight * job.output_tokens)
-  write(root, 'largest_cost', math.max(root.largest_cost, worst))
-  call('HSET', pool .. 'job:' .. job.id, 'payload', ARGV[14])
-  see(leaf)
-  enqueue(job)
+  gate.write(root, 'largest_cost', math.max(root.largest_cost, worst))
+  gate.see(leaf)
+  gate.enqueue(job, ARGV[14])
   answer = { now, 'queued', 0 }
 end
-save()
+gate.save()
 return answer
