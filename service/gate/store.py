@@ -104,6 +104,14 @@ class Store:
             except NoScriptError:
                 return self._client.execute_command("EVAL", script.source, *cells)
 
+    def call_all(self, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
+        """Runs verbs that were called before in one round trip, each of them atomically."""
+        with _translated(), self._client.pipeline(transaction=False) as pipeline:
+            for verb, arguments in calls:
+                digest, cells = self._calls.script(verb).digest, self._calls.arguments(arguments)
+                pipeline.execute_command("EVALSHA", digest, *cells)
+            return list(pipeline.execute())
+
     def wait_for_wake(self, worker: str, timeout_s: float) -> bool:
         """Pops the worker's wake token; False when none came in time, LONGEST_POP_S at most."""
         timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
@@ -114,6 +122,16 @@ class Store:
     def reply_key(self, reply_to: str) -> str:
         """The list that answers the API process `reply_to`."""
         return self._calls.reply_key(reply_to)
+
+    def delete_replies(self, reply_to: str) -> None:
+        """Drops the answers of an API process that will not read them."""
+        with _translated():
+            self._client.unlink(self._calls.reply_key(reply_to))
+
+    def info(self) -> dict[str, Any]:
+        """What Redis says of itself, as its INFO command names it."""
+        with _translated():
+            return dict(self._client.info())
 
     def close(self) -> None:
         """Closes the connections."""

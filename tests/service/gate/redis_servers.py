@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -22,10 +23,17 @@ START_SECONDS = 20.0
 class RedisServer:
     """One redis-server on a loopback port; keeps its directory, so its AOF, over restarts."""
 
-    def __init__(self, directory: Path, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        executable: str = EXECUTABLE,
+    ) -> None:
         self.port, self.bus_port = free_ports(2)
         self._directory = directory
         self._options = {"save": "", "appendonly": "yes"} | dict(options or {})
+        self._environment, self._executable = dict(environment or {}), executable
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -50,7 +58,9 @@ class RedisServer:
             options["cluster-port"] = str(self.bus_port)
         cells = [cell for name, value in options.items() for cell in (f"--{name}", value)]
         with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen([EXECUTABLE, *cells], stdout=log)
+            self._process = subprocess.Popen(
+                [self._executable, *cells], stdout=log, env=os.environ | self._environment
+            )
         wait_until(self.answers, START_SECONDS, "redis-server")
 
     def kill(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from service.gate.embedded import shipped_executable
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
@@ -22,6 +23,7 @@ from tests.service.gate.redis_servers import RedisServer, running
 
 SETTINGS = GateSettings(quantum=100)
 DURABLE = {"appendfsync": "always"}
+FAKE_TIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 @pytest.fixture
@@ -146,6 +148,37 @@ def test_a_redis_frozen_for_five_seconds_ends_no_lease(server: RedisServer) -> N
     assert (reaped.requeued, reaped.lost) == (0, 0)
     assert worker.renew([claimed]) == [True]
     assert worker.settle([scored(claimed)]) == [True]
+
+
+@pytest.mark.skipif(FAKE_TIME is None, reason="libfaketime is not installed")
+@pytest.mark.parametrize("step", ["+30", "-30"])
+def test_a_clock_that_steps_by_thirty_seconds_ends_no_lease_and_no_deadline(
+    tmp_path: Path, step: str
+) -> None:
+    """Redis under libfaketime; test_differential.py steps the clock that the pool has stored.
+
+    The shipped server, since libfaketime and Debian's jemalloc wait for each other at the start.
+    """
+    clock, settings = tmp_path / "clock", replace(SETTINGS, lease_ms=5_000)
+    clock.write_text("+0")
+    faked = {"LD_PRELOAD": str(FAKE_TIME), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    faked |= {"FAKETIME_NO_CACHE": "1"}
+    server = RedisServer(tmp_path / "stepping", DURABLE, faked, shipped_executable())
+    with running(server):
+        api, worker = Api(server.url, settings), WorkerGate(server.url, POOL, settings, "worker")
+        worker.join()
+        api.submit(build_job("leased"))
+        api.submit(build_job("queued", deadline_ms=20_000))
+        [first] = worker.claim(1, 1).jobs
+        before = server.client().time()[0]
+        clock.write_text(step)
+        assert abs(server.client().time()[0] - before - int(step)) <= 1
+        reaped = worker.reap()
+        assert (reaped.requeued, reaped.expired) == (0, 0)
+        [second] = worker.claim(1_000, 1).jobs
+        assert second.epoch > first.epoch
+        assert 0 <= second.queue_ms < 5_000
+        assert worker.settle([scored(first), scored(second)]) == [True, True]
 
 
 def test_after_a_failover_epochs_still_fence_and_nothing_is_charged_twice(
