@@ -18,7 +18,9 @@ class Belief:
 
     def hear(self, worker: str, inserted: Iterable[str], evicted: Iterable[str]) -> None:
         """Takes a worker's cache events."""
-        self.held[worker] = (self.held.get(worker, set()) | set(inserted)) - set(evicted)
+        held = self.held.setdefault(worker, set())
+        held.update(inserted)
+        held.difference_update(evicted)
 
     def forget(self, worker: str) -> None:
         """The worker's cache is gone."""

@@ -102,12 +102,12 @@ def earliest(groups: list[list[Entry]]) -> Entry:
 def least_served(groups: list[list[Entry]]) -> Entry:
     """VTC: at every level the smallest virtual counter, then the earliest deadline."""
 
-    def key(group: list[Entry]) -> tuple[tuple[int, str], ...]:
-        lineage = reversed([*group[0].leaf.lineage()])
-        return tuple((node.virtual, node.name) for node in lineage)
+    def key(leaf: Node) -> tuple[tuple[int, str], ...]:
+        return tuple((node.virtual, node.name) for node in reversed([*leaf.lineage()]))
 
-    least = min(map(key, groups))
-    return earliest([group for group in groups if key(group) == least])
+    leaves = {group[0].leaf.id: group[0].leaf for group in groups}
+    least = min(leaves.values(), key=key)
+    return earliest([group for group in groups if group[0].leaf is least])
 
 
 def choose(
@@ -116,15 +116,17 @@ def choose(
     """What the policy serves next, and how many picks by prefix there were in a row then."""
     if tree.policy == "vtc":
         return least_served(groups), streak
-    due = earliest(groups)
     if tree.policy == "fcfs":
-        return due, streak
+        return earliest(groups), streak
+    if tree.policy == "dlpm" and policy.prefers_due(streak, overtakes):
+        return earliest(groups), 0
     hot = hottest(groups, batch)
     if tree.policy == "lpm":
         return hot, streak
     if tree.policy == "hrrn":
+        due = earliest(groups)
         return (due if _responds_sooner(due, hot, batch, tree) else hot), streak
-    return (due, 0) if policy.prefers_due(streak, overtakes) else (hot, streak + 1)
+    return hot, streak + 1
 
 
 def _responds_sooner(due: Entry, hot: Entry, batch: Batch, tree: Tree) -> bool:
