@@ -2,13 +2,14 @@
 -- A job watches the first block of its context that its worker does not hold, so an insert finds
 -- whom it concerns; that a block was evicted is seen when the job comes first.
 
-local MOST_TRIGGERED = 64
+local MOST_TRIGGERED = 64 -- by one event
+local room = 160 -- in one call
 local assumed = {} -- blocks that the batch being claimed will compute
 local expiring = {} -- reply lists whose time to live was set
 
 function gate.load_job(id)
   local facts = call('HGET', pool .. 'job:' .. id, 'facts')
-  return facts and setmetatable(cmsgpack.unpack(facts), JOB) or nil
+  return facts and cmsgpack.unpack(facts) or nil
 end
 
 function gate.save_job(job, payload)
@@ -67,17 +68,19 @@ function gate.refresh(job)
   end
 end
 
--- Ranks anew the jobs that watched these blocks; of very many, the others at a later claim.
+-- Ranks anew the jobs that watched these blocks; when there are very many, the others at later calls.
 function gate.trigger(worker, fresh)
   local keys = { 'EXISTS' }
   for at, block in ipairs(fresh) do keys[at + 1] = pool .. 'watch:' .. worker .. ':' .. block end
   local watched, at = #fresh > 0 and call(unpack(keys)) or 0, 2
-  while watched > 0 do
-    local ids = call('SRANDMEMBER', keys[at], MOST_TRIGGERED)
-    if #ids == MOST_TRIGGERED then call('SADD', pool .. 'late:' .. worker, fresh[at - 1]) end
-    if #ids > 0 then watched = watched - 1 end
+  while watched > 0 and keys[at] do
+    local most = math.min(room, MOST_TRIGGERED)
+    local ids = most > 0 and call('SRANDMEMBER', keys[at], most) or {}
+    local late = #ids == most and call('EXISTS', keys[at]) == 1
+    if late then call('SADD', pool .. 'late:' .. worker, fresh[at - 1]) end
+    if late or #ids > 0 then watched = watched - 1 end
     for _, id in ipairs(ids) do gate.refresh(gate.load_job(id)) end
-    at = at + 1
+    room, at = room - #ids, at + 1
   end
 end
 
@@ -166,7 +169,6 @@ function gate.route(job)
     end
   end
   credits[choice] = credits[choice] - job.context_tokens - job.candidate_tokens
-  dirty[job.tenant] = true
   gate.expect(job, choice)
   return choice
 end
@@ -247,8 +249,8 @@ function gate.settle_accounts(payers, queue, sign)
   for at = 1, #payers, 2 do
     local id, cost = payers[at], sign * payers[at + 1]
     if id == '' then
-      gate.add(root, 'platform', cost)
-      gate.add(root, 'service', cost)
+      root.platform = root.platform + cost
+      root.service = root.service + cost
     elseif gate.load_node(id).weight > 0 then
       leaves[#leaves + 1] = gate.load_node(id)
       gate.pay(leaves[#leaves], cost)
@@ -269,8 +271,8 @@ function gate.refund(job, cost)
 end
 
 function gate.count_leased(job, jobs)
-  for node in gate.lineage(gate.load_node(job.leaf)) do gate.add(node, 'leased', jobs) end
-  gate.add(root, 'leased', jobs)
+  for node in gate.up, gate.load_node(job.leaf) do node.leased = node.leased + jobs end
+  root.leased = root.leased + jobs
   gate.of_fleet(job.worker).busy = gate.of_fleet(job.worker).busy + jobs
   fleet[job.worker].load = fleet[job.worker].load + jobs * job.tokens
 end
@@ -279,7 +281,7 @@ function gate.end_lease(job)
   gate.count_leased(job, -1)
   gate.see(gate.load_node(job.leaf))
   call('ZREM', pool .. 'leases', job.id)
-  job.epoch, job.worker, job.payers = nil, nil, nil
+  job.epoch, job.worker, job.payers = 0, nil, nil
 end
 
 -- A job whose worker is gone: queued anew at its old age, or answered when its attempts are used up.
@@ -314,7 +316,7 @@ end
 
 function gate.forget_worker(name)
   local worker = gate.of_fleet(name)
-  worker.alive, worker.streak, worker.sent, worker.woken = nil, nil, nil, nil
+  worker.alive, worker.streak, worker.sent, worker.woken = 0, 0, 0, 0
   call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name)
   local requeued = gate.release_worker(name)
   if worker.jobs == 0 and worker.busy == 0 then fleet[name] = nil end
