@@ -30,10 +30,7 @@ class Connections:
             raise ConnectionError(f"{path} was not answered") from error
 
     async def _post(self, path: str, key: str, body: bytes) -> tuple[int, bytes]:
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection(self._host, self._port)
+        reader, writer = await self._connection()
         kept = False
         try:
             writer.write(self._head(path, key, len(body)) + body)
@@ -46,6 +43,14 @@ class Connections:
             else:
                 writer.close()
         return status, answer
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():  # a server drops connections that idle for some seconds
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
 
     def close(self) -> None:
         """Hangs up where no answer is awaited."""

@@ -41,7 +41,7 @@ TENANTS: dict[str, Any] = {
     ],
 }
 # Who sends beside the quiet tenant, and by which policy it is served.
-BESIDE = (("", "dlpm"), ("bulk", "dlpm"), ("equal", "dlpm"), ("equal", "vtc"), ("equal", "fcfs"))
+BESIDE = (("", "dlpm"), ("bulk", "dlpm"), ("equal", "dlpm"), ("bulk", "fcfs"))
 
 
 @dataclass(frozen=True, slots=True)

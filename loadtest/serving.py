@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -79,8 +79,7 @@ def serving(
         "FAIRSLATE_THREADS": "1",
         **{f"FAIRSLATE_{name.upper()}": value for name, value in settings.items()},
     }
-    command = [shutil.which("bentoml") or str(ROOT / ".venv/bin/bentoml")]
-    command += ["serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
     with (state / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:

@@ -103,6 +103,24 @@ def test_a_server_that_is_not_there_counts_as_an_error() -> None:
     assert {sample.status for sample in samples} == {0}
 
 
+def test_latency_counts_from_when_the_slate_was_due(server: Server) -> None:
+    async def late(sender: Sender) -> list[Sample]:
+        sender.started -= 100.0
+        return [await sender.send("ada", b"{}", 0.0)]
+
+    (sample,) = sending(server, late)
+    assert 100_000 <= sample.latency_ms < 200_000
+
+
+def test_a_connection_that_the_server_dropped_is_not_used_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stub, "timeout", 0.05)
+    samples = sending(server, lambda sender: sender.poisson("ada", 5.0, 2.0, 1, 1000))
+    assert len(samples) > 3
+    assert {sample.status for sample in samples} == {200}
+
+
 def test_shares_are_taken_from_what_was_charged_in_between(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
