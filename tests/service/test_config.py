@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import Settings, SettingsError, pin_paths
+from service.gate.settings import GateSettings
 
 NUMBERS = [field.name for field in fields(Settings) if isinstance(field.default, int)]
 
@@ -46,6 +47,19 @@ def test_gate_gets_its_share() -> None:
     settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
     gate = settings.gate
     assert (gate.quantum, gate.lease_ms, gate.max_pool_jobs, gate.max_tenant_jobs) == (7, 8, 9, 10)
+
+
+@pytest.mark.parametrize("name", ["FAIRSLATE_POLICY", "FAIRSLATE_ATTRIBUTION"])
+def test_a_choice_that_the_gate_does_not_know_ends_the_start(name: str) -> None:
+    with pytest.raises(SettingsError, match="must be one of"):
+        Settings.from_environment({name: "random"})
+
+
+def test_every_cap_of_the_gate_can_be_set() -> None:
+    caps = {name: 7 for name in (f.name for f in fields(GateSettings)) if name.startswith("max_")}
+    names = {f"FAIRSLATE_{name.upper()}": str(value) for name, value in caps.items()}
+    gate = Settings.from_environment(names).gate
+    assert {name: getattr(gate, name) for name in caps} == caps
 
 
 def test_paths_are_pinned_to_where_the_start_command_ran(
