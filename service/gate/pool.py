@@ -59,7 +59,9 @@ class Pool(Moves):
         now = self._tick(time)
         known = worker in self.fleet.workers
         self.fleet.workers[worker] = now
-        self.fleet.belief.hear(worker, inserted, evicted)
+        if not known:  # a part of its events would tell of chains without their front
+            self.fleet.belief.forget(worker)
+        self.fleet.belief.hear(worker, inserted if known else (), evicted if known else ())
         self._take_back(worker, acknowledged, now)
         self._adopt(ADOPTED_PER_CLAIM)
         expired = self._expire_overdue(now)

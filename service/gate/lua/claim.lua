@@ -47,7 +47,7 @@ local function next_job()
 end
 
 local function in_credit(leaf)
-  for node in gate.lineage(leaf) do
+  for node in gate.up, leaf do
     gate.catch_up(node)
     if gated and node.deficit <= 0 then return false end
   end
@@ -85,14 +85,14 @@ local function lease(job, matched, cached)
   local uncached = job.context_tokens - cached
   local cost = settings.extend_weight * (uncached + job.candidate_tokens)
   cost = math.max(1, cost + settings.output_weight * job.output_tokens)
-  gate.write(root, 'epoch', math.max(root.epoch + 1, time_ms * 1000))
+  root.epoch = math.max(root.epoch + 1, time_ms * 1000)
   fleet[worker].sent = root.epoch
   job.payers = payers(job, cost, math.min(cost - 1, settings.extend_weight * uncached))
   job.epoch, job.worker, job.charged, job.attempts = root.epoch, worker, cost, job.attempts + 1
   gate.count_leased(job, 1)
   gate.unqueue(job)
-  for node in gate.lineage(gate.load_node(job.leaf)) do
-    gate.add(node, 'virtual', math.floor(job.tokens * 1000 / node.weight))
+  for node in gate.up, gate.load_node(job.leaf) do
+    node.virtual = node.virtual + math.floor(job.tokens * 1000 / node.weight)
   end
   gate.settle_accounts(job.payers, job.queue, 1)
   gate.assume(worker, job, matched)
@@ -105,7 +105,8 @@ end
 local me = gate.of_fleet(worker)
 local known = me.alive ~= 0 and 1 or 0
 me.alive, me.woken = now, 0
-gate.hear(worker, 6)
+if known == 1 then gate.hear(worker, 6) -- a part of its events would tell of chains without their front
+else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
 local answer = { now, known, gate.expire_overdue() }

@@ -1,4 +1,4 @@
 -- drain: nothing more is routed to the worker and its queue moves; its leases go on.
-gate.of_fleet(ARGV[1]).alive = nil
+gate.of_fleet(ARGV[1]).alive = 0
 gate.save()
 return { now }

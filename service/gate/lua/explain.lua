@@ -4,7 +4,7 @@ local answer = { now, 'unknown' }
 if job and job.epoch > 0 then
   answer = { now, 'leased', job.worker, now - job.submitted_at, job.due - now }
 elseif job then
-  for node in gate.lineage(gate.load_node(job.leaf)) do
+  for node in gate.up, gate.load_node(job.leaf) do
     local rivals = call('ZCARD', pool .. 'waiting:' .. node.parent.id) - 1
     table.insert(levels, 1, { node.id, node.deficit, node.weight, gate.rounds_owed(node), rivals,
       node.parent.waiting_weight - node.weight })
@@ -13,5 +13,6 @@ elseif job then
     call('ZRANK', pool .. 'deadlines:' .. job.queue, job.member), gate.match(job.queue, job), levels,
     root.largest_cost, root.drain_rate }
 end
+nodes = { [''] = root } -- the others were only read
 gate.save()
 return answer

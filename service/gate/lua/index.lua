@@ -25,7 +25,6 @@ function gate.put(node, queue, hot, due)
     if due ~= at.due then call('ZADD', due_key, string.format('%d', due), node.name) end
     node.at[queue] = { hot = hot, due = due }
   end
-  dirty[node.id] = true
 end
 
 -- A job that came can only improve what stands; else the best below is looked up.
@@ -44,16 +43,16 @@ function gate.move(node, stands)
   local parent, waiting = node.parent, pool .. 'waiting:' .. node.parent.id
   for queue in pairs(node.stands > 0 and fleet or {}) do gate.put(node, queue) end
   if (stands > 0) ~= (node.stands > 0) then
-    gate.add(parent, 'waiting_weight', stands > 0 and node.weight or -node.weight)
+    parent.waiting_weight = parent.waiting_weight + (stands > 0 and node.weight or -node.weight)
   end
   if stands > 0 then call('ZADD', waiting, stands, node.name) else call('ZREM', waiting, node.name) end
-  gate.write(node, 'stands', stands)
+  node.stands = stands
 end
 
 function gate.check_refill(parent)
   local nearest = call('ZRANGE', pool .. 'waiting:' .. parent.id, 0, 0, 'WITHSCORES')
   local round = tonumber(nearest[2] or 0) - 1
-  if round > parent.round then gate.write(parent, 'round', round) end
+  if round > parent.round then parent.round = round end
 end
 
 -- Stands a node and its ancestors where their counters say. `where` is the queue that changed, true
@@ -81,18 +80,18 @@ function gate.lift(node)
     local other = first[1] == node.name and 4 or 2
     least = math.min(least, tonumber(first[other] or math.huge) - 1)
   end
-  if least < math.huge then gate.write(node, 'virtual', math.max(node.virtual, least)) end
+  if least < math.huge then node.virtual = math.max(node.virtual, least) end
 end
 
 -- Counts jobs into a queue at all levels, or out of it; the leaf has to be stood anew.
 function gate.count_queued(leaf, queue, jobs, tokens)
-  for node in gate.lineage(leaf) do
+  for node in gate.up, leaf do
     if policy == 'vtc' and jobs > 0 and node.jobs == 0 then gate.lift(node) end
-    gate.add(node, 'jobs', jobs)
-    gate.add(node, 'tokens', tokens)
+    node.jobs = node.jobs + jobs
+    node.tokens = node.tokens + tokens
   end
-  gate.add(root, 'jobs', jobs)
-  gate.add(root, 'tokens', tokens)
+  root.jobs = root.jobs + jobs
+  root.tokens = root.tokens + tokens
   gate.of_fleet(queue).jobs = gate.of_fleet(queue).jobs + jobs
   fleet[queue].load = fleet[queue].load + tokens
 end
@@ -101,7 +100,7 @@ end
 function gate.first_job(kind, queue)
   local node = root
   while node do
-    local leaf = node.holds_jobs == 1
+    local leaf = node.holds_jobs
     local in_order = kind == 'virtual' and (leaf and 'due' or 'hot') or kind
     local child = gate.best(in_order, queue, node)
     if leaf then return string.sub(child, 13) end

@@ -28,11 +28,11 @@ local function forget_idle_nodes()
     local unowed = node.deficit > 0 or node.parent.jobs == 0
     if unowed and node.jobs == 0 and node.leased == 0 and node.children == 0 then
       call('DEL', pool .. 'node:' .. id)
-      nodes[id], dirty[id] = nil, nil
+      nodes[id] = nil
       call('ZREM', pool .. 'seen', id)
-      gate.add(node.parent, 'children', -1)
+      node.parent.children = node.parent.children - 1
     else
-      gate.write(node, 'seen', now) -- looked at again only after another idle span
+      node.seen = now -- looked at again only after another idle span
       call('ZADD', pool .. 'seen', now, id)
     end
   end
@@ -43,9 +43,9 @@ local function measure_rate()
   if span < 1000 then return end
   local rate = math.floor(1000 * root.drained / span)
   if root.drain_rate > 0 then rate = math.floor((3 * root.drain_rate + rate) / 4) end
-  gate.write(root, 'drain_rate', rate)
-  gate.write(root, 'drained', 0)
-  gate.write(root, 'rated_at', now)
+  root.drain_rate = rate
+  root.drained = 0
+  root.rated_at = now
 end
 
 release_expired()

@@ -5,8 +5,8 @@ local answer = { now }
 local function settle(job, extend_tokens, output_tokens, outcome, result)
   local used = settings.extend_weight * extend_tokens + settings.output_weight * output_tokens
   used = math.max(1, used)
-  if used > job.charged then gate.add(root, 'uncharged', used - job.charged) end
-  gate.add(root, 'drained', job.tokens)
+  if used > job.charged then root.uncharged = root.uncharged + (used - job.charged) end
+  root.drained = root.drained + job.tokens
   gate.refund(job, math.max(0, job.charged - used))
   gate.end_lease(job)
   gate.reply(job, outcome, result)

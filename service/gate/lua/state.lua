@@ -22,25 +22,25 @@
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.
 local gate = {}
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
-local nodes, dirty = {}, {}
-local NODE = { __index = { weight = 0, deficit = 0, as_of = 0, virtual = 0, service = 0, jobs = 0,
-  tokens = 0, leased = 0, seen = 0, stands = 0, round = 0, children = 0, waiting_weight = 0,
-  holds_jobs = 0, last = 0, skew = 0, sequence = 0, epoch = 0, platform = 0, uncharged = 0, drained = 0,
-  drain_rate = 0, rated_at = 0, largest_cost = 0 } }
-local WORKER = { __index = { alive = 0, load = 0, busy = 0, streak = 0, sent = 0, woken = 0, jobs = 0 } }
-local JOB = { __index = { epoch = 0, attempts = 0 } }
+local nodes = {}
 
-function gate.write(node, field, value) node[field], dirty[node.id] = value, true end
-function gate.add(node, field, amount) gate.write(node, field, node[field] + amount) end
+-- Walks a path from the leaf up, without the root: `for node in gate.up, leaf do`.
+function gate.up(leaf, node)
+  if not node then return leaf end
+  if node.parent.parent then return node.parent end
+end
 
--- The nodes of a path from the leaf up, without the root.
-function gate.lineage(leaf)
-  local above = leaf
-  return function()
-    local node = above
-    above = node.parent
-    if above then return node end
-  end
+function gate.new_node()
+  return { weight = 0, deficit = 0, as_of = 0, virtual = 0, service = 0, jobs = 0, tokens = 0,
+    leased = 0, seen = 0, stands = 0, round = 0, children = 0, waiting_weight = 0, at = {}, credits = {} }
+end
+
+function gate.new_root()
+  local root = gate.new_node()
+  root.policy, root.fleet = settings.policy, {}
+  for _, field in ipairs({ 'last', 'skew', 'sequence', 'epoch', 'platform', 'uncharged', 'drained',
+    'drain_rate', 'rated_at', 'largest_cost' }) do root[field] = 0 end
+  return root
 end
 
 function gate.refills_owed(node)
@@ -52,14 +52,14 @@ end
 function gate.catch_up(node)
   local rounds = node.parent.round - node.as_of
   if rounds == 0 then return end
-  gate.write(node, 'as_of', node.parent.round)
-  gate.add(node, 'deficit', math.min(gate.refills_owed(node), rounds) * node.weight * settings.quantum)
+  node.as_of = node.parent.round
+  node.deficit = node.deficit + math.min(gate.refills_owed(node), rounds) * node.weight * settings.quantum
 end
 
 function gate.load_node(id)
   if nodes[id] then return nodes[id] end
   local packed = call('GET', pool .. 'node:' .. id)
-  local node = setmetatable(packed and cmsgpack.unpack(packed) or { at = {}, credits = {} }, NODE)
+  local node = packed and cmsgpack.unpack(packed) or id == '' and gate.new_root() or gate.new_node()
   nodes[id], node.id, node.parent = node, id, false
   if id ~= '' then
     local above, name = string.match(id, '^(.*)/([^/]*)$')
@@ -69,19 +69,16 @@ function gate.load_node(id)
   return node
 end
 
+-- Writes back what was loaded, but for nodes that nobody made.
 function gate.save()
-  for id in pairs(dirty) do
-    local node = nodes[id]
+  for id, node in pairs(nodes) do
     node.id, node.name, node.parent = nil, nil, nil
-    call('SET', pool .. 'node:' .. id, cmsgpack.pack(node))
+    if node.weight > 0 or id == '' then call('SET', pool .. 'node:' .. id, cmsgpack.pack(node)) end
   end
 end
 
 local root = gate.load_node('')
-local fleet = root.fleet or {}
-root.fleet = fleet
-for _, worker in pairs(fleet) do setmetatable(worker, WORKER) end
-local policy = root.policy or settings.policy
+local policy, fleet = root.policy, root.fleet
 local gated = policy == 'dlpm'
 function gate.rounds_owed(node) return gated and gate.refills_owed(node) or 0 end
 
@@ -90,26 +87,26 @@ function gate.tick()
   local time = call('TIME')
   local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
   local step = root.last == 0 and 0 or time_ms - root.last
-  if step > settings.pause_ms or step < 0 then gate.add(root, 'skew', step) end
-  gate.write(root, 'last', time_ms)
+  if step > settings.pause_ms or step < 0 then root.skew = root.skew + step end
+  root.last = time_ms
   return time_ms - root.skew, time_ms
 end
 local now, time_ms = gate.tick()
 
 -- Charges (a refund is negative) at all levels; the leaf has to be stood anew.
 function gate.pay(leaf, cost)
-  for node in gate.lineage(leaf) do
+  for node in gate.up, leaf do
     gate.catch_up(node)
-    gate.add(node, 'service', cost)
-    if gated then gate.add(node, 'deficit', -cost) end
+    node.service = node.service + cost
+    if gated then node.deficit = node.deficit - cost end
   end
-  gate.add(root, 'service', cost)
+  root.service = root.service + cost
 end
 
 function gate.see(leaf)
-  for node in gate.lineage(leaf) do
+  for node in gate.up, leaf do
     if node.seen == 0 or now - node.seen >= math.floor(settings.tenant_idle_ms / 16) then
-      gate.write(node, 'seen', now)
+      node.seen = now
       call('ZADD', pool .. 'seen', now, node.id)
     end
   end
@@ -117,7 +114,9 @@ end
 
 -- A worker, or the queue of one that is gone; "" is the queue of jobs that came when there was none.
 function gate.of_fleet(name)
-  if not fleet[name] then fleet[name] = setmetatable({}, WORKER) end
+  if not fleet[name] then
+    fleet[name] = { alive = 0, load = 0, busy = 0, streak = 0, sent = 0, woken = 0, jobs = 0 }
+  end
   return fleet[name]
 end
 

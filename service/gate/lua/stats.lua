@@ -7,6 +7,7 @@ end
 for _, name in ipairs(gate.fleet_with('alive')) do
   seen[#seen + 1] = { name, now - fleet[name].alive }
 end
+nodes = { [''] = root } -- the others were only read
 gate.save()
 return { now, policy, root.jobs, root.tokens, root.leased, root.round, root.service, root.platform,
   root.uncharged, root.drain_rate, rows, seen }

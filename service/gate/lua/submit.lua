@@ -1,15 +1,16 @@
 -- submit: refuses a job, saying when to try again, or queues it. Weights are those named last.
-local job = setmetatable({ id = ARGV[1], leaf = ARGV[2], tenant = ARGV[3], context = ARGV[6],
+local job = { id = ARGV[1], leaf = ARGV[2], tenant = ARGV[3], context = ARGV[6],
   chain = ARGV[7], width = tonumber(ARGV[8]), blocks = #ARGV[7] / math.max(1, ARGV[8]),
   block_size = tonumber(ARGV[9]), context_tokens = tonumber(ARGV[10]),
   candidate_tokens = tonumber(ARGV[11]), output_tokens = tonumber(ARGV[12]), reply_to = ARGV[13],
   tokens = ARGV[10] + ARGV[11] + ARGV[12], submitted_at = now, due = now + ARGV[5],
-  served_before = root.service }, JOB)
+  served_before = root.service, matched = 0, epoch = 0, charged = 0,
+  attempts = 0, cancelled = 0, watch = '', expected = '', worker = '', payers = {} }
 local leaf, tenant = gate.load_node(job.leaf), gate.load_node(job.tenant)
 
 local function conflicts()
-  for node in gate.lineage(leaf) do
-    if node ~= leaf and node.holds_jobs == 1 then return true end
+  for node in gate.up, leaf do
+    if node ~= leaf and node.holds_jobs then return true end
   end
   return leaf.children > 0
 end
@@ -41,26 +42,26 @@ end
 local function weigh(node, weight)
   if node.weight == weight then return end
   if node.weight == 0 then
-    gate.write(node, 'as_of', node.parent.round) -- a new node waits for the next refill
-    gate.add(node.parent, 'children', 1)
+    node.as_of = node.parent.round -- a new node waits for the next refill
+    node.parent.children = node.parent.children + 1
   elseif node.stands > 0 then
-    gate.add(node.parent, 'waiting_weight', weight - node.weight)
+    node.parent.waiting_weight = node.parent.waiting_weight + (weight - node.weight)
   end
-  gate.write(node, 'weight', weight)
+  node.weight = weight
 end
 
 local answer = refusal()
 if not answer then
   local weights = {}
   for weight in string.gmatch(ARGV[4], '%d+') do table.insert(weights, 1, tonumber(weight)) end
-  for node in gate.lineage(leaf) do weigh(node, table.remove(weights, 1)) end
-  gate.write(leaf, 'holds_jobs', 1)
-  gate.add(root, 'sequence', 1)
+  for node in gate.up, leaf do weigh(node, table.remove(weights, 1)) end
+  leaf.holds_jobs = true
+  root.sequence = root.sequence + 1
   job.sequence = root.sequence
   job.member = string.format('%012d', job.sequence) .. job.id
   local worst = settings.extend_weight * (job.context_tokens + job.candidate_tokens)
   worst = math.max(1, worst + settings.output_weight * job.output_tokens)
-  gate.write(root, 'largest_cost', math.max(root.largest_cost, worst))
+  root.largest_cost = math.max(root.largest_cost, worst)
   gate.see(leaf)
   gate.enqueue(job, ARGV[14])
   answer = { now, 'queued', 0 }
