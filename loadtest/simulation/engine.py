@@ -86,7 +86,7 @@ class Simulation:
 
     def _submit(self, ticket: Ticket) -> None:
         self._tickets[ticket.job.job_id] = ticket
-        place = self.router(ticket.job, self.gates, self.names) if self.router else 0
+        place = self.router.place(ticket.job, self.gates, self.names) if self.router else 0
         verdict = self.gates[place].submit(ticket.job, self._now)
         assert verdict.answer == "queued", verdict
         for worker in sorted(self._asleep):
@@ -125,6 +125,8 @@ class Simulation:
             ticket: Ticket = task.owner
             self.totals.refundable[ticket.client] -= self._refund(task)
             del self._tickets[ticket.job.job_id]
+            if self.router:
+                self.router.end(ticket.job)
             settlements.append(_settlement(task))
         inserted, evicted = self.workers[index].cache.events()
         gate, name = self.gates[index], self.names[index]

@@ -23,7 +23,7 @@ class TreeShape:
     """Tree of thoughts: height 4 (Table 2), an average prompt of about 546 tokens."""
 
     branches: int  # bad client of S1: 4, good: 2
-    question: int = 96  # tokens; ours, from Table 2's average; bad client of S2: ten times as many
+    question: int = 64  # tokens, as in GSM8K; bad client of S2: ten times as many
     instruction: int = 32  # ours: prompt text between two thoughts
     height: int = 4
     block: int = 32

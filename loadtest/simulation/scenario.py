@@ -59,8 +59,8 @@ def play(scenario: Scenario) -> Outcome:
     simulation.delivered_gaps.restart()
     simulation.run(1e3 * scenario.until_s)
     after = totals.snapshot(simulation.timeline.now)
-    row = identity(scenario) | shares(before, after) | latencies(scenario, simulation)
-    row |= gaps(scenario, simulation) | {"conditions": conditions(scenario, clients)}
+    row = identity(scenario) | services(before, after) | latencies(scenario, simulation)
+    row |= gaps(scenario, simulation) | extras(scenario, simulation, before, after)
     return Outcome(row, tuple(client.name for client in clients), tuple(totals.samples))
 
 
@@ -75,21 +75,21 @@ def identity(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def shares(before: Sample, after: Sample) -> dict[str, Any]:
-    """Tokens per second as clients see them, Jain's indices and the cached share of prompts."""
-    delivered = [new - old for new, old in zip(after.delivered, before.delivered, strict=True)]
-    charged = [new - old for new, old in zip(after.charged, before.charged, strict=True)]
-    extend, prompt = (
-        after.extend_tokens - before.extend_tokens,
-        after.prompt_tokens - before.prompt_tokens,
-    )
+def services(before: Sample, after: Sample) -> dict[str, Any]:
+    """Tokens per second as clients see them, and Jain's indices of both services."""
+    delivered, charged = difference(before, after)
     return {
         "throughput": round(1e3 * sum(delivered) / (after.at - before.at)),
         "jain": round(jain(delivered), 4),
         "jain_actual": round(jain(charged), 4),
-        "first_share": round(delivered[0] / max(1, sum(delivered)), 4),
-        "cached_share": round(1 - extend / max(1, prompt), 4),
     }
+
+
+def difference(before: Sample, after: Sample) -> tuple[list[int], list[int]]:
+    """Services delivered and charged in between, by client."""
+    pairs = (before.delivered, after.delivered), (before.charged, after.charged)
+    delivered, charged = ([b - a for a, b in zip(*pair, strict=True)] for pair in pairs)
+    return delivered, charged
 
 
 def latencies(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
@@ -110,7 +110,6 @@ def gaps(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
 
     `gap_bound` is `policy.gap_bound` for the largest job and refund seen; only DLPM has one, and
     no client of many tenants.
-    `gap_delivered` is the same difference of what clients see, from warm-up on.
     """
     single = all(len(client.accounts) == 1 for client in simulation.clients)
     bounded = single and scenario.settings.policy == "dlpm"
@@ -123,8 +122,21 @@ def gaps(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
     return {
         "gap_max": round(simulation.gaps.largest),
         "gap_bound": round(bound) if bounded else None,
+    }
+
+
+def extras(
+    scenario: Scenario, simulation: Simulation, before: Sample, after: Sample
+) -> dict[str, Any]:
+    """What else is worth knowing; `gap_delivered` is the gap of what clients see after warm-up."""
+    delivered, _ = difference(before, after)
+    prompt = after.prompt_tokens - before.prompt_tokens
+    return {
         "gap_delivered": round(simulation.delivered_gaps.largest),
+        "first_share": round(delivered[0] / max(1, sum(delivered)), 4),
+        "cached_share": round(1 - (after.extend_tokens - before.extend_tokens) / max(1, prompt), 4),
         "idle_with_work": simulation.totals.idle_with_work,
+        "conditions": conditions(scenario, simulation.clients),
     }
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from loadtest.simulation.hardware import A10, A100, LLAMA2_7B, LLAMA_3B, LLAMA_8B, RANKER, engine
 from loadtest.simulation.ranking import RankingShape, ranking
-from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, RoundRobin, Router
+from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, Router
 from loadtest.simulation.scenario import Scenario
 from loadtest.simulation.workloads import overload, panel, sybil
 from service.gate.settings import GateSettings
@@ -28,7 +28,7 @@ SPANS_S = {"tot": (30.0, 80.0), "judge": (60.0, 180.0), "qa": (120.0, 420.0), "c
 FIG7_POLICIES: tuple[tuple[str, str, Callable[[], Router] | None], ...] = (
     ("d2lpm", "dlpm", None),
     ("preble", "lpm", PrebleLike),
-    ("rr+lpm", "lpm", RoundRobin),
+    ("rr+lpm", "lpm", Router),
     ("vtc", "vtc", ClientRoundRobin),
 )
 VTC_KV_TOKENS = 10_000  # of VTC's overload suite (arXiv 2401.00588)

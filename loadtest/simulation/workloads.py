@@ -51,7 +51,7 @@ def panel(name: str, workers: int) -> list[Client]:
 def tree_of_thoughts(setting: str, workers: int) -> list[Client]:
     """S1: the bad client branches four times instead of twice; S2: its questions are 10x longer."""
     good = TreeShape(branches=2)
-    bad = TreeShape(branches=4) if setting == "s1" else TreeShape(branches=2, question=960)
+    bad = TreeShape(branches=4) if setting == "s1" else TreeShape(branches=2, question=640)
     names = Names()
     return clients(
         lambda shape: lambda random: TreeOfThoughts(shape, names, random),

@@ -1,0 +1,80 @@
+"""The command line runs each suite and prints rows with the promised cells; a seed repeats them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from loadtest.simulate import main
+from loadtest.simulation.ranking import RankingShape, ranking
+from loadtest.simulation.scenario import Outcome, play
+from loadtest.simulation.suites import SUITES, scenarios
+
+CELLS = [
+    *("suite", "workload", "policy", "workers", "quantum", "throughput", "jain", "jain_actual"),
+    *("p50_s", "p99_s", "gap_max", "gap_bound"),
+]
+
+
+def played(suite: str, **wanted: object) -> Outcome:
+    (scenario,) = [
+        scenario
+        for scenario in scenarios(suite, 0, quick=True)
+        if all(getattr(scenario, name) == cell for name, cell in wanted.items())
+    ]
+    return play(scenario)
+
+
+def test_rows_have_the_promised_cells_and_the_conditions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main(["--suite", "overload", "--quick", "--json", "-", "--plot", str(tmp_path)])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["policy"] for row in rows] == ["dlpm", "vtc", "fcfs"]
+    assert all(list(row)[: len(CELLS)] == CELLS for row in rows)
+    assert rows[0]["conditions"]["engine"]["kv_tokens"] == 10_000 - 10_000 % 32
+    pictures = sorted(path.name for path in tmp_path.iterdir())
+    assert pictures == ["overload_service.png", "overload_throughput_jain.png"]
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
+    texts = []
+    for seed in ("3", "3", "4"):
+        path = tmp_path / "rows.json"
+        main(["--suite", "overload", "--quick", "--json", str(path), "--seed", seed])
+        texts.append(path.read_text(encoding="utf-8"))
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_each_suite_compares_more_than_one_scenario(suite: str) -> None:
+    listed = list(scenarios(suite, 5, quick=False))
+    assert len({(s.workload, s.policy, s.workers, s.settings.quantum) for s in listed}) > 1
+    assert {scenario.seed for scenario in listed} == {5}
+    assert all(scenario.warmup_s < scenario.until_s for scenario in listed)
+
+
+def test_dlpm_is_fair_where_lpm_is_not() -> None:
+    fair = played("fig7", workload="s1-qa", workers=2, policy="d2lpm").row
+    unfair = played("fig7", workload="s1-qa", workers=2, policy="preble").row
+    assert fair["jain_actual"] > 0.97 > 0.9 > unfair["jain_actual"]
+    assert fair["gap_max"] <= fair["gap_bound"]
+
+
+def test_an_overloaded_client_is_never_a_request_behind() -> None:
+    row = played("overload", policy="dlpm").row
+    assert row["gap_max"] <= 768 < row["gap_bound"]
+
+
+def test_an_aggressor_costs_the_others_less_than_without_fairness() -> None:
+    shape = RankingShape(aggressor_ms=(3_000.0, 18_000.0), aggressor_share=0.3)
+    p99 = {
+        scenario.policy: play(replace(scenario, clients=partial(ranking, shape, True))).row["p99_s"]
+        for scenario in scenarios("ranking", 0, quick=True)
+        if scenario.workload == "aggressor" and scenario.policy in ("dlpm", "fcfs")
+    }
+    assert p99["dlpm"] < p99["fcfs"] / 2
