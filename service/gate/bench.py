@@ -27,6 +27,7 @@ from typing import Any
 
 from service.gate import wire
 from service.gate.embedded import EmbeddedRedis
+from service.gate.gate import SUBMITTED_AT_ONCE
 from service.gate.job import Job, Level, Settlement
 from service.gate.settings import GateSettings
 from service.gate.store import Store
@@ -71,8 +72,12 @@ class Client:
         self._shape, self._name, self._made = shape, name, 0
 
     def submits(self, jobs: int) -> list[Call]:
-        """Calls that queue new jobs, tenant after tenant."""
-        return [("submit", wire.submit_arguments(self._job())) for _ in range(jobs)]
+        """Calls that queue new jobs, tenant after tenant, as many at once as the service does."""
+        return [
+            ("submit", [cell for _ in range(count) for cell in wire.submit_arguments(self._job())])
+            for start in range(0, jobs, SUBMITTED_AT_ONCE)
+            for count in [min(SUBMITTED_AT_ONCE, jobs - start)]
+        ]
 
     def claim(self) -> Call:
         """The call that takes a batch."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.gate import wire
+from service.gate.coalescer import Coalescer
 from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
@@ -27,6 +28,8 @@ from service.gate.job import (
 from service.gate.settings import GateSettings
 from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
+SUBMITTED_AT_ONCE = 8  # a millisecond or so of Redis' time
+
 
 class AsyncGate:
     """The API side, for one event loop: submit, cancel, and read the replies of one process.
@@ -37,14 +40,18 @@ class AsyncGate:
     def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
         self.settings = settings
         self._store = AsyncStore(url, pool, settings)
+        self._submissions = Coalescer(self._submit_all, SUBMITTED_AT_ONCE)
 
     async def submit(self, job: Job) -> None:
         """Queues a job; a job_id already known is accepted without effect, so a retry is safe.
 
         Raises PoolFullError, TenantThrottledError or DeadlineExceededError.
         """
-        answer = await self._store.call("submit", wire.submit_arguments(job))
-        _refuse(wire.read_verdict(answer), job, self.settings)
+        _refuse(await self._submissions.send(job), job, self.settings)
+
+    async def _submit_all(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
+        arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]
+        return wire.read_verdicts(await self._store.call("submit", arguments))
 
     async def cancel(self, job_id: str) -> bool:
         """Removes a waiting job at once; True if it was waiting. A leased one is never requeued."""

@@ -26,7 +26,10 @@ Argument = str | bytes | int
 
 
 def submit_arguments(job: Job) -> list[Argument]:
-    """Arguments of `submit`; the chain travels as one string of hashes of equal width."""
+    """Arguments of `submit` for one job; those of several may follow each other.
+
+    The chain travels as one string of hashes of equal width.
+    """
     return [
         job.job_id,
         job.leaf,
@@ -98,6 +101,13 @@ def read_verdict(answer: Sequence[Any]) -> Verdict:
     """Answer of `submit`."""
     _now, verdict, retry_after_ms = answer
     return Verdict(verdict.decode(), retry_after_ms)
+
+
+def read_verdicts(answer: Sequence[Any]) -> list[Verdict]:
+    """Answer of `submit` for several jobs, in their order."""
+    _now, *cells = answer
+    pairs = zip(cells[::2], cells[1::2], strict=True)
+    return [Verdict(verdict.decode(), retry_after_ms) for verdict, retry_after_ms in pairs]
 
 
 def read_claim(answer: Sequence[Any]) -> Claim:

@@ -7,7 +7,7 @@ if queued then
   gate.expect(job)
   call('DEL', pool .. 'job:' .. job.id)
 elseif job then
-  job.cancelled = 1
+  job.cancelled = true
   gate.save_job(job)
 end
 gate.save()

@@ -40,9 +40,9 @@ function gate.match(worker, job)
 end
 
 function gate.unwatch(job)
-  if job.watch == '' then return end
+  if not job.watch then return end
   call('SREM', pool .. 'watch:' .. job.queue .. ':' .. job.watch, job.id)
-  job.watch = ''
+  job.watch = nil
 end
 
 -- Puts a queued job in its leaf's order by what its worker holds now. Returns its scores.
@@ -135,13 +135,13 @@ end
 
 -- Counts a job's context at the worker it was routed to, or no longer.
 function gate.expect(job, worker)
-  local key = pool .. 'contexts:' .. (worker or job.expected)
+  local key = pool .. 'contexts:' .. (worker or job.expected or '')
   if worker then
     call('HINCRBY', key, job.context, 1)
-  elseif job.expected ~= '' and call('HINCRBY', key, job.context, -1) == 0 then
+  elseif job.expected and call('HINCRBY', key, job.context, -1) == 0 then
     call('HDEL', key, job.context)
   end
-  job.expected = worker or ''
+  job.expected = worker
 end
 
 -- D2LPM: of the workers with credit, the least loaded that holds or will hold the longest match.
@@ -281,14 +281,14 @@ function gate.end_lease(job)
   gate.count_leased(job, -1)
   gate.see(gate.load_node(job.leaf))
   call('ZREM', pool .. 'leases', job.id)
-  job.epoch, job.worker, job.payers = 0, '', {}
+  job.epoch, job.worker, job.payers = 0, nil, nil
 end
 
 -- A job whose worker is gone: queued anew at its old age, or answered when its attempts are used up.
 function gate.release(job)
   gate.refund(job, job.charged)
   gate.end_lease(job)
-  if job.cancelled == 1 then
+  if job.cancelled then
     gate.expect(job)
     call('DEL', pool .. 'job:' .. job.id)
   elseif job.attempts >= settings.max_attempts then

@@ -1,14 +1,18 @@
--- submit: refuses a job, saying when to try again, or queues it. Weights are those named last.
-local job = { id = ARGV[1], leaf = ARGV[2], tenant = ARGV[3], context = ARGV[6],
-  chain = ARGV[7], width = tonumber(ARGV[8]), blocks = #ARGV[7] / math.max(1, ARGV[8]),
-  block_size = tonumber(ARGV[9]), context_tokens = tonumber(ARGV[10]),
-  candidate_tokens = tonumber(ARGV[11]), output_tokens = tonumber(ARGV[12]), reply_to = ARGV[13],
-  tokens = ARGV[10] + ARGV[11] + ARGV[12], submitted_at = now, due = now + ARGV[5],
-  served_before = root.service, matched = 0, epoch = 0, charged = 0,
-  attempts = 0, cancelled = 0, watch = '', expected = '', worker = '', payers = {} }
-local leaf, tenant = gate.load_node(job.leaf), gate.load_node(job.tenant)
+-- submit: refuses each job, saying when to try again, or queues it. Weights are those named last.
+local FIELDS = 14 -- arguments of one job
 
-local function conflicts()
+local function read_job(at)
+  local chain, width = ARGV[at + 6], tonumber(ARGV[at + 7])
+  return { id = ARGV[at], leaf = ARGV[at + 1], tenant = ARGV[at + 2], context = ARGV[at + 5],
+    chain = chain, width = width, blocks = width > 0 and #chain / width or 0,
+    block_size = tonumber(ARGV[at + 8]), context_tokens = tonumber(ARGV[at + 9]),
+    candidate_tokens = tonumber(ARGV[at + 10]), output_tokens = tonumber(ARGV[at + 11]),
+    tokens = ARGV[at + 9] + ARGV[at + 10] + ARGV[at + 11], reply_to = ARGV[at + 12],
+    submitted_at = now, due = now + ARGV[at + 4], served_before = root.service, matched = 0,
+    epoch = 0, attempts = 0 }
+end
+
+local function conflicts(leaf)
   for node in gate.up, leaf do
     if node ~= leaf and node.holds_jobs then return true end
   end
@@ -16,15 +20,15 @@ local function conflicts()
 end
 
 local function refused(answer, excess)
-  if root.drain_rate <= 0 then return { now, answer, settings.retry_after_ms } end
+  if root.drain_rate <= 0 then return answer, settings.retry_after_ms end
   local wait = math.ceil(1000 * excess / root.drain_rate)
-  return { now, answer, math.max(100, math.min(60000, wait)) }
+  return answer, math.max(100, math.min(60000, wait))
 end
 
-local function refusal()
-  if conflicts() then return { now, 'level_conflict', 0 } end
-  if call('EXISTS', pool .. 'job:' .. job.id) == 1 then return { now, 'known', 0 } end
-  if job.due <= now then return { now, 'deadline', 0 } end
+local function refusal(job, leaf, tenant)
+  if conflicts(leaf) then return 'level_conflict', 0 end
+  if call('EXISTS', pool .. 'job:' .. job.id) == 1 then return 'known', 0 end
+  if job.due <= now then return 'deadline', 0 end
   local above = root.tokens + job.tokens - settings.max_pool_tokens
   if root.jobs >= settings.max_pool_jobs or above > 0 then
     return refused('pool_full', math.max(job.tokens, above))
@@ -50,11 +54,10 @@ local function weigh(node, weight)
   node.weight = weight
 end
 
-local answer = refusal()
-if not answer then
-  local weights = {}
-  for weight in string.gmatch(ARGV[4], '%d+') do table.insert(weights, 1, tonumber(weight)) end
-  for node in gate.up, leaf do weigh(node, table.remove(weights, 1)) end
+local function queue(job, leaf, weights, payload)
+  local weight = {}
+  for number in string.gmatch(weights, '%d+') do table.insert(weight, 1, tonumber(number)) end
+  for node in gate.up, leaf do weigh(node, table.remove(weight, 1)) end
   leaf.holds_jobs = true
   root.sequence = root.sequence + 1
   job.sequence = root.sequence
@@ -63,8 +66,16 @@ if not answer then
   worst = math.max(1, worst + settings.output_weight * job.output_tokens)
   root.largest_cost = math.max(root.largest_cost, worst)
   gate.see(leaf)
-  gate.enqueue(job, ARGV[14])
-  answer = { now, 'queued', 0 }
+  gate.enqueue(job, payload)
+end
+
+local answer = { now }
+for at = 1, #ARGV, FIELDS do
+  local job = read_job(at)
+  local leaf = gate.load_node(job.leaf)
+  local verdict, wait = refusal(job, leaf, gate.load_node(job.tenant))
+  if not verdict then queue(job, leaf, ARGV[at + 3], ARGV[at + 13]) end
+  answer[#answer + 1], answer[#answer + 2] = verdict or 'queued', wait or 0
 end
 gate.save()
 return answer

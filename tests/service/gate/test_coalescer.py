@@ -1,0 +1,74 @@
+"""What concurrent callers send goes out together, and each hears its own answer or the cause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from service.gate.coalescer import Coalescer
+
+
+class Line:
+    """Answers each item with its negative once it is let go; keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go = asyncio.Event()
+
+    async def call(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        await self.go.wait()
+        if 13 in items:
+            raise RuntimeError("thirteen")
+        return [-item for item in items]
+
+
+async def started(line: Line, *items: int) -> list[asyncio.Task[int]]:
+    """Sends the first item, then the others while its call is under way."""
+    coalescer = Coalescer(line.call, most=3)
+    tasks = [asyncio.create_task(coalescer.send(items[0]))]
+    while not line.batches:
+        await asyncio.sleep(0)
+    tasks += [asyncio.create_task(coalescer.send(item)) for item in items[1:]]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_what_comes_during_a_call_shares_the_next_ones() -> None:
+    async def run() -> None:
+        line = Line()
+        tasks = await started(line, 1, 2, 3, 4, 5)
+        line.go.set()
+        assert await asyncio.gather(*tasks) == [-1, -2, -3, -4, -5]
+        assert line.batches == [[1], [2, 3, 4], [5]]
+
+    asyncio.run(run())
+
+
+def test_a_failed_batch_fails_every_caller_of_it_and_no_other() -> None:
+    async def run() -> None:
+        line = Line()
+        tasks = await started(line, 1, 2, 13, 3, 4)
+        line.go.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [answers[0], answers[4]] == [-1, -4]
+        assert [str(error) for error in answers[1:4]] == ["thirteen"] * 3
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_gave_up_before_its_turn_is_not_sent() -> None:
+    async def run() -> None:
+        line = Line()
+        tasks = await started(line, 1, 2, 3)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        line.go.set()
+        assert await tasks[2] == -3
+        assert line.batches == [[1], [3]]
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[1]
+
+    asyncio.run(run())
