@@ -15,10 +15,11 @@ class Line:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.go = asyncio.Event()
+        self.called, self.go = asyncio.Event(), asyncio.Event()
 
     async def call(self, items: Sequence[int]) -> list[int]:
         self.batches.append(list(items))
+        self.called.set()
         await self.go.wait()
         if 13 in items:
             raise RuntimeError("thirteen")
@@ -29,8 +30,7 @@ async def started(line: Line, *items: int) -> list[asyncio.Task[int]]:
     """Sends the first item, then the others while its call is under way."""
     coalescer = Coalescer(line.call, most=3)
     tasks = [asyncio.create_task(coalescer.send(items[0]))]
-    while not line.batches:
-        await asyncio.sleep(0)
+    await line.called.wait()
     tasks += [asyncio.create_task(coalescer.send(item)) for item in items[1:]]
     await asyncio.sleep(0)
     return tasks
