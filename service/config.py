@@ -46,14 +46,14 @@ class Settings:
     """Longest candidate id, context field name and request id."""
     default_deadline_ms: int = 10_000
     max_deadline_ms: int = 30_000
-    token_budget: int = 1024
+    token_budget: int = 768
     """B: extend tokens of one engine batch and of one job; a latency setting, nothing preempts."""
     max_batch_jobs: int = 64
     policy: str = _GATE.policy
     """Order of a new pool: dlpm, vtc, lpm, fcfs or hrrn; `POST /admin/policy` switches it later."""
     attribution: str = _GATE.attribution
     """Who pays for a context that several tenants wait on: first, split or platform."""
-    quantum: int = 256
+    quantum: int = 128
     """Q: cost that one refill adds per unit of weight; a latency setting like the budget."""
     worker_quantum: int = _GATE.worker_quantum
     """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
