@@ -4,7 +4,7 @@
 
 Starts `bentoml serve` with the demo ranker, one engine thread on a core of its own, and runs:
 capacity with slates of 24; a quiet tenant at 20 % of it, alone and beside an aggressor that sends
-10 times an even share, by policy; and four busy tenants of weights 1 to 4.
+10 times its share, by policy; and four busy tenants of weights 1 to 4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from loadtest.serving import Server, serving
 from loadtest.traffic import SLATE_SIZE, load_catalogue
 
 QUIET_SHARE = 0.2
-AGGRESSOR_SHARE = 10 * 0.5  # ten times what half the machine could do
+AGGRESSION = 10  # times its share of the machine
 CLIENTS = 12
 QUIET_DEADLINE_MS = 30_000
 BUSY_DEADLINE_MS = 10_000
@@ -40,6 +40,7 @@ TENANTS: dict[str, Any] = {
         *({"name": name, "weight": weight} for name, weight in WEIGHTS.items()),
     ],
 }
+SHARES = {"bulk": 1 / 9, "equal": 1 / 2}  # beside the quiet tenant, by weight
 # Who sends beside the quiet tenant, and by which policy it is served.
 BESIDE = (("", "dlpm"), ("bulk", "dlpm"), ("equal", "dlpm"), ("bulk", "fcfs"))
 
@@ -106,7 +107,7 @@ async def quiet(
     sender: Sender, capacity: float, beside: str, seed: int, seconds: float
 ) -> list[Sample]:
     """The quiet tenant's samples; equal seeds send equal slates at equal times."""
-    rate = AGGRESSOR_SHARE * capacity
+    rate = AGGRESSION * SHARES.get(beside, 0.0) * capacity
     aggressor = asyncio.create_task(
         sender.poisson(beside, rate, WARM_UP_SECONDS + seconds, -1 - seed, BUSY_DEADLINE_MS)
         if beside

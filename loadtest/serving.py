@@ -87,8 +87,19 @@ def serving(
         pin(process.pid)
         yield Server(port)
     finally:
-        process.send_signal(signal.SIGTERM)
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks politely; raises TimeoutExpired, with everything killed, when that is not enough."""
+    below = descendants(process.pid)
+    process.send_signal(signal.SIGTERM)
+    try:
         process.wait(STOP_SECONDS)
+    finally:
+        for one in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
 
 
 def digest(key: str) -> str:
