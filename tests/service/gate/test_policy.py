@@ -1,166 +1,201 @@
-"""The DLPM decision: order, charges, refills."""
+"""The pure decisions: refills, order, routing, shares, bounds."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.gate import policy
-from service.gate.policy import Balance, Candidate, Limits
+from service.gate.job import LevelStanding
+from service.gate.settings import ATTRIBUTIONS
 
-QUANTUM = 100
-balances = st.builds(Balance, deficit=st.integers(-5_000, 400), weight=st.integers(1, 4))
-
-
-def job(job_id: str, tenant: str, context: str, sequence: int, tokens: int = 10) -> Candidate:
-    return Candidate(job_id, tenant, context, sequence, 32, tokens)
-
-
-def limits(token_budget: int = 1_000, max_jobs: int = 100, overtakes: int = 100) -> Limits:
-    return Limits(QUANTUM, token_budget, max_jobs, overtakes)
+deficits = st.integers(-20_000, 300)
+weights = st.integers(1, 5)
+quanta = st.integers(1, 400)
+workers = st.sampled_from(["w-0", "w-1", "w-2"])
 
 
-def order(
-    jobs: list[Candidate],
-    cached: dict[str, int],
-    standing: dict[str, Balance],
-    token_budget: int = 1_000,
-    overtakes: int = 100,
-) -> list[str]:
-    picks, _after = policy.dlpm_order(
-        jobs, cached, standing, limits(token_budget, overtakes=overtakes), len(jobs)
-    )
-    return [pick.candidate.job_id for pick in picks]
-
-
-def refill_once(standing: dict[str, Balance]) -> dict[str, Balance]:
+def refill_once(deficit: int, amount: int) -> int:
     """CheckRefill as the paper prints it: one quantum at a time."""
-    return {
-        name: replace(balance, deficit=balance.deficit + balance.weight * QUANTUM)
-        if balance.deficit <= 0
-        else balance
-        for name, balance in standing.items()
-    }
+    return deficit + amount if deficit <= 0 else deficit
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), balances, min_size=1), st.data())
-def test_one_refill_equals_the_papers_repeated_ones(
-    standing: dict[str, Balance], data: st.DataObject
-) -> None:
-    waiting = data.draw(st.sets(st.sampled_from(sorted(standing)), min_size=1))
-    expected = standing
-    while not any(expected[name].deficit > 0 for name in waiting):
-        expected = refill_once(expected)
-    assert policy.refill(standing, waiting, QUANTUM) == expected
-
-
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 16))
-def test_held_tokens_counts_the_held_prefix(blocks: int, held: int, last: int) -> None:
+@given(st.integers(0, 40), st.integers(0, 50))
+def test_matched_blocks_counts_the_held_front_of_the_chain(blocks: int, held: int) -> None:
     chain = [f"block-{index}" for index in range(blocks)]
-    context_tokens = max(0, blocks * 16 - 16 + last)
-    expected = min(held * 16, context_tokens)
-    assert policy.held_tokens(chain, 16, context_tokens, set(chain[:held])) == expected
+    assert policy.matched_blocks(chain, {*chain[:held], "other"}) == min(held, blocks)
 
 
-def test_longest_cached_prefix_goes_first_and_ties_by_arrival() -> None:
-    jobs = [job("cold", "a", "x", 1), job("later", "b", "y", 3), job("warm", "a", "y", 2)]
-    standing = {"a": Balance(500), "b": Balance(500)}
-    assert order(jobs, {"x": 0, "y": 16}, standing) == ["warm", "later", "cold"]
+@given(deficits, weights, quanta)
+def test_refills_owed_are_those_of_the_papers_loop(
+    deficit: int, weight: int, quantum: int
+) -> None:
+    rounds, counter = 0, deficit
+    while counter <= 0:
+        rounds, counter = rounds + 1, refill_once(counter, weight * quantum)
+    assert policy.refills_owed(deficit, weight, quantum) == rounds
 
 
-def test_a_cold_job_is_overtaken_so_often_and_no_more() -> None:
-    jobs = [job("cold", "a", "x", 1), *(job(f"warm{n}", "b", "y", n) for n in range(2, 7))]
-    standing = {"a": Balance(500), "b": Balance(500)}
-    for overtakes in range(1, 5):
-        picked = order(jobs, {"x": 0, "y": 32}, standing, overtakes=overtakes)
-        assert picked.index("cold") == overtakes
+@given(deficits, weights, quanta, st.integers(0, 30))
+def test_a_jump_over_rounds_equals_the_papers_repeated_refills(
+    deficit: int, weight: int, quantum: int, rounds: int
+) -> None:
+    expected = deficit
+    for _ in range(rounds):
+        expected = refill_once(expected, weight * quantum)
+    assert policy.refilled(deficit, weight, quantum, rounds) == expected
 
 
-def test_an_overtaken_job_of_a_tenant_in_debt_waits_all_the_same() -> None:
-    jobs = [job("cold", "debtor", "x", 1), job("warm", "b", "y", 2), job("last", "b", "y", 3)]
-    standing = {"debtor": Balance(-500), "b": Balance(500)}
-    assert order(jobs, {"x": 0, "y": 32}, standing, overtakes=1) == ["warm", "last", "cold"]
+def test_the_earliest_due_goes_after_so_many_picks_by_prefix() -> None:
+    streaks = [streak for streak in range(5) if policy.prefers_due(streak, overtakes=3)]
+    assert streaks == [3, 4]
+    assert policy.prefers_due(0, overtakes=0)
 
 
-def test_a_tenant_in_debt_is_skipped_while_another_in_credit_waits() -> None:
-    jobs = [job("hot", "debtor", "x", 1), job("cold", "creditor", "y", 2)]
-    standing = {"debtor": Balance(0), "creditor": Balance(1)}
-    assert order(jobs, {"x": 32, "y": 0}, standing) == ["cold", "hot"]
+@pytest.mark.parametrize(
+    ("waited", "uncached", "other_waited", "other_uncached", "sooner"),
+    [
+        (100, 10, 100, 20, True),  # the shorter job of two that waited as long
+        (100, 20, 100, 10, False),
+        (300, 20, 100, 10, True),  # three times the wait outweighs twice the length
+        (200, 20, 100, 10, False),  # a tie is left to the other
+        (1, 0, 0, 1, True),  # nothing to compute counts as one token
+    ],
+)
+def test_the_highest_response_ratio_goes_next(
+    waited: int, uncached: int, other_waited: int, other_uncached: int, sooner: bool
+) -> None:
+    answer = policy.responds_sooner(waited, uncached, other_waited, other_uncached)
+    assert answer is sooner
 
 
-def test_a_shared_context_is_paid_once_per_batch() -> None:
-    jobs = [job("first", "a", "x", 1), job("second", "b", "x", 2)]
-    standing = {"a": Balance(500), "b": Balance(500)}
-    picks, after = policy.dlpm_order(jobs, {"x": 0}, standing, limits(), 2)
-    assert [pick.charged for pick in picks] == [42, 10]
-    assert after == {"a": Balance(458), "b": Balance(490)}
+def routed(
+    matches: dict[str, int], credits: dict[str, int], loads: dict[str, int]
+) -> tuple[str, dict[str, int]]:
+    return policy.route(matches, credits, loads, 30, 100)
 
 
-def test_a_job_of_no_tokens_still_costs_one() -> None:
-    assert policy.charge(job("free", "a", "x", 1, tokens=0), cached_tokens=32) == 1
+def test_a_job_goes_to_the_longest_match_however_loaded() -> None:
+    choice, after = routed({"a": 1, "b": 4}, {"a": 50, "b": 50}, {"a": 0, "b": 900})
+    assert choice == "b"
+    assert after == {"a": 50, "b": 20}
 
 
-def test_the_first_job_may_exceed_the_budget_and_later_ones_may_not() -> None:
-    jobs = [job("huge", "a", "x", 1, tokens=900), job("small", "a", "x", 2)]
-    assert order(jobs, {"x": 0}, {"a": Balance(5_000)}, token_budget=5) == ["huge"]
+def test_equal_matches_go_to_the_least_loaded_and_then_by_name() -> None:
+    credits = {"a": 50, "b": 50, "c": 50}
+    matches = {"c": 2, "b": 2, "a": 2}
+    assert routed(matches, credits, {"a": 9, "b": 5, "c": 7})[0] == "b"
+    assert routed(matches, credits, {"a": 5, "b": 5, "c": 7})[0] == "a"
 
 
-def test_a_smaller_job_passes_one_that_does_not_fit() -> None:
-    jobs = [
-        job("first", "a", "x", 1),
-        job("huge", "a", "y", 2, tokens=900),
-        job("small", "a", "z", 3),
-    ]
-    standing = {"a": Balance(5_000)}
-    assert order(jobs, {"x": 0, "y": 16, "z": 0}, standing, token_budget=90) == ["huge"]
-    assert order(jobs, {"x": 0, "y": 0, "z": 0}, standing, token_budget=90) == ["first", "small"]
+def test_a_tenant_without_credit_at_the_warm_worker_goes_to_the_least_loaded_other() -> None:
+    credits, loads = {"a": 0, "b": 10, "c": 10}, {"a": 0, "b": 3, "c": 2}
+    choice, after = routed({"a": 4, "b": 1, "c": 0}, credits, loads)
+    assert choice == "c"
+    assert after == {"a": 0, "b": 10, "c": -20}
 
 
-def test_no_tenant_is_refilled_because_another_in_credit_does_not_fit() -> None:
-    jobs = [job("first", "a", "x", 1), job("huge", "a", "y", 2, tokens=900), job("b", "b", "x", 3)]
-    standing = {"a": Balance(5_000), "b": Balance(-10)}
-    assert order(jobs, {"x": 0, "y": 0}, standing, token_budget=90) == ["first"]
+def test_a_tenant_without_credit_anywhere_is_refilled_until_one_worker_has_some() -> None:
+    choice, after = routed({"a": 4, "b": 0}, {"a": -350, "b": -120}, {"a": 0, "b": 0})
+    assert choice == "b"
+    assert after == {"a": -150, "b": 50}
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 500))),
-    st.fixed_dictionaries(dict.fromkeys("abc", balances)),
-    st.integers(0, 1_000),
-    st.integers(1, 10),
+    st.dictionaries(
+        workers,
+        st.tuples(st.integers(0, 5), st.integers(-5_000, 100), st.integers(0, 900)),
+        min_size=1,
+    ),
+    st.integers(0, 3_000),
 )
-def test_something_waiting_means_something_admitted(
-    rows: list[tuple[str, str, int]],
-    standing: dict[str, Balance],
-    token_budget: int,
-    max_jobs: int,
+def test_routing_charges_one_worker_in_credit_and_grants_no_more_than_a_quantum(
+    rows: dict[str, tuple[int, int, int]], tokens: int
 ) -> None:
-    jobs = [job(str(n), tenant, context, n, size) for n, (tenant, context, size) in enumerate(rows)]
-    cached = dict.fromkeys("xyz", 0)
-    picks, after = policy.dlpm_order(
-        jobs, cached, standing, limits(token_budget, max_jobs), len(jobs)
-    )
-    assert bool(picks) == bool(jobs)
-    assert len(picks) <= max_jobs
-    assert len(picks) <= 1 or sum(pick.charged for pick in picks) <= token_budget
-    for name, balance in after.items():
-        assert balance.deficit <= max(standing[name].deficit, balance.weight * QUANTUM)
+    matches, credits, loads = ({name: row[at] for name, row in rows.items()} for at in range(3))
+    choice, after = policy.route(matches, credits, loads, tokens, 100)
+    granted = {name: after[name] - credits[name] + tokens * (name == choice) for name in rows}
+    assert len({*granted.values()}) == 1
+    assert granted[choice] % 100 == 0
+    assert 0 < after[choice] + tokens
+    assert max(after.values()) <= 100
 
 
-@pytest.mark.parametrize("weights", [(1, 1), (1, 3), (2, 5), (1, 100)])
-def test_backlogged_tenants_share_by_weight_within_the_bound(weights: tuple[int, int]) -> None:
-    standing = {str(index): Balance(0, weight) for index, weight in enumerate(weights)}
-    paid = dict.fromkeys(standing, 0)
-    largest = 32 + 90
-    for step in range(3_000):
-        size = 10 + step * 37 % 81
-        jobs = [job(f"{name}", name, f"{name}{step}", 1, size) for name in standing]
-        cached = {candidate.context_id: 0 for candidate in jobs}
-        picks, standing = policy.dlpm_order(jobs, cached, standing, limits(0, 1), 1)
-        for pick in picks:
-            paid[pick.candidate.tenant] += pick.charged
-        shares = [paid[name] / standing[name].weight for name in standing]
-        assert max(shares) - min(shares) <= 2 * (largest + QUANTUM)
-    assert min(paid.values()) > 0
+@given(
+    st.sampled_from(ATTRIBUTIONS),
+    st.integers(1, 5_000),
+    st.integers(0, 5_000),
+    st.lists(st.sampled_from("bcdef"), unique=True),
+)
+def test_shares_sum_to_the_cost_and_everybody_named_pays(
+    attribution: str, cost: int, context_cost: int, sharers: list[str]
+) -> None:
+    context_cost = min(context_cost, cost - 1)
+    rows = policy.shares(attribution, cost, context_cost, "a", sharers)
+    names = [payer for payer, _part in rows]
+    assert sum(part for _payer, part in rows) == cost
+    assert min(part for _payer, part in rows) >= 1
+    assert names[0] == "a"
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("attribution", "expected"),
+    [
+        ("first", [("a", 100)]),
+        ("split", [("a", 50), ("b", 25), ("c", 25)]),
+        ("platform", [("a", 25), ("", 75)]),
+    ],
+)
+def test_the_attribution_says_who_pays_for_the_uncached_context(
+    attribution: str, expected: list[tuple[str, int]]
+) -> None:
+    assert policy.shares(attribution, 100, 75, "a", ["b", "c"]) == expected
+
+
+def test_the_platform_leaves_at_least_one_to_the_payer() -> None:
+    assert policy.shares("platform", 10, 10, "a", []) == [("a", 1), ("", 9)]
+    assert policy.shares("platform", 1, 0, "a", []) == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("excess", "rate", "expected"),
+    [
+        (500, 0, 1_234),  # nothing is known yet
+        (500, 1_000, 500),
+        (501, 2_000, 251),  # rounded up
+        (1, 1_000, 100),
+        (10**9, 1, 60_000),
+    ],
+)
+def test_the_retry_after_is_what_the_drain_rate_says(
+    excess: int, rate: int, expected: int
+) -> None:
+    assert policy.retry_after_ms(excess, rate, unknown_ms=1_234) == expected
+
+
+def test_the_gap_bound_is_that_of_the_paper_for_equal_weights_and_settled_jobs() -> None:
+    assert policy.gap_bound(quantum=100, job_cost=350) == 2 * (350 + 100)
+
+
+def test_the_gap_bound_divides_overdrafts_by_weight_and_adds_what_is_in_flight() -> None:
+    bound = policy.gap_bound(100, 300, weights=(1, 3), in_flight=(50, 600))
+    assert bound == 200 + (300 + 50) / 1 + (300 + 600) / 3
+
+
+def standing(rounds: int, weight: int, rivals: int, rival_weight: int) -> LevelStanding:
+    return LevelStanding("node", 0, weight, rounds, rivals, rival_weight)
+
+
+def test_the_wait_bound_counts_the_picks_before_a_job_nobody_holds_back() -> None:
+    assert policy.wait_bound([], due_before=2, quantum=100, overtakes=3, job_cost=50) == 600
+    alone = [standing(rounds=7, weight=1, rivals=0, rival_weight=0)]
+    assert policy.wait_bound(alone, 2, 100, 3, 50) == 600
+
+
+def test_the_wait_bound_adds_what_rivals_spend_in_every_spell_at_every_level() -> None:
+    one = standing(rounds=2, weight=1, rivals=3, rival_weight=5)
+    other = standing(rounds=0, weight=2, rivals=1, rival_weight=1)
+    expected = 250 + (2 + 3) * (5 * 100 + 3 * 50) + 2 * (100 + 50)
+    assert policy.wait_bound([one, other], 0, 100, 4, 50) == expected
