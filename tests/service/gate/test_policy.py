@@ -28,9 +28,7 @@ def test_matched_blocks_counts_the_held_front_of_the_chain(blocks: int, held: in
 
 
 @given(deficits, weights, quanta)
-def test_refills_owed_are_those_of_the_papers_loop(
-    deficit: int, weight: int, quantum: int
-) -> None:
+def test_refills_owed_are_those_of_the_papers_loop(deficit: int, weight: int, quantum: int) -> None:
     rounds, counter = 0, deficit
     while counter <= 0:
         rounds, counter = rounds + 1, refill_once(counter, weight * quantum)
@@ -169,9 +167,7 @@ def test_the_platform_leaves_at_least_one_to_the_payer() -> None:
         (10**9, 1, 60_000),
     ],
 )
-def test_the_retry_after_is_what_the_drain_rate_says(
-    excess: int, rate: int, expected: int
-) -> None:
+def test_the_retry_after_is_what_the_drain_rate_says(excess: int, rate: int, expected: int) -> None:
     assert policy.retry_after_ms(excess, rate, unknown_ms=1_234) == expected
 
 

@@ -1,0 +1,205 @@
+"""What jobs cost, who pays, and what is given back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.gate.job import LevelStanding
+from service.gate.ledger import FORGOTTEN_AT_ONCE, Ledger
+from service.gate.queues import Entry
+from service.gate.settings import ATTRIBUTIONS, GateSettings
+from service.gate.tree import Node
+from tests.service.gate.jobs import build_job, levels
+
+SETTINGS = GateSettings(quantum=100, extend_weight=1, output_weight=2)
+CONTEXT_TOKENS = 32
+
+
+def seated(ledger: Ledger, path: str, deficit: int = 1_000, jobs: int = 0) -> Node:
+    """A leaf whose levels all have this counter."""
+    leaf = ledger.tree.leaf(levels(path))
+    for node in leaf.lineage():
+        node.deficit = deficit
+    ledger.tree.enqueue(leaf, jobs, jobs)
+    return leaf
+
+
+def entry_of(leaf: Node, candidate_tokens: int = 10, output_tokens: int = 0) -> Entry:
+    job = build_job("job", leaf.id, candidate_tokens=candidate_tokens, output_tokens=output_tokens)
+    return Entry(job, leaf, 1, 0, 60_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("uncached", "candidates", "output", "cost"),
+    [(32, 10, 0, 42), (0, 10, 0, 10), (16, 10, 5, 36), (0, 0, 0, 1)],
+)
+def test_a_job_costs_extend_and_output_tokens_by_their_weights_and_never_nothing(
+    uncached: int, candidates: int, output: int, cost: int
+) -> None:
+    job = build_job("job", candidate_tokens=candidates)
+    assert Ledger(SETTINGS).cost(job, uncached, output) == cost
+    tripled = Ledger(replace(SETTINGS, extend_weight=3))
+    assert tripled.cost(job, uncached, 0) == max(1, 3 * (uncached + candidates))
+
+
+def test_the_largest_cost_is_the_worst_case_of_the_jobs_seen() -> None:
+    ledger = Ledger(SETTINGS)
+    for candidates, output in [(10, 4), (10, 20), (1, 0)]:
+        ledger.expect(build_job("job", candidate_tokens=candidates, output_tokens=output))
+    assert ledger.largest_cost == CONTEXT_TOKENS + 10 + 2 * 20
+
+
+def test_credit_takes_all_levels() -> None:
+    ledger = Ledger(SETTINGS)
+    leaf = seated(ledger, "acme/alice")
+    assert ledger.in_credit(leaf)
+    ledger.tree.nodes["acme"].deficit = 0
+    assert not ledger.in_credit(leaf)
+    ledger.tree.policy = "fcfs"
+    assert ledger.in_credit(leaf)
+
+
+def test_the_worst_case_is_charged_and_what_was_not_used_comes_back() -> None:
+    ledger = Ledger(SETTINGS)
+    leaf = seated(ledger, "acme/alice")
+    entry = entry_of(leaf, output_tokens=20)
+    ledger.reserve(entry, 16, [])
+    assert entry.charged == 16 + 10 + 2 * 20
+    assert [node.deficit for node in leaf.lineage()] == [1_000 - 66] * 2
+    ledger.reconcile(entry, extend_tokens=12, output_tokens=3)
+    assert [node.deficit for node in leaf.lineage()] == [1_000 - 18] * 2
+    assert ledger.uncharged == 0
+
+
+def test_use_above_what_was_reserved_is_counted_and_not_charged() -> None:
+    ledger = Ledger(SETTINGS)
+    entry = entry_of(seated(ledger, "alice"))
+    ledger.reserve(entry, 0, [])
+    ledger.reconcile(entry, extend_tokens=42, output_tokens=0)
+    assert (entry.leaf.service, ledger.uncharged) == (10, 32)
+
+
+def test_an_engine_that_reports_no_work_is_still_paid_one() -> None:
+    ledger = Ledger(SETTINGS)
+    entry = entry_of(seated(ledger, "alice"))
+    ledger.reserve(entry, 32, [])
+    ledger.reconcile(entry, extend_tokens=0, output_tokens=0)
+    assert entry.leaf.service == 1
+
+
+def test_a_split_context_is_paid_by_the_waiting_leaves_in_credit() -> None:
+    ledger = Ledger(replace(SETTINGS, attribution="split"))
+    payer, friend = seated(ledger, "payer"), seated(ledger, "friend")
+    debtor = seated(ledger, "debtor", deficit=-500)
+    entry = entry_of(payer)
+    ledger.reserve(entry, 32, [friend.id, debtor.id])
+    assert [node.service for node in (payer, friend, debtor)] == [26, 16, 0]
+
+
+def test_a_refund_goes_to_the_jobs_own_leaf_first() -> None:
+    ledger = Ledger(replace(SETTINGS, attribution="split"))
+    payer, friend = seated(ledger, "payer"), seated(ledger, "friend")
+    entry = entry_of(payer)
+    ledger.reserve(entry, 32, [friend.id])
+    ledger.refund(entry, 30)
+    assert (payer.service, friend.service) == (0, 12)
+
+
+def test_the_platform_bears_the_context_and_gets_its_part_back() -> None:
+    ledger = Ledger(replace(SETTINGS, attribution="platform"))
+    entry = entry_of(seated(ledger, "payer"))
+    ledger.reserve(entry, 32, [])
+    assert (entry.leaf.service, ledger.platform, ledger.tree.root.service) == (10, 32, 42)
+    ledger.reconcile(entry, extend_tokens=6, output_tokens=0)
+    assert (entry.leaf.service, ledger.platform, ledger.tree.root.service) == (0, 6, 6)
+
+
+def test_a_charge_that_leaves_nobody_positive_refills_those_who_wait() -> None:
+    ledger = Ledger(SETTINGS)
+    payer, rival = seated(ledger, "payer", 5, jobs=1), seated(ledger, "rival", 0, jobs=1)
+    ledger.reserve(entry_of(payer), 0, [])
+    assert (payer.deficit, rival.deficit) == (95, 100)
+
+
+@given(
+    st.sampled_from(ATTRIBUTIONS),
+    st.integers(0, 32),
+    st.integers(0, 60),
+    st.integers(0, 20),
+    st.lists(st.tuples(st.sampled_from("bcde"), st.integers(-99, 99)), max_size=4),
+)
+def test_every_attribution_charges_exactly_what_was_used_up_to_what_was_reserved(
+    attribution: str, uncached: int, extend: int, output: int, others: list[tuple[str, int]]
+) -> None:
+    ledger = Ledger(replace(SETTINGS, attribution=attribution))
+    sharers = [seated(ledger, path, deficit).id for path, deficit in dict(others).items()]
+    entry = entry_of(seated(ledger, "payer"), output_tokens=20)
+    ledger.reserve(entry, uncached, sharers)
+    reserved, used = uncached + 10 + 40, max(1, extend + 2 * output)
+    ledger.reconcile(entry, extend, output)
+    leaves = sum(node.service for name, node in ledger.tree.nodes.items() if name)
+    assert leaves + ledger.platform == ledger.tree.root.service == min(reserved, used)
+    assert ledger.uncharged == max(0, used - reserved)
+    assert all(node.service >= 0 for node in ledger.tree.nodes.values())
+
+
+def test_a_levels_standing_names_the_waiting_rivals_beside_it() -> None:
+    ledger = Ledger(SETTINGS)
+    node = seated(ledger, "me:2", deficit=-350, jobs=1)
+    seated(ledger, "one:3", jobs=1)
+    seated(ledger, "two:4", jobs=1)
+    seated(ledger, "idle:5")
+    assert ledger.standing(node) == LevelStanding("me", -350, 2, 2, 2, 7)
+
+
+def test_only_nodes_idle_for_the_whole_span_are_forgotten_and_parents_after_children() -> None:
+    ledger = Ledger(SETTINGS)
+    ledger.see(seated(ledger, "acme/alice"), 1_000)
+    ledger.see(seated(ledger, "acme/bob"), 1_001)
+    ledger.forget_idle(1_100, idle_ms=100)
+    assert set(ledger.tree.nodes) == {"", "acme", "acme/bob"}
+    for now in (1_200, 1_300):
+        ledger.forget_idle(now, idle_ms=100)
+    assert set(ledger.tree.nodes) == {""}
+
+
+def test_a_debt_to_waiting_siblings_keeps_a_node_known() -> None:
+    ledger = Ledger(SETTINGS)
+    seated(ledger, "debtor", deficit=-1)
+    rival = seated(ledger, "rival", deficit=50, jobs=1)
+    ledger.see(rival, 99)
+    ledger.forget_idle(100, idle_ms=100)
+    assert "debtor" in ledger.tree.nodes
+    ledger.tree.enqueue(rival, -1, -1)
+    ledger.forget_idle(200, idle_ms=100)
+    assert "debtor" not in ledger.tree.nodes
+
+
+@pytest.mark.parametrize("kind", ["jobs", "leased"])
+def test_a_node_with_work_is_kept_however_old(kind: str) -> None:
+    ledger = Ledger(SETTINGS)
+    setattr(seated(ledger, "busy"), kind, 1)
+    ledger.forget_idle(10**9, idle_ms=1)
+    assert "busy" in ledger.tree.nodes
+
+
+def test_a_call_forgets_a_bounded_number_of_nodes() -> None:
+    ledger = Ledger(SETTINGS)
+    for number in range(FORGOTTEN_AT_ONCE + 6):
+        seated(ledger, f"tenant-{number}")
+    ledger.forget_idle(10**9, idle_ms=1)
+    assert len(ledger.tree.nodes) == 1 + 6
+
+
+def test_nodes_in_use_are_noted_a_few_times_per_idle_span() -> None:
+    ledger = Ledger(replace(SETTINGS, tenant_idle_ms=1_600))
+    leaf = seated(ledger, "acme/alice")
+    seen = []
+    for now in (1_000, 1_099, 1_100):
+        ledger.see(leaf, now)
+        seen.append([node.seen for node in leaf.lineage()])
+    assert seen == [[1_000] * 2, [1_000] * 2, [1_100] * 2]

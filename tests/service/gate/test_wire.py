@@ -1,0 +1,156 @@
+"""Script arguments and answers; that the scripts agree is test_differential.py's matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.gate import policy, wire
+from service.gate.job import (
+    Claim,
+    Claimed,
+    Explanation,
+    GateStats,
+    LevelStanding,
+    NodeStats,
+    Outcome,
+    Reaped,
+    Reply,
+    Settlement,
+    Verdict,
+)
+from service.gate.settings import GateSettings
+from tests.service.gate.jobs import build_job
+
+CLAIMED = Claimed("job", 7, b"\0payload", "api", 42, 16, 5)
+SETTINGS = GateSettings(quantum=100, overtakes=3)
+
+
+def test_a_job_travels_as_plain_cells() -> None:
+    job = build_job("job", "acme:3/alice:2", "ab", tenant_level=0, output_tokens=4, short_by=1)
+    assert wire.submit_arguments(job) == [
+        "job",
+        "acme/alice",
+        "acme",
+        "3,2",
+        60_000,
+        "ab~_____",
+        "a_______ab~_____",
+        8,
+        16,
+        31,
+        10,
+        4,
+        "api",
+        b"job",
+    ]
+
+
+def test_a_job_without_a_context_has_a_chain_of_no_width() -> None:
+    cells = wire.submit_arguments(build_job("job", context=""))
+    assert cells[5:8] == ["", "", 0]
+
+
+def test_a_claim_counts_its_cache_events() -> None:
+    cells = wire.claim_arguments("w", 900, 8, ["a", "b"], ["c"], strict=True, acknowledged=7)
+    assert cells == ["w", 900, 8, 1, 7, 2, "a", "b", 1, "c"]
+
+
+def test_a_claim_may_have_heard_of_no_epoch() -> None:
+    assert wire.claim_arguments("w", 900, 8) == ["w", 900, 8, 0, -1, 0, 0]
+    assert wire.claim_arguments("w", 900, 8, acknowledged=0)[4] == 0
+
+
+def test_a_settlement_travels_before_the_cache_events() -> None:
+    rows = [Settlement("one", 7, 30, b"r", Outcome.FAILED, 4), Settlement("two", 8, 1, b"")]
+    assert wire.settle_arguments("w", rows, ["a"], []) == [
+        *["w", 2],
+        *["one", 7, 30, 4, "failed", b"r"],
+        *["two", 8, 1, 0, "scored", b""],
+        *[1, "a", 0],
+    ]
+
+
+def test_a_renewal_names_jobs_and_epochs() -> None:
+    assert wire.renew_arguments("w", [CLAIMED]) == ["w", "job", 7]
+
+
+def test_verdicts_keep_the_order_of_the_jobs() -> None:
+    answer = [1_000, b"queued", 0, b"tenant_full", 250]
+    assert wire.read_verdicts(answer) == [Verdict("queued"), Verdict("tenant_full", 250)]
+    assert wire.read_verdict([1_000, b"pool_full", 9]) == Verdict("pool_full", 9)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_claims_answer(known: bool) -> None:
+    row = [b"job", 7, b"\0payload", b"api", 42, 16, 5]
+    assert wire.read_claim([1_000, int(known), 3, row]) == Claim((CLAIMED,), 3, 1_000, known)
+
+
+def test_a_reaps_answer() -> None:
+    reaped = wire.read_reaped([1_000, 1, 2, 3])
+    assert reaped == Reaped(requeued=1, lost=2, expired=3, now_ms=1_000)
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_reply_may_hold_any_bytes(outcome: Outcome) -> None:
+    raw = b"job\0" + outcome.value.encode() + b"\0\xff\0result"
+    assert wire.read_reply(raw) == Reply("job", outcome, b"\xff\0result")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ([1_000, b"unknown"], Explanation("unknown")),
+        (
+            [1_000, b"leased", b"w", 30, 500],
+            Explanation("leased", "w", queue_ms=30, deadline_in_ms=500),
+        ),
+    ],
+)
+def test_a_job_that_does_not_wait_is_explained_briefly(
+    answer: list[Any], expected: Explanation
+) -> None:
+    assert wire.read_explanation(answer, SETTINGS) == expected
+
+
+def test_a_waiting_jobs_explanation_holds_the_bound_that_follows() -> None:
+    rows = [[b"acme", -50, 2, 1, 1, 4], [b"acme/alice", 30, 1, 0, 0, 0]]
+    levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
+    answer = [1_000, b"queued", b"w", 30, 500, 2, 4, rows, 350, 9_000]
+    assert wire.read_explanation(answer, SETTINGS) == Explanation(
+        state="queued",
+        worker="w",
+        queue_ms=30,
+        deadline_in_ms=500,
+        due_before=2,
+        matched_blocks=4,
+        levels=levels,
+        largest_cost=350,
+        drain_rate=9_000,
+        bound=policy.wait_bound(levels, 2, 100, 3, 350),
+    )
+
+
+def test_a_snapshot_names_nodes_and_workers() -> None:
+    node = [b"acme", -50, 2, 3, 120, 1, 900]
+    answer = [1_000, b"vtc", 3, 120, 1, 12, 950, 50, 7, 800, [node], [[b"w", 15]]]
+    assert wire.read_stats(answer) == GateStats(
+        policy="vtc",
+        queued_jobs=3,
+        queued_tokens=120,
+        leased_jobs=1,
+        round=12,
+        service=950,
+        platform=50,
+        uncharged=7,
+        drain_rate=800,
+        now_ms=1_000,
+        nodes={
+            "acme": NodeStats(
+                deficit=-50, weight=2, queued_jobs=3, queued_tokens=120, leased_jobs=1, service=900
+            )
+        },
+        workers={"w": 15},
+    )
