@@ -52,23 +52,23 @@ def test_a_job_without_a_context_has_a_chain_of_no_width() -> None:
     assert cells[5:8] == ["", "", 0]
 
 
-def test_a_claim_counts_its_cache_events() -> None:
+def test_a_claim_counts_the_inserted_blocks_before_the_evicted() -> None:
     cells = wire.claim_arguments("w", 900, 8, ["a", "b"], ["c"], strict=True, acknowledged=7)
-    assert cells == ["w", 900, 8, 1, 7, 2, "a", "b", 1, "c"]
+    assert cells == ["w", 900, 8, 1, 7, 2, "a", "b", "c"]
 
 
 def test_a_claim_may_have_heard_of_no_epoch() -> None:
-    assert wire.claim_arguments("w", 900, 8) == ["w", 900, 8, 0, -1, 0, 0]
+    assert wire.claim_arguments("w", 900, 8) == ["w", 900, 8, 0, -1, 0]
     assert wire.claim_arguments("w", 900, 8, acknowledged=0)[4] == 0
 
 
 def test_a_settlement_travels_before_the_cache_events() -> None:
     rows = [Settlement("one", 7, 30, b"r", Outcome.FAILED, 4), Settlement("two", 8, 1, b"")]
-    assert wire.settle_arguments("w", rows, ["a"], []) == [
+    assert wire.settle_arguments("w", rows, ["a"], ["b"]) == [
         *["w", 2],
         *["one", 7, 30, 4, "failed", b"r"],
         *["two", 8, 1, 0, "scored", b""],
-        *[1, "a", 0],
+        *[1, "a", "b"],
     ]
 
 
