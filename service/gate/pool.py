@@ -137,6 +137,7 @@ class Pool(Moves):
         """Nothing more is routed to the worker and its queue moves; its leases go on."""
         self._tick(time)
         self.fleet.workers.pop(worker, None)
+        self._streaks.pop(worker, None)
 
     def reap(self, time: int) -> Reaped:
         """The heartbeat: ends expired leases, answers overdue jobs, forgets what is idle."""

@@ -1,4 +1,5 @@
 -- drain: nothing more is routed to the worker and its queue moves; its leases go on.
-gate.of_fleet(ARGV[1]).alive = 0
+local worker = gate.of_fleet(ARGV[1])
+worker.alive, worker.streak = 0, 0
 gate.save()
 return { now }

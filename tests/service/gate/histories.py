@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, ClassVar
 
-from service.gate.job import Claim, Claimed, Job, Outcome, Settlement
+from service.gate.job import Claim, Claimed, Job, Outcome, Settlement, Verdict
 from service.gate.pool import Pool
 from service.gate.settings import POLICIES, GateSettings
 from tests.service.gate.jobs import TREES, block_hash, path_of, random_job
@@ -103,11 +103,20 @@ class History:
 
     def submit(self) -> None:
         """A new job, or rarely one whose id is known."""
+        job = self.draw_job()
+        self.note(job, self.apply("submit", job))
+
+    def draw_job(self) -> Job:
+        """A job of the tree."""
         fresh = self.random.random() < 0.95
         number = len(self.jobs) if fresh else self.random.randrange(len(self.jobs) + 1)
         job = random_job(self.random, f"job-{number}", self.tree)
         self.jobs.setdefault(job.job_id, job)
-        if self.apply("submit", job).answer == "queued":
+        return job
+
+    def note(self, job: Job, verdict: Verdict) -> None:
+        """Remembers what now stands behind the job's id."""
+        if verdict.answer == "queued":
             self.jobs[job.job_id] = job
 
     def claim(self) -> None:

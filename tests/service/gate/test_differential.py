@@ -22,7 +22,7 @@ PAUSES_MS = (-30_000, -5, 2_001, 30_000)
 class Twins(History):
     """Redis and the in-memory pool side by side; every verb must answer the same on both."""
 
-    weights = History.weights | {"pass_time": 6, "step_clock": 0.3}
+    weights = History.weights | {"submit_together": 6, "pass_time": 6, "step_clock": 0.3}
 
     def __init__(self, client: redis.Redis, url: str, seed: int) -> None:
         policy = POLICIES[seed % len(POLICIES)]
@@ -36,6 +36,13 @@ class Twins(History):
         expected = getattr(self.pool, verb)(*arguments, self.remote.time, **events)
         assert answer == expected
         return answer
+
+    def submit_together(self) -> None:
+        """What came while a call was under way goes in one."""
+        jobs = [self.draw_job() for _ in range(self.random.randrange(1, 5))]
+        for job, verdict in zip(jobs, self.remote.submit_together(jobs), strict=True):
+            assert verdict == self.pool.submit(job, self.remote.time)
+            self.note(job, verdict)
 
     def pass_time(self) -> None:
         """Leases, deadlines and idle spans come closer."""

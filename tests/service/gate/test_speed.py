@@ -72,7 +72,8 @@ def submit(counting: Counting, call: Any, job_id: str, tenant: int) -> None:
     if not counting.popular:
         own = tuple(f"{tenant:06d}{block}" for block in job.context_hashes)
         job = replace(job, context_hashes=own)
-    assert wire.read_verdict(call("submit", wire.submit_arguments(job))).answer == "queued"
+    [verdict] = wire.read_verdicts(call("submit", wire.submit_arguments(job)))
+    assert verdict.answer == "queued"
 
 
 def scored(claimed: Claimed) -> Settlement:
@@ -115,5 +116,5 @@ def test_a_refused_job_leaves_nothing_behind(redis_client: redis.Redis, redis_ur
     for number in range(20):
         job = build_job(f"refused-{number}", f"org/tenant-{number}")
         answer = store.call("submit", wire.submit_arguments(job))
-        assert wire.read_verdict(answer).answer == "pool_full"
+        assert [verdict.answer for verdict in wire.read_verdicts(answer)] == ["pool_full"]
     assert set(redis_client.scan_iter()) == keys
