@@ -1,168 +1,295 @@
-"""The pure pool's invariants over random histories."""
+"""The in-memory pool's verbs, one by one; histories of them are in test_invariants.py."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from random import Random
+from typing import Any
 
 import pytest
 
-from service.gate import pool
-from service.gate.job import Claimed, Job, Outcome, Settlement
-from service.gate.pool import PoolState
+from service.gate.job import Claim, Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
+from service.gate.pool import Pool
 from service.gate.settings import GateSettings
+from tests.service.gate.jobs import build_job, chain
 
-EVENTS = 20_000
-QUANTUM = 100
-LARGEST_CHARGE = 4 * 16 + 300
-SETTINGS = GateSettings(
-    quantum=QUANTUM, overtakes=6, lease_ms=50, max_pool_jobs=30, max_tenant_jobs=12
+COST = 42  # of a job of two blocks that nobody holds
+SMALL: dict[str, Any] = {"quantum": 100, "overtakes": 2, "lease_ms": 50, "retry_after_ms": 700}
+
+
+def pool_of(*workers: str, **changes: Any) -> Pool:
+    pool = Pool(GateSettings(**SMALL | changes))
+    for worker in workers:
+        pool.join(worker, 1_000)
+    return pool
+
+
+def names(claim: Claim) -> list[str]:
+    return [claimed.job_id for claimed in claim.jobs]
+
+
+def scored(claimed: Claimed, extend_tokens: int = COST) -> Settlement:
+    return Settlement(claimed.job_id, claimed.epoch, extend_tokens, b"result")
+
+
+def test_a_job_walks_from_submit_to_its_reply() -> None:
+    pool = pool_of("w")
+    assert pool.submit(build_job("job", "acme/alice"), 1_000).answer == "queued"
+    [claimed] = pool.claim("w", 100, 8, 1_007).jobs
+    assert claimed == Claimed("job", 1_007_000, b"job", "api", COST, 0, 7)
+    assert pool.nodes["acme"].leased == pool.nodes[""].leased == 1
+    assert pool.settle("w", [scored(claimed, 30)], 1_010) == [True]
+    assert pool.replies == [Reply("job", Outcome.SCORED, b"result")]
+    assert [pool.nodes[name].service for name in ("acme/alice", "acme", "")] == [30] * 3
+    assert not pool.entries
+    assert pool.nodes[""].leased == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "answer", "others"),
+    [
+        ({"max_pool_jobs": 2}, "pool_full", "pool_full"),
+        ({"max_pool_tokens": 3 * COST - 1}, "pool_full", "pool_full"),
+        ({"max_tenant_jobs": 2}, "tenant_full", "queued"),
+        ({"max_tenant_tokens": 3 * COST - 1}, "tenant_full", "queued"),
+        ({"max_tenant_in_flight": 2}, "tenant_busy", "queued"),
+    ],
 )
-WORKERS = ("worker-0", "worker-1")
+def test_caps_refuse_with_a_retry_after(change: dict[str, int], answer: str, others: str) -> None:
+    pool = pool_of("w", **change)
+    for user in ("u1", "u2"):
+        pool.submit(build_job(user, f"acme/{user}", tenant_level=0), 1_000)
+    refusal = pool.submit(build_job("more", "acme/u3", tenant_level=0), 1_000)
+    assert (refusal.answer, refusal.retry_after_ms) == (answer, 700)
+    assert pool.submit(build_job("other", "other/u"), 1_000).answer == others
+    assert "acme/u3" not in pool.nodes
 
 
-@dataclass
-class History:
-    """Plays random verbs on a pool and keeps what the invariants speak of."""
-
-    random: Random
-    state: PoolState = field(default_factory=lambda: PoolState(SETTINGS))
-    now: int = 1_000
-    accepted: list[str] = field(default_factory=list)
-    cancelled: set[str] = field(default_factory=set)  # while leased
-    ended: Counter[str] = field(default_factory=Counter)
-    claims: dict[str, Claimed] = field(default_factory=dict)
-    credited: Counter[str] = field(default_factory=Counter)  # refunds since the last refill
-
-    def submit(self, job: Job) -> None:
-        self.state, verdict = pool.submit(self.state, job, self.now)
-        if verdict == "queued":
-            self.accepted.append(job.job_id)
-
-    def claim(self) -> None:
-        before, waiting = self.state, self.state.queued
-        budget = self.random.choice([0, 100, 1_000])
-        self.state, claim = pool.claim(
-            before, self.random.choice(WORKERS), budget, 4, ["a_______"], [], self.now
-        )
-        assert bool(claim.jobs) == (len(waiting) > claim.expired)
-        self.claims |= {job.job_id: job for job in claim.jobs}
-        paid: Counter[str] = Counter()
-        for claimed in claim.jobs:
-            paid[before.entries[claimed.job_id].job.tenant] += claimed.charged
-        for tenant, balance in self.state.balances.items():
-            if balance.deficit + paid[tenant] > before.balances[tenant].deficit:
-                self.credited[tenant] = 0  # refilled
-
-    def settle(self) -> None:
-        claimed = self.random.choice([*self.claims.values()]) if self.claims else None
-        if claimed:
-            epoch = claimed.epoch - self.random.choice([0, 0, 0, 1])
-            actual = self.random.randrange(claimed.charged + 20)
-            settlement = Settlement(claimed.job_id, epoch, actual, b"", Outcome.SCORED)
-            self.after_refund(pool.settle(self.state, [settlement])[0])
-
-    def renew(self) -> None:
-        self.state, _kept = pool.renew(self.state, [*self.claims.values()], self.now)
-
-    def cancel(self) -> None:
-        job_id = self.random.choice([*self.accepted, "unknown"])
-        self.state, removed = pool.cancel(self.state, job_id)
-        if removed:
-            self.ended[job_id] += 1
-        elif job_id in self.state.entries:
-            self.cancelled.add(job_id)
-
-    def crash(self) -> None:
-        self.after_refund(pool.leave(self.state, self.random.choice(WORKERS))[0])
-
-    def reap(self) -> None:
-        self.after_refund(pool.reap(self.state, self.now)[0])
-
-    def after_refund(self, after: PoolState) -> None:
-        for tenant, balance in after.balances.items():
-            self.credited[tenant] += balance.deficit - self.state.balances[tenant].deficit
-        self.state = after
-
-    def check(self) -> None:
-        for tenant, balance in self.state.balances.items():
-            most = balance.weight * QUANTUM + self.credited[tenant]
-            assert -LARGEST_CHARGE < balance.deficit <= most
-        for reply in self.state.replies:
-            self.ended[reply.job_id] += 1
-        self.state = replace(self.state, replies=())
-        charged = sum(entry.charged for entry in self.state.leased)
-        assert sum(self.state.service.values()) >= charged
+def test_leased_jobs_are_in_flight_but_no_longer_queued() -> None:
+    pool = pool_of("w", max_tenant_jobs=1, max_tenant_in_flight=2)
+    for number in range(2):
+        assert pool.submit(build_job(f"job-{number}"), 1_000).answer == "queued"
+        pool.claim("w", 1_000, 1, 1_000)
+    assert pool.submit(build_job("third"), 1_000).answer == "tenant_busy"
 
 
-@pytest.fixture(scope="module")
-def history(random_job: Callable[[Random, str], Job]) -> History:
-    random = Random(7)
-    history = History(random)
-    others = [history.claim, history.settle, history.renew, history.crash, history.reap]
-    for number in range(EVENTS):
-        history.now += random.randrange(4)
-        if random.random() < 0.4:
-            history.submit(random_job(random, f"job-{number}"))
-        elif random.random() < 0.05:
-            history.cancel()
-        else:
-            random.choices(others, weights=[10, 20, 2, 0.2, 2])[0]()
-        history.check()
-    return history
-
-
-def test_deficits_stay_within_their_bounds_through_a_long_history(history: History) -> None:
-    assert sum(history.state.service.values()) > 100 * QUANTUM
-
-
-def test_every_accepted_job_ends_exactly_once(history: History) -> None:
-    state, now = history.state, history.now
-    while state.entries:
-        now += SETTINGS.lease_ms
-        state, _claim = pool.claim(state, "drain", 10_000, 100, [], [], now)
-        state, _reaped = pool.reap(state, now + SETTINGS.lease_ms)
-        state = replace(state, heartbeat=None)
-    ended = history.ended + Counter(reply.job_id for reply in state.replies)
-    assert len(history.accepted) > EVENTS // 10
-    assert set(history.accepted) - set(ended) <= history.cancelled
-    assert set(ended) <= set(history.accepted)
-    assert set(ended.values()) == {1}
-
-
-def test_a_reaped_job_keeps_its_place_and_its_tenant_gets_the_charge_back(
-    make_job: Callable[..., Job],
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({"job_id": "first"}, "known"),
+        ({"deadline_ms": 0}, "deadline"),
+        ({"tenant": "acme"}, "level_conflict"),
+        ({"tenant": "acme/alice/u7"}, "level_conflict"),
+    ],
+)
+def test_a_job_that_makes_no_sense_is_refused_though_there_is_room(
+    change: dict[str, Any], answer: str
 ) -> None:
-    state = PoolState(SETTINGS)
-    for name in ("first", "second"):
-        state, _verdict = pool.submit(state, make_job(name), now=0)
-    state, claim = pool.claim(state, "dead", 0, 1, [], [], now=0)
-    owed = state.balances["tenant"].deficit
-    state, reaped = pool.reap(state, now=SETTINGS.lease_ms)
+    pool = pool_of("w")
+    pool.submit(build_job("first", "acme/alice"), 1_000)
+    verdict = pool.submit(build_job(**{"job_id": "job", "tenant": "acme/alice"} | change), 1_000)
+    assert (verdict.answer, verdict.retry_after_ms) == (answer, 0)
+    assert pool.nodes[""].jobs == 1
+
+
+def test_the_retry_after_follows_the_drain_rate_and_the_tenants_share_of_the_queue() -> None:
+    pool = pool_of("w", max_tenant_jobs=1, max_pool_jobs=2)
+    pool.reap(1_000)
+    pool.submit(build_job("job"), 1_000)
+    pool.settle("w", [scored(*pool.claim("w", 100, 1, 1_500).jobs)], 1_500)
+    pool.reap(2_000)
+    assert pool.drain_rate == COST
+    pool.submit(build_job("mine", "a"), 2_000)
+    assert pool.submit(build_job("more", "a"), 2_000).retry_after_ms == 1_000
+    pool.submit(build_job("other", "b"), 2_000)
+    assert pool.submit(build_job("third", "c"), 2_000).answer == "pool_full"
+    pool.cancel("other", 2_000)
+    pool.submit(build_job("longer", "b", "abcd", candidate_tokens=20), 2_000)
+    pool.settings = GateSettings(**SMALL | {"max_tenant_jobs": 1})
+    assert pool.submit(build_job("more", "a"), 2_000).retry_after_ms == 3_000
+
+
+def test_the_drain_rate_is_a_moving_average() -> None:
+    pool = pool_of("w")
+    pool.drain_rate = 400
+    pool.reap(1_000)
+    assert pool.drain_rate == 300
+
+
+@pytest.mark.parametrize(
+    ("budget", "most", "strict", "expected"),
+    [
+        (1_000, 8, False, ["first", "second", "third"]),
+        (1_000, 2, False, ["first", "second"]),
+        (COST + 20 + 10, 8, False, ["first", "second"]),
+        (COST + 20 + 9, 8, False, ["first"]),
+        (0, 8, False, ["first"]),
+        (COST + 19, 8, True, []),
+        (COST + 20, 8, True, ["first"]),
+        (1_000, 0, False, []),
+    ],
+)
+def test_a_claim_fills_its_budget_of_extend_and_output_tokens(
+    budget: int, most: int, strict: bool, expected: list[str]
+) -> None:
+    pool = pool_of("w")
+    for number, name in enumerate(("first", "second", "third")):
+        pool.submit(build_job(name, output_tokens=20 * (number == 0)), 1_000)
+    assert names(pool.claim("w", budget, most, 1_000, strict=strict)) == expected
+
+
+def test_the_first_of_a_batch_pays_for_a_common_prefix() -> None:
+    pool = pool_of("w")
+    for name, context in [("first", "ab"), ("same", "ab"), ("longer", "abc")]:
+        pool.submit(build_job(name, name, context), 1_000)
+    claim = pool.claim("w", 1_000, 8, 1_000)
+    assert [(claimed.job_id, claimed.charged) for claimed in claim.jobs] == [
+        ("first", COST),
+        ("same", 10),
+        ("longer", 16 + 10),
+    ]
+
+
+def test_a_tenant_in_debt_waits_while_another_in_credit_has_work() -> None:
+    pool = pool_of("w")
+    pool.submit(build_job("large", "debtor", candidate_tokens=500), 1_000)
+    pool.submit(build_job("small", "saver", "xy"), 1_000)
+    assert names(pool.claim("w", 0, 1, 1_000)) == ["large"]
+    pool.submit(build_job("hot", "debtor"), 1_000)
+    held = chain("ab")
+    assert names(pool.claim("w", 0, 1, 1_000, held)) == ["small"]
+    assert names(pool.claim("w", 0, 1, 1_000)) == ["hot"]
+    assert pool.nodes["debtor"].deficit == 100 - 532 + 5 * 100 - 10
+
+
+def test_the_earliest_due_goes_after_so_many_picks_by_prefix_over_several_claims() -> None:
+    pool = pool_of("w")
+    for number in range(4):
+        pool.submit(build_job(f"hot-{number}", candidate_tokens=1), 1_000)
+    pool.submit(build_job("due", context="xy", deadline_ms=900), 1_000)
+    pool.claim("w", 0, 0, 1_000, chain("ab"))
+    order = [name for _ in range(5) for name in names(pool.claim("w", 0, 1, 1_000))]
+    assert order == ["hot-0", "hot-1", "due", "hot-2", "hot-3"]
+
+
+def test_events_of_a_worker_the_pool_forgot_are_not_believed() -> None:
+    pool = pool_of("w")
+    pool.leave("w", 1_000)
+    pool.submit(build_job("job"), 1_000)
+    claim = pool.claim("w", 100, 0, 1_000, chain("ab"))
+    assert not claim.known
+    claim = pool.claim("w", 100, 8, 1_000, ["b_______"])
+    assert claim.known
+    assert claim.jobs[0].cached_tokens_believed == 0
+
+
+def test_a_worker_that_left_is_not_believed_when_it_settles() -> None:
+    pool = pool_of("w")
+    pool.leave("w", 1_000)
+    pool.settle("w", [], 1_000, chain("ab"))
+    assert "w" not in pool.fleet.belief.held
+
+
+def test_a_job_settles_once_and_only_at_its_current_epoch() -> None:
+    pool = pool_of("w")
+    pool.submit(build_job("job"), 1_000)
+    [zombie] = pool.claim("w", 100, 1, 1_000).jobs
+    assert pool.join("w", 1_000) == 1
+    [current] = pool.claim("w", 100, 1, 1_000).jobs
+    assert current.epoch > zombie.epoch
+    assert pool.renew("w", [zombie, current], 1_000) == [False, True]
+    rows = [scored(zombie), scored(current), scored(current)]
+    assert pool.settle("w", rows, 1_000) == [False, True, False]
+    assert len(pool.replies) == 1
+
+
+def test_a_renewed_lease_lasts_and_others_end() -> None:
+    pool = pool_of("w")
+    for name in ("kept", "lost"):
+        pool.submit(build_job(name), 1_000)
+    kept, _lost = pool.claim("w", 100, 2, 1_000).jobs
+    pool.renew("w", [kept], 1_040)
+    assert pool.reap(1_049).requeued == 0
+    assert pool.reap(1_050).requeued == 1
+    assert pool.entries["kept"].epoch
+    assert not pool.entries["lost"].epoch
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_a_leased_one_is_never_queued_again() -> None:
+    pool = pool_of("w")
+    for name in ("leased", "waiting"):
+        pool.submit(build_job(name), 1_000)
+    pool.claim("w", 0, 1, 1_000)
+    cancelled = [pool.cancel(name, 1_000) for name in ("waiting", "waiting", "leased", "unknown")]
+    assert cancelled == [True, False, False, False]
+    assert pool.nodes[""].jobs == 0
+    assert pool.leave("w", 1_000) == 0
+    assert not pool.entries
+    assert pool.replies == []
+    assert pool.nodes["tenant"].service == 0
+
+
+def test_a_drained_worker_finishes_what_it_holds_and_gets_no_more() -> None:
+    pool = pool_of("w", "other")
+    for name in ("leased", "queued"):
+        pool.submit(build_job(name), 1_000, worker="w")
+    [leased] = pool.claim("w", 0, 1, 1_000).jobs
+    pool.drain("w", 1_000)
+    pool.submit(build_job("later"), 1_000)
+    pool.reap(1_000)
+    assert pool.queues.names() == ["other"]
+    assert pool.settle("w", [scored(leased)], 1_000) == [True]
+    assert names(pool.claim("other", 1_000, 8, 1_000)) == ["queued", "later"]
+
+
+def test_a_policy_switched_at_run_time_orders_what_waits() -> None:
+    pool = pool_of("w")
+    pool.submit(build_job("hot", deadline_ms=900), 1_000)
+    pool.submit(build_job("due", context="xy", deadline_ms=500), 1_000)
+    pool.claim("w", 0, 0, 1_000, chain("ab"))
+    with pytest.raises(ValueError, match="random"):
+        pool.configure("random", 1_000)
+    pool.configure("fcfs", 1_000)
+    assert names(pool.claim("w", 1_000, 8, 1_000)) == ["due", "hot"]
+
+
+def test_a_job_is_explained_while_it_waits_and_while_it_is_leased() -> None:
+    pool = pool_of("w", overtakes=3)
+    pool.submit(build_job("due", "a", deadline_ms=500), 1_000)
+    pool.submit(build_job("job", "b:2", "abc", deadline_ms=900), 1_000)
+    pool.claim("w", 0, 0, 1_000, chain("ab"))
+    pool.nodes["b"].deficit = -250
+    assert pool.explain("job", 1_020) == Explanation(
+        state="queued",
+        worker="w",
+        queue_ms=20,
+        deadline_in_ms=880,
+        due_before=1,
+        matched_blocks=2,
+        levels=(LevelStanding("b", -250, 2, 2, 1, 1),),
+        largest_cost=58,
+        bound=2 * 4 * 58 + (2 + 3) * (100 + 58),
+    )
+    pool.claim("w", 0, 1, 1_020)
+    assert pool.explain("due", 1_030) == Explanation("leased", "w", 30, 470)
+    assert pool.explain("nothing", 1_030) == Explanation("unknown")
+
+
+@pytest.mark.parametrize("gap", [2_001, 30_000, -1, -30_000])
+def test_a_pause_and_a_step_of_the_clock_end_no_lease_and_no_deadline(gap: int) -> None:
+    pool = pool_of("w")
+    pool.submit(build_job("leased"), 1_000)
+    pool.submit(build_job("queued", deadline_ms=60), 1_000)
+    [leased] = pool.claim("w", 0, 1, 1_000).jobs
+    reaped = pool.reap(1_000 + gap)
+    assert (reaped.requeued, reaped.expired, reaped.now_ms) == (0, 0, 1_000)
+    assert pool.explain("queued", 1_040 + gap).queue_ms == 40
+    [queued] = pool.claim("w", 0, 1, 1_040 + gap).jobs
+    assert queued.epoch > leased.epoch
+    reaped = pool.reap(1_050 + gap)
     assert reaped.requeued == 1
-    assert state.balances["tenant"].deficit == owed + claim.jobs[0].charged
-    state, again = pool.claim(state, "alive", 0, 1, [], [], now=60)
-    assert [job.job_id for job in again.jobs] == ["first"]
-    assert again.jobs[0].queue_ms == 60
 
 
-def test_a_job_is_delivered_twice_at_most(make_job: Callable[..., Job]) -> None:
-    state, _verdict = pool.submit(PoolState(SETTINGS), make_job("poison"), now=0)
-    for _ in range(2):
-        state, _claim = pool.claim(state, "dies", 0, 1, [], [], now=0)
-        state, _requeued = pool.leave(state, "dies")
-    assert [reply.outcome for reply in state.replies] == [Outcome.WORKER_LOST]
-    assert not state.entries
-
-
-def test_a_pause_extends_leases_instead_of_ending_them(make_job: Callable[..., Job]) -> None:
-    state, _verdict = pool.submit(PoolState(SETTINGS), make_job("job"), now=0)
-    state, _reaped = pool.reap(state, now=0)
-    state, _claim = pool.claim(state, "worker", 0, 1, [], [], now=0)
-    state, paused = pool.reap(state, now=5_000)
-    assert (paused.paused_ms, paused.requeued) == (5_000, 0)
-    state, stepped_back = pool.reap(state, now=1_000)
-    assert stepped_back.paused_ms == -4_000
-    assert state.leased[0].lease_ends_at == SETTINGS.lease_ms + 1_000
+def test_the_longest_silence_that_is_no_pause_counts() -> None:
+    pool = pool_of("w")
+    pool.submit(build_job("job"), 1_000)
+    pool.claim("w", 0, 1, 1_000)
+    assert pool.reap(3_000).requeued == 1
