@@ -4,7 +4,8 @@
     python -m loadtest.report --check    exits with 1 when the table is not what the files say
 
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
-gate.json of `service.gate.bench`) and the metrics in `models/demo/model_card.json`.
+fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.json of
+`service.gate.bench`) and the metrics in `models/demo/model_card.json`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,14 @@ def table(figures: list[Row]) -> str:
 
 def rows() -> list[Row]:
     """All figures, in the order of the README."""
-    return [*quality_rows(read(CARD)), *fresh_rows(), *load_rows(), *gate_rows()]
+    return [
+        *quality_rows(read(CARD)),
+        *fresh_rows(),
+        *load_rows(),
+        *fairness_rows(read(RESULTS / "fairness.json")),
+        *lone_rows(read(RESULTS / "lone_tenant.json")),
+        *gate_rows(),
+    ]
 
 
 def read(path: Path) -> Any:
@@ -107,6 +115,54 @@ def percentile(stats: dict[str, Any], share: float) -> int:
         if left <= 0:
             return int(milliseconds)
     raise ValueError("locust.json holds no response times")
+
+
+def fairness_rows(fairness: dict[str, Any]) -> list[Row]:
+    """What a quiet tenant notices of an aggressor, and how exactly weights are met."""
+    (capacity,) = (row for row in fairness["rows"] if row["experiment"] == "capacity")
+    quiet = {
+        (row["beside"], row["policy"]): row
+        for row in fairness["rows"]
+        if row["experiment"] == "quiet"
+    }
+    weights = [row for row in fairness["rows"] if row["experiment"] == "weights"]
+    alone = quiet.pop(("", "dlpm"))
+    rate = f"Poisson slates of 24 at 20 % of {capacity['slates_per_s']:.1f} slates/s"
+    return [
+        ("quiet tenant alone, p50 / p99", latencies(alone), f"{rate}, {alone['slates']} slates"),
+        *(beside_row(alone, row) for row in quiet.values()),
+        weights_row(weights),
+    ]
+
+
+def beside_row(alone: dict[str, Any], row: dict[str, Any]) -> Row:
+    """One aggressor under one policy."""
+    who = {"bulk": "of class batch, itself interactive", "equal": "of equal weight"}[row["beside"]]
+    ratio = f"{row['p99_ms'] / alone['p99_ms']:.2f}x alone"
+    return (
+        f"beside an aggressor {who}, `{row['policy']}`",
+        f"{latencies(row)} ({ratio})",
+        f"it sends at 10 times its share; {row['errors']} of the quiet tenant's slates in error",
+    )
+
+
+def latencies(row: dict[str, Any]) -> str:
+    """Median and p99."""
+    return f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f} ms"
+
+
+def weights_row(rows: list[dict[str, Any]]) -> Row:
+    """The largest deviation from a share that the weights promise."""
+    worst = max(abs(row["of_its_share"] - 1) for row in rows)
+    names = ":".join(str(row["weight"]) for row in rows)
+    where = f"charged tokens over {rows[0]['seconds']:.0f} s of overload"
+    return (f"weights {names}, worst deviation of a share", f"{100 * worst:.1f} %", where)
+
+
+def lone_rows(lone: dict[str, Any]) -> list[Row]:
+    """What the gate costs a tenant that is alone."""
+    where = f"of what the engine does with the same slates of 24, median of {len(lone['shares'])}"
+    return [("lone tenant's throughput through the gate", f"{100 * lone['share']:.1f} %", where)]
 
 
 def gate_rows() -> list[Row]:

@@ -28,3 +28,27 @@ def test_percentiles_count_requests_in_order_of_time(share: float, wanted: int) 
     # The histogram's keys are strings: sorted as text, "100" would stand before "9".
     stats = {"num_requests": 100, "response_times": {"100": 5, "9": 50, "20": 45}}
     assert report.percentile(stats, share) == wanted
+
+
+def test_a_quiet_tenants_rows_compare_with_its_time_alone() -> None:
+    def quiet(beside: str, policy: str, p99: float) -> dict[str, object]:
+        row = {"experiment": "quiet", "beside": beside, "policy": policy, "slates": 9, "errors": 1}
+        return row | {"p50_ms": 50.0, "p99_ms": p99}
+
+    shares = [{"experiment": "weights", "weight": w, "seconds": 60.0} for w in (1, 2)]
+    deviations = [
+        row | {"of_its_share": share} for row, share in zip(shares, (1.02, 0.99), strict=True)
+    ]
+    capacity = {"experiment": "capacity", "slates_per_s": 8.0}
+    rows = [capacity, quiet("", "dlpm", 100.0), quiet("bulk", "fcfs", 900.0), *deviations]
+    alone, beside, weights = report.fairness_rows({"rows": rows})
+    assert alone[1] == "50 / 100 ms"
+    assert "`fcfs`" in beside[0]
+    assert beside[1] == "50 / 900 ms (9.00x alone)"
+    assert weights[0].startswith("weights 1:2")
+    assert weights[1] == "2.0 %"
+
+
+def test_a_lone_tenants_share_is_a_percentage() -> None:
+    ((_, figure, _),) = report.lone_rows({"share": 0.985, "shares": [0.98, 0.985, 0.99]})
+    assert figure == "98.5 %"
