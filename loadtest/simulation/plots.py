@@ -40,7 +40,7 @@ def tradeoffs(outcomes: Sequence[Outcome]) -> Figure:
             row = outcome.row
             axis.plot(row["jain"], row["throughput"], marker, label=_label(outcome))
         axis.set(xlabel="Jain's index (client side)", ylabel="tokens/s", xlim=(0.2, 1.03))
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.2 * max(outcome.row["throughput"] for outcome in group))
         axis.legend(fontsize="x-small")
     return figure
 

@@ -17,6 +17,7 @@ from loadtest.simulation.workloads import overload, panel, sybil
 from service.gate.settings import GateSettings
 
 FIG1_QUANTA = (1_000, 2_000, 8_000, 32_000)
+FIG1_LOAD = 1.5  # programs open per client, over those of one worker of fig7
 QUANTUM = 2_000  # Q of fig7
 WORKER_QUANTUM = 1_000_000  # Q^w; deficits are shared by all workers, so it costs no fairness
 OVERTAKES = 64
@@ -69,7 +70,7 @@ def fig1_base(workload: str) -> Scenario:
         workload=workload,
         policy="",
         engine=engine(A10, LLAMA_3B, BLOCKS[kind]),
-        clients=partial(panel, workload, 1),
+        clients=partial(panel, workload, FIG1_LOAD),
         settings=GateSettings(),
         warmup_s=SPANS_S[kind][0],
         until_s=2 * SPANS_S[kind][1],
