@@ -1,16 +1,19 @@
-"""The two facades on a real Redis: waiting, replies, outages."""
+"""The API's face of the gate on a real Redis: verdicts, replies, policies, explanations."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from models.errors import FairslateError
+from service.gate import policy
 from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
@@ -18,267 +21,219 @@ from service.gate.errors import (
     TenantThrottledError,
 )
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Claimed, GateStats, Job, Outcome, Reply, Settlement
-from service.gate.settings import GateSettings
+from service.gate.job import Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
+from service.gate.settings import POLICIES, GateSettings
+from tests.service.gate.client import POOL, Api
+from tests.service.gate.jobs import build_job, chain
+from tests.service.gate.remote import Remote
 
 SETTINGS = GateSettings(quantum=100)
-Answer = TypeVar("Answer")
 
 
 @pytest.fixture
 def worker(redis_url: str) -> Iterator[WorkerGate]:
-    gate = WorkerGate(redis_url, "pool", SETTINGS, "worker")
+    gate = WorkerGate(redis_url, POOL, SETTINGS, "worker")
+    gate.join()
     yield gate
     gate.close()
 
 
-class Api:
-    """Runs the API side's coroutines one by one, each on a loop of its own."""
+@pytest.fixture
+def open_api(redis_url: str) -> Iterator[Callable[..., Api]]:
+    apis: list[Api] = []
 
-    def __init__(self, url: str, settings: GateSettings) -> None:
-        self.url, self.settings = url, settings
+    def open_one(**changes: Any) -> Api:
+        apis.append(Api(redis_url, replace(SETTINGS, **changes)))
+        return apis[-1]
 
-    def run(self, verb: Callable[[AsyncGate], Awaitable[Answer]]) -> Answer:
-        async def run() -> Answer:
-            gate = AsyncGate(self.url, "pool", self.settings)
-            try:
-                await gate.ping()
-                return await verb(gate)
-            finally:
-                await gate.close()
-
-        return asyncio.run(run())
-
-    def submit(self, *jobs: Job) -> None:
-        async def submit_all(gate: AsyncGate) -> None:
-            for job in jobs:
-                await gate.submit(job)
-
-        self.run(submit_all)
-
-    def cancel(self, job_id: str) -> bool:
-        return self.run(lambda gate: gate.cancel(job_id))
-
-    def replies(self) -> list[Reply]:
-        return self.run(lambda gate: gate.next_replies("api"))
-
-    def stats(self) -> GateStats:
-        return self.run(lambda gate: gate.stats())
+    yield open_one
+    for api in apis:
+        api.close()
 
 
 @pytest.fixture
-def api(redis_url: str) -> Api:
-    return Api(redis_url, SETTINGS)
+def api(open_api: Callable[..., Api]) -> Api:
+    return open_api()
 
 
 def scored(job: Claimed, result: bytes = b"result") -> Settlement:
     return Settlement(job.job_id, job.epoch, job.charged, result)
 
 
-def test_a_job_walks_from_submit_to_its_reply(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    api.submit(make_job("job", payload=b"\0pay\xffload"))
+def test_a_job_walks_from_submit_to_its_reply(api: Api, worker: WorkerGate) -> None:
+    api.submit(build_job("job", payload=b"\0pay\xffload"))
     assert worker.wait_for_work()
     [claimed] = worker.claim(1_000, 10).jobs
     assert (claimed.payload, claimed.reply_to) == (b"\0pay\xffload", "api")
     assert (claimed.charged, claimed.cached_tokens_believed) == (42, 0)
     assert worker.settle([scored(claimed, b"\0res\xffult")]) == [True]
     assert api.replies() == [Reply("job", Outcome.SCORED, b"\0res\xffult")]
-    assert (api.stats().queued_jobs, api.stats().leased_jobs) == (0, 0)
+    assert api.replies() == []
+    assert (worker.stats().queued_jobs, worker.stats().leased_jobs) == (0, 0)
 
 
-def test_a_failed_job_brings_its_error_back(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    api.submit(make_job("job"))
+def test_a_failed_job_brings_its_error_back(api: Api, worker: WorkerGate) -> None:
+    api.submit(build_job("job"))
     [claimed] = worker.claim(1_000, 10).jobs
     worker.settle([replace(scored(claimed, b"cause"), outcome=Outcome.FAILED)])
     assert api.replies() == [Reply("job", Outcome.FAILED, b"cause")]
 
 
-def test_a_job_settles_once_and_only_at_its_current_epoch(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
+@pytest.mark.parametrize(
+    ("change", "error", "message", "status"),
+    [
+        ({"max_pool_jobs": 1}, PoolFullError, "queue is full", HTTPStatus.SERVICE_UNAVAILABLE),
+        ({"max_tenant_jobs": 1}, TenantThrottledError, "limit of 1 jobs or", 429),
+        ({"max_tenant_tokens": 60}, TenantThrottledError, "or 60 tokens queued", 429),
+        ({"max_tenant_in_flight": 1}, TenantThrottledError, "1 jobs in flight", 429),
+    ],
+)
+def test_a_refusal_says_what_is_full_and_when_to_come_back(
+    open_api: Callable[..., Api],
+    change: dict[str, int],
+    error: type[FairslateError],
+    message: str,
+    status: int,
 ) -> None:
-    api.submit(make_job("job"))
-    [zombie] = worker.claim(1_000, 10).jobs
-    assert worker.join() == 1
-    [current] = worker.claim(1_000, 10).jobs
-    assert worker.renew([zombie, current]) == [False, True]
-    assert worker.settle([scored(zombie), scored(current), scored(current)]) == [False, True, False]
-    assert len(api.replies()) == 1
+    api = open_api(retry_after_ms=700, **change)
+    api.submit(build_job("first"))
+    with pytest.raises(error, match=message) as refusal:
+        api.submit(build_job("second"))
+    assert (refusal.value.retry_after_ms, refusal.value.status) == (700, status)
+    assert api.stats().queued_jobs == 1
 
 
-def test_settle_refunds_what_the_engine_found_cached_and_never_charges_more(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    api.submit(make_job("warm", "a"), make_job("cold", "b", "xy"))
-    claimed = worker.claim(1_000, 10).jobs
-    warm, cold = (
-        replace(scored(job), extend_tokens=tokens)
-        for job, tokens in zip(claimed, (10, 99), strict=True)
-    )
-    worker.settle([warm, cold])
-    tenants = api.stats().tenants
-    assert (tenants["a"].deficit, tenants["a"].service) == (90, 10)
-    assert (tenants["b"].deficit, tenants["b"].service) == (58, 42)
-
-
-def test_the_gate_believes_the_cache_events_it_is_told(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    first, second = make_job("first", context="abc"), make_job("second", context="abcd")
-    api.submit(first)
-    worker.claim(1_000, 10)
-    api.submit(second)
-    [claimed] = worker.claim(1_000, 10, first.context_hashes, ["abc_____"]).jobs
-    assert claimed.cached_tokens_believed == 2 * 16
-
-
-def test_cache_events_of_a_failed_claim_are_sent_by_the_next(
-    redis_client: redis.Redis, api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    job = make_job("job", context="abc")
-    api.submit(job)
-    redis_client.acl_setuser("default", commands=["-evalsha"])
-    try:
-        with pytest.raises(GateUnavailableError):
-            worker.claim(1_000, 10, job.context_hashes)
-    finally:
-        redis_client.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"])
-    [claimed] = worker.claim(1_000, 10, evicted=["abc_____"]).jobs
-    assert claimed.cached_tokens_believed == 2 * 16
-
-
-def test_a_tenant_over_its_cap_is_refused_and_others_are_served(
-    redis_url: str, make_job: Callable[..., Job]
-) -> None:
-    api = Api(redis_url, replace(SETTINGS, max_tenant_jobs=1))
-    api.submit(make_job("first", "a"))
-    with pytest.raises(TenantThrottledError, match="1 jobs") as refusal:
-        api.submit(make_job("second", "a"))
-    assert refusal.value.retry_after_ms == 1_000
-    api.submit(make_job("third", "b"))
-    assert api.stats().queued_jobs == 2
-
-
-def test_a_full_pool_refuses_everybody(redis_url: str, make_job: Callable[..., Job]) -> None:
-    api = Api(redis_url, replace(SETTINGS, max_pool_tokens=60))
-    api.submit(make_job("first", "a"))
-    with pytest.raises(PoolFullError) as refusal:
-        api.submit(make_job("second", "b"))
-    assert refusal.value.retry_after_ms == 1_000
-
-
-def test_a_passed_deadline_is_refused_at_submit(api: Api, make_job: Callable[..., Job]) -> None:
+def test_a_passed_deadline_is_refused_at_submit(api: Api) -> None:
     with pytest.raises(DeadlineExceededError) as refusal:
-        api.submit(make_job("late", deadline_ms=0))
+        api.submit(build_job("late", deadline_ms=0))
     assert refusal.value.param == "deadline_ms"
     assert api.stats().queued_jobs == 0
 
 
-def test_overdue_jobs_are_answered_and_never_claimed_however_many(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    api.submit(*(make_job(f"late-{index}", deadline_ms=1) for index in range(600)))
-    api.submit(make_job("in-time"))
-    claim = worker.claim(100_000, 1_000)
-    assert [job.job_id for job in claim.jobs] == ["in-time"]
-    assert claim.expired == 600
-    outcomes = [reply.outcome for _ in range(3) for reply in api.replies()]
-    assert outcomes == [Outcome.DEADLINE] * 600
+def test_jobs_at_two_depths_of_one_path_are_a_mistake_of_the_caller(api: Api) -> None:
+    api.submit(build_job("job", "acme/alice"))
+    with pytest.raises(ValueError, match="'acme': jobs wait above or below this level"):
+        api.submit(build_job("above", "acme"))
 
 
-def test_a_resubmitted_job_runs_once(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
+def test_concurrent_submits_each_hear_their_own_verdict(redis_url: str) -> None:
+    async def submit_all() -> list[BaseException | None]:
+        gate = AsyncGate(redis_url, POOL, replace(SETTINGS, max_tenant_jobs=3))
+        jobs = [build_job(f"{name}-{at}", name) for at in range(5) for name in ("a", "b")]
+        jobs.append(build_job("late", "c", deadline_ms=0))
+        try:
+            return await asyncio.gather(*map(gate.submit, jobs), return_exceptions=True)
+        finally:
+            await gate.close()
+
+    answers = [type(answer) for answer in asyncio.run(submit_all())]
+    assert answers == [type(None)] * 6 + [TenantThrottledError] * 4 + [DeadlineExceededError]
+
+
+def test_an_overdue_job_is_answered_and_never_claimed(
+    redis_client: redis.Redis, redis_url: str, api: Api, worker: WorkerGate
 ) -> None:
-    api.submit(make_job("job"), make_job("job"))
+    api.submit(build_job("late", deadline_ms=1_000))
+    api.submit(build_job("in time"))
+    Remote(redis_client, redis_url, POOL, SETTINGS).pass_time(1_000)
+    claim = worker.claim(1_000, 10)
+    assert ([job.job_id for job in claim.jobs], claim.expired) == (["in time"], 1)
+    assert api.replies() == [Reply("late", Outcome.DEADLINE, b"")]
+
+
+def test_a_resubmitted_job_runs_once(api: Api, worker: WorkerGate) -> None:
+    for _ in range(2):
+        api.submit(build_job("job"))
     assert len(worker.claim(1_000, 10).jobs) == 1
 
 
-def test_a_cancelled_job_leaves_the_queue_at_once(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    api.submit(make_job("job"))
+def test_a_cancelled_job_leaves_the_queue_at_once(api: Api, worker: WorkerGate) -> None:
+    api.submit(build_job("job"))
     assert api.cancel("job")
     assert not api.cancel("job")
     assert worker.claim(1_000, 10).jobs == ()
-    assert api.stats().queued_tokens == 0
 
 
-def test_work_left_behind_wakes_the_next_worker(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
+def test_all_replies_that_are_there_come_at_once_and_to_their_own_process(
+    open_api: Callable[..., Api], worker: WorkerGate
 ) -> None:
-    api.submit(make_job("first"), make_job("second"))
-    assert worker.wait_for_work()
-    worker.claim(1_000, 1)
-    assert worker.wait_for_work()
-    worker.claim(1_000, 1)
-    assert not worker.wait_for_work(timeout_s=0.01)
+    api, other = open_api(), open_api()
+    other.name = "other"
+    for number in range(20):
+        api.submit(build_job(f"job-{number}"))
+    api.submit(build_job("others", reply_to="other"))
+    worker.settle([scored(claimed) for claimed in worker.claim(10_000, 30).jobs])
+    assert {reply.job_id for reply in api.replies()} == {f"job-{at}" for at in range(20)}
+    assert other.replies() == [Reply("others", Outcome.SCORED, b"result")]
 
 
-def test_a_claim_that_empties_the_queue_wakes_nobody(
-    api: Api, worker: WorkerGate, make_job: Callable[..., Job]
+def test_a_policy_switched_at_run_time_orders_what_waits_in_the_whole_tree(
+    api: Api, worker: WorkerGate
 ) -> None:
-    api.submit(make_job("job"))
-    worker.claim(1_000, 1)
-    assert not worker.wait_for_work(timeout_s=0.01)
+    worker.claim(1_000, 0, chain("ab"))
+    for number in range(3):
+        api.submit(build_job(f"hot-{number}", f"acme/user-{number}", deadline_ms=50_000 + number))
+    api.submit(build_job("due", "solo/user", "xy", deadline_ms=40_000))
+    api.configure("fcfs")
+    assert api.stats().policy == "fcfs"
+    order = [job.job_id for job in worker.claim(10_000, 3).jobs]
+    assert order == ["due", "hot-0", "hot-1"]
+    for name in POLICIES:
+        api.configure(name)
+        assert api.stats().policy == name
 
 
-def test_an_expired_lease_is_reaped_and_the_job_delivered_again(
-    redis_url: str, make_job: Callable[..., Job]
+def test_an_unknown_policy_changes_nothing(api: Api) -> None:
+    with pytest.raises(ValueError, match="must be one of dlpm"):
+        api.configure("random")
+    assert api.stats().policy == "dlpm"
+
+
+def test_a_job_is_explained_while_it_waits_while_it_is_leased_and_when_it_is_gone(
+    api: Api, worker: WorkerGate
 ) -> None:
-    settings = replace(SETTINGS, lease_ms=0)
-    api, worker = Api(redis_url, settings), WorkerGate(redis_url, "pool", settings, "worker")
-    api.submit(make_job("job"))
-    worker.claim(1_000, 10)
-    assert worker.reap().requeued == 1
-    worker.claim(1_000, 10)
-    assert worker.reap().lost == 1
-    assert api.replies() == [Reply("job", Outcome.WORKER_LOST, b"")]
-    worker.close()
+    worker.claim(1_000, 0, chain("a"))
+    api.submit(build_job("rival", "acme:3/alice", deadline_ms=20_000))
+    api.submit(build_job("job", "acme:3/bob:2", deadline_ms=50_000))
+    why = api.explain("job")
+    assert (why.state, why.worker, why.due_before, why.matched_blocks) == ("queued", "worker", 1, 1)
+    assert 40_000 < why.deadline_in_ms == 50_000 - why.queue_ms
+    assert why.levels == (
+        LevelStanding("acme", 300, 3, 0, 0, 0),
+        LevelStanding("acme/bob", 0, 2, 1, 1, 1),
+    )
+    assert why.bound == policy.wait_bound(why.levels, 1, 100, SETTINGS.overtakes, 42)
+    worker.claim(1_000, 1)
+    assert api.explain("rival").state == "leased"
+    assert api.explain("rival").worker == "worker"
+    assert api.explain("unknown") == Explanation("unknown")
 
 
-def test_stats_show_workers_and_forgotten_ones_are_gone(api: Api, worker: WorkerGate) -> None:
-    worker.join()
+def test_a_snapshot_shows_the_nodes_seen_last(api: Api, worker: WorkerGate) -> None:
+    for number in range(4):
+        api.submit(build_job(f"job-{number}", f"tenant-{number}"))
+    assert len(api.stats().nodes) == 4
+    assert len(worker.stats(max_nodes=2).nodes) == 2
     assert list(api.stats().workers) == ["worker"]
-    worker.forget("worker")
-    assert not api.stats().workers
 
 
-def test_only_a_tenant_without_debt_is_forgotten(
-    redis_client: redis.Redis, redis_url: str, make_job: Callable[..., Job]
+def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
-    settings = replace(SETTINGS, tenant_idle_ms=1)
-    api, worker = Api(redis_url, settings), WorkerGate(redis_url, "pool", settings, "worker")
-    api.submit(make_job("small", "thrifty"), make_job("large", "debtor", candidate_tokens=500))
-    worker.settle([scored(job) for job in worker.claim(10_000, 10).jobs])
-    _wait_one_tick(redis_client)
-    worker.reap()
-    assert list(api.stats().tenants) == ["debtor"]
-    assert redis_client.keys("*tenant:*") == [b"{pool}:tenant:debtor"]
-    worker.close()
-
-
-def test_an_emptied_pool_leaves_nothing_behind_but_its_counters(
-    redis_client: redis.Redis, api: Api, worker: WorkerGate, make_job: Callable[..., Job]
-) -> None:
-    api.submit(*(make_job(f"job-{index}", f"t-{index % 3}") for index in range(9)))
+    for number in range(9):
+        api.submit(build_job(f"job-{number}", f"tenant-{number % 3}"))
     worker.settle([scored(job) for job in worker.claim(10_000, 8).jobs])
-    api.cancel(worker.claim(10_000, 8).jobs[0].job_id)
+    [leased] = worker.claim(10_000, 8).jobs
+    api.cancel(leased.job_id)
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"meta", b"tenant", b"tenants", b"wake"}
+    assert kinds <= {b"node", b"seen", b"wake"}
 
 
-@pytest.mark.parametrize("error", [PoolFullError, TenantThrottledError, DeadlineExceededError])
-def test_every_refusal_is_a_fairslate_error(error: type[FairslateError]) -> None:
-    assert issubclass(error, FairslateError)
-    assert error.code != FairslateError.code
-
-
-def _wait_one_tick(client: redis.Redis) -> None:
-    start = client.time()
-    while client.time()[0] * 1e6 + client.time()[1] < start[0] * 1e6 + start[1] + 2_000:
-        pass
+def test_an_absent_redis_is_gate_unavailable(tmp_path: Path) -> None:
+    api = Api(f"unix://{tmp_path}/none.sock", SETTINGS)
+    with pytest.raises(GateUnavailableError) as outage:
+        api.submit(build_job("job"))
+    assert outage.value.retry_after_ms == 1_000
+    api.close()

@@ -94,7 +94,8 @@ def test_the_retry_after_follows_the_drain_rate_and_the_tenants_share_of_the_que
     pool = pool_of("w", max_tenant_jobs=1, max_pool_jobs=2)
     pool.reap(1_000)
     pool.submit(build_job("job"), 1_000)
-    pool.settle("w", [scored(*pool.claim("w", 100, 1, 1_500).jobs)], 1_500)
+    [claimed] = pool.claim("w", 100, 1, 1_500).jobs
+    pool.settle("w", [scored(claimed)], 1_500)
     pool.reap(2_000)
     assert pool.drain_rate == COST
     pool.submit(build_job("mine", "a"), 2_000)
