@@ -2,66 +2,95 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 import redis
 
+from service.gate import wire
 from service.gate.embedded import EmbeddedRedis
 from service.gate.errors import GateUnavailableError
-from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Job
+from service.gate.gate import WorkerGate
+from service.gate.job import Level, Settlement
 from service.gate.settings import GateSettings
 from service.gate.store import Store
+from tests.service.gate.client import POOL, Api
+from tests.service.gate.jobs import build_job, chain
 
 SETTINGS = GateSettings()
 
 
-def submit(url: str, *jobs: Job) -> None:
-    async def run() -> None:
-        gate = AsyncGate(url, "pool", SETTINGS)
-        try:
-            for job in jobs:
-                await gate.submit(job)
-        finally:
-            await gate.close()
+@pytest.fixture
+def api(redis_url: str) -> Iterator[Api]:
+    api = Api(redis_url, SETTINGS)
+    yield api
+    api.close()
 
-    asyncio.run(run())
+
+@pytest.fixture
+def worker(redis_url: str) -> Iterator[WorkerGate]:
+    gate = WorkerGate(redis_url, POOL, SETTINGS, "worker")
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    store = Store(redis_url, POOL, SETTINGS)
+    yield store
+    store.close()
 
 
 def test_scripts_survive_a_script_flush(
-    redis_client: redis.Redis, redis_url: str, make_job: Callable[..., Job]
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
-    worker = WorkerGate(redis_url, "pool", SETTINGS, "worker")
-    submit(redis_url, make_job("first"))
-    redis_client.script_flush()
-    submit(redis_url, make_job("second"))
-    redis_client.script_flush()
+    for name in ("first", "second"):
+        api.submit(build_job(name))
+        redis_client.script_flush()
     assert len(worker.claim(1_000, 10).jobs) == 2
-    worker.close()
 
 
 def test_every_key_carries_the_pools_hash_tag(
-    redis_client: redis.Redis, redis_url: str, make_job: Callable[..., Job]
+    redis_client: redis.Redis, redis_url: str, worker: WorkerGate
 ) -> None:
-    submit(redis_url, make_job("one", "te{nant}"), make_job("two", "a:b"))
-    WorkerGate(redis_url, "pool", SETTINGS, "worker").claim(1_000, 1, ["block"])
-    assert all(key.startswith(b"{pool}:") for key in redis_client.scan_iter())
+    settings = replace(SETTINGS, attribution="split")
+    api = Api(redis_url, settings)
+    worker.claim(1_000, 0, chain("a"))
+    for number, leaf in enumerate(("te{nant}/a:b", "plain", "te{nant}/b")):
+        path = tuple(Level(name) for name in leaf.split("/"))
+        job = build_job(f"{{job}}-{number}", context="abc")
+        api.submit(replace(job, path=path))
+    worker.settle([Settlement(one.job_id, one.epoch, 1, b"") for one in worker.claim(1, 1).jobs])
+    worker.claim(1, 1)
+    keys = [*redis_client.scan_iter()]
+    assert len(keys) > 10
+    assert [key for key in keys if not key.startswith(b"{pool}:")] == []
+    api.close()
 
 
-def test_pools_do_not_see_each_other(redis_url: str, make_job: Callable[..., Job]) -> None:
-    submit(redis_url, make_job("job"))
-    assert WorkerGate(redis_url, "other", SETTINGS, "worker").claim(1_000, 10).jobs == ()
+def test_pools_do_not_see_each_other(redis_url: str, api: Api) -> None:
+    api.submit(build_job("job"))
+    other = WorkerGate(redis_url, "other", SETTINGS, "worker")
+    assert other.claim(1_000, 10).jobs == ()
+    other.close()
 
 
-def test_a_pool_name_that_would_break_the_hash_tag_is_refused(redis_url: str) -> None:
+def test_processes_with_other_settings_share_a_pool(redis_url: str, api: Api) -> None:
+    api.submit(build_job("job"))
+    other = WorkerGate(redis_url, POOL, replace(SETTINGS, lease_ms=7), "worker")
+    assert len(other.claim(1_000, 10).jobs) == 1
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["", "po}ol", "po:ol"])
+def test_a_pool_name_that_would_break_the_hash_tag_is_refused(redis_url: str, name: str) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
-        Store(redis_url, "po}ol", SETTINGS)
+        Store(redis_url, name, SETTINGS)
 
 
 def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) -> None:
@@ -78,9 +107,8 @@ def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) 
     ids=["memory is full", "replicas are missing"],
 )
 def test_a_redis_that_refuses_writes_is_gate_unavailable(
-    redis_client: redis.Redis, redis_url: str, setting: str, trouble: str, remedy: str
+    redis_client: redis.Redis, worker: WorkerGate, setting: str, trouble: str, remedy: str
 ) -> None:
-    worker = WorkerGate(redis_url, "pool", SETTINGS, "worker")
     worker.claim(1_000, 10)
     redis_client.config_set(setting, trouble)
     try:
@@ -91,25 +119,55 @@ def test_a_redis_that_refuses_writes_is_gate_unavailable(
     worker.claim(1_000, 10)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 def test_a_frozen_redis_is_noticed_and_used_again_when_it_thaws(
-    redis_server: EmbeddedRedis, redis_url: str, make_job: Callable[..., Job]
+    redis_server: EmbeddedRedis, api: Api, worker: WorkerGate
 ) -> None:
-    worker = WorkerGate(redis_url, "pool", SETTINGS, "worker")
     worker.join()
     assert redis_server.server_pid
     os.kill(redis_server.server_pid, signal.SIGSTOP)
     try:
         with pytest.raises(GateUnavailableError):
-            submit(redis_url, make_job("frozen"))
+            api.submit(build_job("frozen"))
         with pytest.raises(GateUnavailableError):
             worker.wait_for_work()
     finally:
         os.kill(redis_server.server_pid, signal.SIGCONT)
-    submit(redis_url, make_job("thawed"))
+    api.submit(build_job("thawed"))
     assert "thawed" in [job.job_id for job in worker.claim(1_000, 10).jobs]
 
 
-def test_a_mistake_in_a_script_is_not_called_an_outage(redis_url: str) -> None:
+def test_a_mistake_in_a_script_is_not_called_an_outage(store: Store) -> None:
     with pytest.raises(redis.ResponseError):
-        Store(redis_url, "pool", SETTINGS).call("stats", ["many"])
+        store.call("stats", ["many"])
+
+
+def test_several_calls_of_one_round_trip_each_get_their_answer(store: Store) -> None:
+    store.call("join", ["one"])
+    store.call("stats", [10])
+    joined, stats = store.call_all([("join", ["two"]), ("stats", [10])])
+    assert joined[1] == 0
+    assert set(wire.read_stats(stats).workers) == {"one", "two"}
+
+
+def test_answers_nobody_will_read_can_be_dropped(
+    store: Store, api: Api, worker: WorkerGate
+) -> None:
+    api.submit(build_job("job"))
+    [claimed] = worker.claim(1_000, 1).jobs
+    worker.settle([Settlement("job", claimed.epoch, 1, b"")])
+    store.delete_replies("api")
+    assert api.replies() == []
+
+
+def test_answers_that_nobody_reads_vanish_by_themselves(
+    redis_client: redis.Redis, store: Store, api: Api, worker: WorkerGate
+) -> None:
+    api.submit(build_job("job"))
+    [claimed] = worker.claim(1_000, 1).jobs
+    worker.settle([Settlement("job", claimed.epoch, 1, b"")])
+    assert 0 < redis_client.pttl(store.reply_key("api")) <= SETTINGS.reply_ttl_ms
+
+
+def test_a_store_tells_what_redis_says_of_itself(redis_server: EmbeddedRedis, store: Store) -> None:
+    assert store.info()["process_id"] == redis_server.server_pid

@@ -117,7 +117,8 @@ def test_a_job_that_does_not_wait_is_explained_briefly(
 
 def test_a_waiting_jobs_explanation_holds_the_bound_that_follows() -> None:
     rows = [[b"acme", -50, 2, 1, 1, 4], [b"acme/alice", 30, 1, 0, 0, 0]]
-    levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
+    acme = LevelStanding("acme", deficit=-50, weight=2, rounds=1, rivals=1, rival_weight=4)
+    levels = (acme, LevelStanding("acme/alice", 30, 1, 0, 0, 0))
     answer = [1_000, b"queued", b"w", 30, 500, 2, 4, rows, 350, 9_000]
     assert wire.read_explanation(answer, SETTINGS) == Explanation(
         state="queued",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -100,12 +101,11 @@ def test_the_gate_believes_the_cache_events_it_is_told(api: Api, worker: WorkerG
     assert believed(api, worker) == 2
 
 
-@pytest.mark.parametrize("call", ["claim", "settle"])
+@pytest.mark.parametrize(("call", "arguments"), [("claim", (1_000, 0)), ("settle", ([],))])
 def test_cache_events_of_a_failed_call_are_sent_by_the_next(
-    redis_client: redis.Redis, api: Api, worker: WorkerGate, call: str
+    redis_client: redis.Redis, api: Api, worker: WorkerGate, call: str, arguments: Any
 ) -> None:
     worker.claim(1_000, 0, ["x_______"])
-    arguments = ([],) if call == "settle" else (1_000, 0)
     with refusing_writes(redis_client), pytest.raises(GateUnavailableError):
         getattr(worker, call)(*arguments, chain("abc"), ["x_______"])
     worker.settle([], evicted=["abc_____"])
