@@ -12,7 +12,7 @@ from typing import Any
 
 from loadtest.simulation.clients import Client
 from loadtest.simulation.hardware import Engine
-from loadtest.simulation.measures import Gaps
+from loadtest.simulation.observer import Observer
 from loadtest.simulation.routers import Router
 from loadtest.simulation.senders import Senders, Ticket
 from loadtest.simulation.timeline import Timeline
@@ -21,7 +21,6 @@ from loadtest.simulation.worker import Task, Worker
 from service.gate.job import Claimed, Settlement
 from service.gate.pool import Pool
 from service.gate.settings import GateSettings
-from service.gate.tree import Node
 
 NEVER = 10**9
 UNLIMITED = 10**12
@@ -64,9 +63,7 @@ class Simulation:
         self.pools = [gate(settings) for _ in range(workers if router else 1)]
         self.gates = self.pools if router else self.pools * workers
         self.timeline, self.totals = Timeline(), Totals(len(clients))
-        self.weights = [client.weight for client in clients]
-        self.gaps, self.delivered_gaps = Gaps(self.weights), Gaps(self.weights)
-        self._accounts = [client.accounts for client in clients]
+        self.observer = Observer(clients, self.pools, self.totals)
         self._asleep = set(range(workers))
         self._tickets: dict[str, Ticket] = {}
         for pool, name in zip(self.gates, self.names, strict=True):
@@ -97,9 +94,9 @@ class Simulation:
         """What a worker does between two chunks: settle, claim, start."""
         worker = self.workers[index]
         self._settle(index, worker.finished())
-        self._observe()
+        self.observer.observe()
         started = self._start(index)
-        self._observe()
+        self.observer.observe()
         chunk = worker.advance(started)
         for task in started:
             ticket = task.owner
@@ -184,18 +181,6 @@ class Simulation:
         used += settings.output_weight * task.request.output_tokens
         charged: int = task.owner.charged
         return max(0, charged - max(1, used))
-
-    def _observe(self) -> None:
-        """Compares the clients' services; called around whatever changes them."""
-        nodes = [self._nodes(accounts) for accounts in self._accounts]
-        self.totals.charged = [sum(node.service for node in mine) for mine in nodes]
-        backlogged = [any(node.jobs for node in mine) for mine in nodes]
-        self.gaps.observe(self.totals.charged, backlogged)
-        self.delivered_gaps.observe(self.totals.delivered, backlogged)
-
-    def _nodes(self, accounts: Sequence[str]) -> list[Node]:
-        known = (pool.nodes.get(name) for pool in self.pools for name in accounts)
-        return [node for node in known if node is not None]
 
     def _sample(self) -> None:
         self.totals.samples.append(self.totals.snapshot(self.timeline.now))

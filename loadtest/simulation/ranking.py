@@ -63,13 +63,14 @@ def ranking(shape: RankingShape, aggressive: bool) -> list[Client]:
 
 
 def regular(shape: RankingShape, rank: int, share: float, names: Names) -> Client:
-    """A tenant with `share` of the slates."""
+    """A tenant with `share` of the slates; latency counts for those who ask for little."""
     on, off = shape.burst_on_ms, shape.burst_off_ms
     mean_factor = (shape.burst_factor * on + off) / (on + off)
     gap = 1e3 * shape.pages * mean_factor / (shape.slates_per_s * share)
     tenant = Tenant(shape, rank, names, Random(rank))
     arrivals = Bursts(gap, shape.burst_factor, on, off)
-    return Client(f"tenant-{rank:02d}", tenant.draw, arrivals, about="sessions")
+    light = rank >= shape.heavy_tenants
+    return Client(f"tenant-{rank:02d}", tenant.draw, arrivals, light, "sessions")
 
 
 def campaign(shape: RankingShape, names: Names) -> Client:

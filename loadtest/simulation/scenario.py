@@ -56,7 +56,7 @@ def play(scenario: Scenario) -> Outcome:
     )
     totals = simulation.run(1e3 * scenario.warmup_s)
     before = totals.snapshot(simulation.timeline.now)
-    simulation.delivered_gaps.restart()
+    simulation.observer.delivered.restart()
     simulation.run(1e3 * scenario.until_s)
     after = totals.snapshot(simulation.timeline.now)
     row = identity(scenario) | services(before, after) | latencies(scenario, simulation)
@@ -120,7 +120,7 @@ def gaps(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
         in_flight=(refunds[0], refunds[-1]),
     )
     return {
-        "gap_max": round(simulation.gaps.largest),
+        "gap_max": round(simulation.observer.charged.largest),
         "gap_bound": round(bound) if bounded else None,
     }
 
@@ -132,7 +132,7 @@ def extras(
     delivered, _ = difference(before, after)
     prompt = after.prompt_tokens - before.prompt_tokens
     return {
-        "gap_delivered": round(simulation.delivered_gaps.largest),
+        "gap_delivered": round(simulation.observer.delivered.largest),
         "first_share": round(delivered[0] / max(1, sum(delivered)), 4),
         "cached_share": round(1 - (after.extend_tokens - before.extend_tokens) / max(1, prompt), 4),
         "idle_with_work": simulation.totals.idle_with_work,
