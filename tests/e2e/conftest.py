@@ -14,6 +14,7 @@ from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, running_server
 
 TENANTS = {"ada": 1, "bob": 1, "cleo": 2, "dan": 4, "pia": 1}
+LONER = "zoe"  # sends only where a test counts what it sent
 CLASSES = {"interactive": 8, "batch": 1}
 ADMIN_KEY = "key-of-the-operator"
 
@@ -26,19 +27,19 @@ def tenant_keys() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, tenant_keys: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path
 ) -> Iterator[RunningServer]:
-    """Five tenants in two classes, "pia" a private one; the embedded Redis, the tiny model."""
+    """Six tenants in two classes, "pia" a private one; the embedded Redis, the tiny model."""
     state = tmp_path_factory.mktemp("server")
     tenants = [
         {
             "name": name,
-            "key_sha256": hashlib.sha256(tenant_keys[name].encode()).hexdigest(),
+            "key_sha256": hashlib.sha256(f"key-of-{name}".encode()).hexdigest(),
             "weight": weight,
             "private": name == "pia",
             "users": name == "ada",
         }
-        for name, weight in TENANTS.items()
+        for name, weight in {**TENANTS, LONER: 1}.items()
     ]
     content = yaml.safe_dump({"classes": CLASSES, "tenants": tenants}, sort_keys=False)
     (state / "tenants.yaml").write_text(content)

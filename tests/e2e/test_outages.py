@@ -114,7 +114,7 @@ def test_a_waiting_request_is_explained_to_its_tenant(
         return httpx.get(f"{fragile.url}/v1/queue/{request_id}")
 
     headers = {"x-request-id": "mine-1"}
-    with frozen_engine(fragile), fragile.client() as client, ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, fragile.client() as client, frozen_engine(fragile):
         waiting = pool.submit(
             client.post, "/v1/rank", json=BODY | {"deadline_ms": 5000}, headers=headers
         )
