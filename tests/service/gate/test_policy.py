@@ -58,7 +58,9 @@ def test_the_earliest_due_goes_after_so_many_picks_by_prefix() -> None:
         (100, 20, 100, 10, False),
         (300, 20, 100, 10, True),  # three times the wait outweighs twice the length
         (200, 20, 100, 10, False),  # a tie is left to the other
-        (1, 0, 0, 1, True),  # nothing to compute counts as one token
+        (150, 0, 100, 1, True),  # nothing to compute counts as one token
+        (50, 0, 100, 1, False),
+        (100, 1, 50, 0, True),
     ],
 )
 def test_the_highest_response_ratio_goes_next(
