@@ -15,10 +15,11 @@ FIGURES |= {"bytes_per_tenant", "redis_version"}
 @pytest.mark.timeout(120)
 def test_the_bench_prints_one_object_with_all_figures() -> None:
     command = [sys.executable, "-m", "service.gate.bench", "--json", "-", "--seconds", "0.1"]
-    sizes = ["--queued", "200", "--tenants", "100"]
+    sizes = ["--queued", "200", "--tenants", "100", "--shapes", "2"]
     run = subprocess.run([*command, *sizes], capture_output=True, text=True, check=True)
     figures = json.loads(run.stdout)
     assert set(figures) >= FIGURES
     assert (figures["queued"], figures["tenants"]) == (200, 100)
+    assert len(figures["rows"]) == 2
     assert all(row["admissions_per_s"] > 0 < row["claim_p50_ms"] for row in figures["rows"])
     assert 50 < figures["bytes_per_tenant"] < 2_000

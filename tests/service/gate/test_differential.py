@@ -15,7 +15,7 @@ from service.gate.tree import Node
 from tests.service.gate.histories import SMALL, History
 from tests.service.gate.remote import Remote
 
-EVENTS = 800
+EVENTS = 500
 PAUSES_MS = (-30_000, -5, 2_001, 30_000)
 
 

@@ -86,7 +86,7 @@ def test_a_tenant_gains_nothing_by_splitting_over_a_thousand_users() -> None:
         honest = [f"honest/user-{user}" for user in range(5)]
         split = [f"splitter/user-{user}" for user in range(users)]
         overload = Overload(replace(SETTINGS, quantum=QUANTUM // 10), honest + split)
-        overload.serve(400, depth)
+        overload.serve(300, depth)
         return overload.service("splitter") / overload.service("")
 
     assert share(1_000, depth=1) == pytest.approx(share(1, depth=5), rel=0.01)

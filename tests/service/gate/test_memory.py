@@ -25,10 +25,10 @@ def live(remote: Remote, store: Store, tick: int, tenants: int) -> None:
     names = [f"tenant-{tick}-{number}" for number in range(tenants)]
     jobs = [build_job(name, f"org-{tick % 7}/{name}", "ab", reply_to="none") for name in names]
     claim = ("claim", wire.claim_arguments("worker", 10**6, 100))
-    for start in range(0, tenants, 100):
-        submits = [("submit", wire.submit_arguments(job)) for job in jobs[start : start + 100]]
+    for start in range(0, tenants, 50):
+        submits = [("submit", wire.submit_arguments(job)) for job in jobs[start : start + 50]]
         claimed = wire.read_claim(store.call_all([*submits, claim])[-1]).jobs
-        assert len(claimed) == 100
+        assert len(claimed) == 50
         rows = [Settlement(job.job_id, job.epoch, job.charged // 2, b"") for job in claimed]
         store.call_all([("settle", wire.settle_arguments("worker", rows))])
     store.delete_replies("none")
@@ -40,7 +40,7 @@ def live(remote: Remote, store: Store, tick: int, tenants: int) -> None:
 @pytest.mark.parametrize(
     ("hours", "tenants"),
     [
-        (4, 100),
+        (4, 50),
         pytest.param(24, 3_500, marks=[pytest.mark.long, pytest.mark.timeout(3_600)]),
     ],
 )
