@@ -12,7 +12,7 @@ from service.gate.job import LevelStanding
 from service.gate.ledger import FORGOTTEN_AT_ONCE, Ledger
 from service.gate.queues import Entry
 from service.gate.settings import ATTRIBUTIONS, GateSettings
-from service.gate.tree import Node
+from service.gate.tree import VIRTUAL_SCALE, Node
 from tests.service.gate.jobs import build_job, levels
 
 SETTINGS = GateSettings(quantum=100, extend_weight=1, output_weight=2)
@@ -73,6 +73,14 @@ def test_the_worst_case_is_charged_and_what_was_not_used_comes_back() -> None:
     ledger.reconcile(entry, extend_tokens=12, output_tokens=3)
     assert [node.deficit for node in leaf.lineage()] == [1_000 - 18] * 2
     assert ledger.uncharged == 0
+
+
+def test_vtc_counts_all_tokens_of_a_job_cached_or_not_and_takes_none_back() -> None:
+    ledger = Ledger(SETTINGS)
+    entry = entry_of(seated(ledger, "alice"), output_tokens=5)
+    ledger.reserve(entry, 0, [])
+    ledger.reconcile(entry, extend_tokens=1, output_tokens=0)
+    assert entry.leaf.virtual == (CONTEXT_TOKENS + 10 + 5) * VIRTUAL_SCALE
 
 
 def test_use_above_what_was_reserved_is_counted_and_not_charged() -> None:
