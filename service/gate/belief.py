@@ -52,9 +52,10 @@ class Batch:
 
     def matched(self, job: Job) -> int:
         """Blocks of the job's context held or computed by this batch."""
-        if job.context_id not in self._blocks:
-            self._blocks[job.context_id] = self._match(job), job
-        return self._blocks[job.context_id][0]
+        found = self._blocks.get(job.context_id)
+        if found is None:
+            found = self._blocks[job.context_id] = self._match(job), job
+        return found[0]
 
     def matched_tokens(self, job: Job) -> int:
         """The same in tokens; the last block may be short."""
@@ -64,6 +65,8 @@ class Batch:
         """Counts the job's context as held."""
         fresh = set(job.context_hashes[self.matched(job) :])
         self._assumed |= fresh
+        if not fresh:
+            return
         for context, (blocks, other) in self._blocks.items():
             if blocks < len(other.context_hashes) and other.context_hashes[blocks] in fresh:
                 self._blocks[context] = self._match(other), other

@@ -90,8 +90,10 @@ class Queues:
 
 def hottest(groups: list[list[Entry]], batch: Batch) -> Entry:
     """Longest match first, ties by arrival."""
-    heads = [min(group, key=lambda entry: entry.sequence) for group in groups]
-    return min(heads, key=lambda entry: (-batch.matched(entry.job), entry.sequence))
+    matches = [batch.matched(group[0].job) for group in groups]
+    longest = max(matches)
+    hot = (group for group, blocks in zip(groups, matches, strict=True) if blocks == longest)
+    return min((one for group in hot for one in group), key=lambda one: one.sequence)
 
 
 def earliest(groups: list[list[Entry]]) -> Entry:
