@@ -5,7 +5,8 @@
 
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
 fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.json of
-`service.gate.bench`) and the metrics in `models/demo/model_card.json`.
+`service.gate.bench`, simulate_*.json of `loadtest.simulate`) and the metrics in
+`models/demo/model_card.json`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from loadtest.simulated import fig1_rows, fig7_rows, overload_rows
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -62,6 +65,9 @@ def rows() -> list[Row]:
         *fairness_rows(read(RESULTS / "fairness.json")),
         *lone_rows(read(RESULTS / "lone_tenant.json")),
         *gate_rows(),
+        *fig1_rows(read(RESULTS / "simulate_fig1.json")),
+        *fig7_rows(read(RESULTS / "simulate_fig7.json")),
+        *overload_rows(read(RESULTS / "simulate_overload.json")),
     ]
 
 

@@ -1,0 +1,68 @@
+"""README rows from the kept simulations. Knows nothing of how they were run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Row = tuple[str, str, str]
+Rows = list[dict[str, Any]]
+
+UNFAIR = ("preble", "rr+lpm")
+WHERE = "simulated"
+
+
+def fig1_rows(kept: Rows) -> list[Row]:
+    """One GPU, tree of thoughts: DLPM at quantum 1,000 beside LPM and VTC."""
+    tot = [row for row in kept if row["workload"] == "s1-tot"]
+    lpm, vtc = (_only(tot, policy=name) for name in ("lpm", "vtc"))
+    dlpm = _only(tot, policy="dlpm", quantum=1000)
+    vtc_share = f"{vtc['throughput'] / lpm['throughput']:.2f}"
+    where = f"{WHERE} Fig. 1 of the paper, one GPU, VTC at {vtc_share} of LPM (published 0.70)"
+    return [
+        ("DLPM throughput of LPM's", f"{dlpm['throughput'] / lpm['throughput']:.3f}", where),
+        ("DLPM throughput of VTC's", f"{dlpm['throughput'] / vtc['throughput']:.2f}x", where),
+        ("Jain's index of DLPM / LPM", f"{dlpm['jain']:.3f} / {lpm['jain']:.3f}", where),
+    ]
+
+
+def fig7_rows(kept: Rows) -> list[Row]:
+    """D2LPM over all panels beside VTC and the better of two unfair routers."""
+    fair = [row for row in kept if row["policy"] == "d2lpm"]
+    where = f"{WHERE} Fig. 7 of the paper, {len(fair)} points, 1 to 8 GPUs"
+    by_vtc = [_ratio(row, kept, ("vtc",)) for row in fair]
+    by_unfair = [_ratio(row, kept, UNFAIR) for row in fair]
+    jain = [row["jain"] for row in fair]
+    spread = f"{sum(jain) / len(jain):.3f} ({min(jain):.3f})"
+    return [
+        ("D2LPM throughput of VTC's, geometric mean", f"{_mean(by_vtc):.2f}x", where),
+        ("D2LPM throughput of the best unfair router's", f"{_mean(by_unfair):.2f}x", where),
+        ("Jain's index of D2LPM, mean (worst)", spread, where),
+    ]
+
+
+def overload_rows(kept: Rows) -> list[Row]:
+    """Two tenants in overload, output lengths known."""
+    dlpm, fcfs = (_only(kept, policy=name) for name in ("dlpm", "fcfs"))
+    gaps = f"{dlpm['gap_max']:,} of at most {dlpm['gap_bound']:,} ({fcfs['gap_max']:,})"
+    where = f"{WHERE}: 256 tokens in and out, 1.5 and 3 requests/s; one request costs 768"
+    return [("largest gap of charged service, DLPM (FCFS)", gaps, where)]
+
+
+def _only(rows: Rows, **cells: Any) -> dict[str, Any]:
+    (row,) = (row for row in rows if all(row[name] == value for name, value in cells.items()))
+    return row
+
+
+def _ratio(row: dict[str, Any], rows: Rows, policies: tuple[str, ...]) -> float:
+    panel = [other for other in rows if _panel(other) == _panel(row)]
+    best = max(other["throughput"] for other in panel if other["policy"] in policies)
+    return float(row["throughput"] / best)
+
+
+def _panel(row: dict[str, Any]) -> tuple[str, int]:
+    return row["workload"], row["workers"]
+
+
+def _mean(ratios: list[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))

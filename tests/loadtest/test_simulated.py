@@ -1,0 +1,55 @@
+"""The README's simulated figures are ratios within one run's panels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loadtest.simulated import fig1_rows, fig7_rows, overload_rows
+
+
+def row(workload: str, policy: str, throughput: int, **cells: Any) -> dict[str, Any]:
+    usual = {"workers": 1, "quantum": None, "jain": 0.9}
+    return {"workload": workload, "policy": policy, "throughput": throughput} | usual | cells
+
+
+def test_fig1_compares_dlpm_at_the_published_quantum_with_both_baselines() -> None:
+    kept = [
+        row("s1-tot", "lpm", 1_000, jain=0.4),
+        row("s1-tot", "vtc", 700),
+        row("s1-tot", "dlpm", 950, quantum=1000, jain=0.99),
+        row("s1-tot", "dlpm", 10, quantum=2000),
+        row("s1-chat", "lpm", 1),
+    ]
+    figures = [figure for _, figure, _ in fig1_rows(kept)]
+    assert figures == ["0.950", "1.36x", "0.990 / 0.400"]
+
+
+def test_fig7_takes_the_geometric_mean_over_panels_and_the_better_unfair_router() -> None:
+    kept = [
+        row("qa", "d2lpm", 200, jain=1.0),
+        row("qa", "vtc", 100),
+        row("qa", "preble", 400),
+        row("qa", "rr+lpm", 100),
+        row("qa", "d2lpm", 800, workers=2, jain=0.9),
+        row("qa", "vtc", 100, workers=2),
+        row("qa", "preble", 300, workers=2),
+        row("qa", "rr+lpm", 400, workers=2),
+    ]
+    figures = [figure for _, figure, _ in fig7_rows(kept)]
+    assert figures == ["4.00x", "1.00x", "0.950 (0.900)"]
+
+
+def test_a_missing_baseline_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match="not enough values"):
+        fig1_rows([row("s1-tot", "lpm", 1)])
+
+
+def test_overload_states_the_gap_beside_its_bound() -> None:
+    kept = [
+        row("overload", "dlpm", 1, gap_max=768, gap_bound=1_538),
+        row("overload", "fcfs", 1, gap_max=146_688, gap_bound=None),
+    ]
+    ((_, figure, _),) = overload_rows(kept)
+    assert figure == "768 of at most 1,538 (146,688)"
