@@ -104,6 +104,3 @@ class Ledger:
                 self.tree.root.service += cost
             elif payer in self.tree.nodes:
                 self.tree.pay(self.tree.nodes[payer], cost)
-        for payer, _cost in payers:
-            if payer in self.tree.nodes:
-                self.tree.rebalance(self.tree.nodes[payer])

@@ -73,16 +73,15 @@ class Moves:
         self.queues.add(entry)
         self.fleet.count_queued(entry, 1)
         self._tree.enqueue(entry.leaf, 1, entry.job.tokens)
-        self._tree.rebalance(entry.leaf)
 
     def _unqueue(self, entry: Entry) -> None:
-        """Takes the entry out of its queue; whoever calls rebalances the tree."""
         self.queues.remove(entry)
         self.fleet.count_queued(entry, -1)
         self._tree.enqueue(entry.leaf, -1, -entry.job.tokens)
 
     def _lease(self, entry: Entry, worker: str, batch: Batch, now: int, time: int) -> Claimed:
         job, cached = entry.job, batch.matched_tokens(entry.job)
+        self._tree.refill(entry.leaf)
         sharers = self.queues.sharers(entry.queue, job.context_id)
         self._unqueue(entry)
         batch.assume(job)
@@ -181,7 +180,6 @@ class Moves:
 
     def _expire(self, entry: Entry) -> None:
         self._unqueue(entry)
-        self._tree.rebalance(entry.leaf)
         self._reply(entry, Outcome.DEADLINE)
 
     def _reply(self, entry: Entry, outcome: Outcome, result: bytes = b"") -> None:

@@ -118,7 +118,6 @@ class Pool(Moves):
                 entry.cancelled = True
             return False
         self._unqueue(entry)
-        self._tree.rebalance(entry.leaf)
         self.fleet.unexpect(entry)
         del self.entries[job_id]
         return True
@@ -157,7 +156,6 @@ class Pool(Moves):
         self._tick(time)
         replace(self.settings, policy=name)  # refuses unknown names
         self._tree.policy = name
-        self._tree.rebalance_all()
 
     def explain(self, job_id: str, time: int) -> Explanation:
         """Why a job waits."""

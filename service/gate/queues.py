@@ -89,9 +89,11 @@ class Queues:
 
 
 def hottest(groups: list[list[Entry]], batch: Batch) -> Entry:
-    """Longest match first, ties by arrival."""
+    """Longest match first, ties by arrival; where nothing matches, the earliest deadline."""
     matches = [batch.matched(group[0].job) for group in groups]
     longest = max(matches)
+    if not longest:
+        return earliest(groups)
     hot = (group for group, blocks in zip(groups, matches, strict=True) if blocks == longest)
     return min((one for group in hot for one in group), key=lambda one: one.sequence)
 

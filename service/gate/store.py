@@ -43,7 +43,7 @@ _LUA = Path(__file__).parent / "lua"
 _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 
-_LIBRARY = ("state", "index", "jobs")
+_LIBRARY = ("state", "index", "cache", "fleet", "jobs")
 
 
 @dataclass(frozen=True, slots=True)

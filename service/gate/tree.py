@@ -89,7 +89,7 @@ class Tree:
         del self.nodes[node.id]
 
     def enqueue(self, leaf: Node, jobs: int, tokens: int) -> None:
-        """Counts jobs in (or out, negative) at all levels; `rebalance` must follow."""
+        """Counts jobs in (or out, negative) at all levels."""
         for node in leaf.lineage():
             if self.policy == "vtc" and jobs > 0 and not node.jobs:
                 self._lift(node)
@@ -104,7 +104,7 @@ class Tree:
         self.root.tokens += tokens
 
     def pay(self, leaf: Node, cost: int) -> None:
-        """Charges `cost` (a refund is negative) at all levels; `rebalance` must follow."""
+        """Charges `cost` (a refund is negative) at all levels."""
         for node in leaf.lineage():
             node.service += cost
             if self.gated:
@@ -116,19 +116,22 @@ class Tree:
         for node in leaf.lineage():
             node.virtual += tokens * VIRTUAL_SCALE // node.weight
 
-    def rebalance(self, leaf: Node) -> None:
-        """CheckRefill at every level, from the leaf up: no waiting sibling positive, all refill."""
+    def refill(self, leaf: Node) -> None:
+        """CheckRefill at every level, as often as one of `eligible_leaves` needs to be positive.
+
+        Made only when somebody is served for it, so whoever comes while others are in debt is
+        served before them.
+        """
         for node in leaf.lineage():
             assert node.parent is not None
-            self._check_refill(node.parent)
-
-    def rebalance_all(self) -> None:
-        """CheckRefill everywhere, as after a change of policy."""
-        for node in self.nodes.values():
-            self._check_refill(node)
+            rounds = self.rounds_until_positive(node)
+            node.parent.round += rounds
+            for sibling in node.parent.children.values() if rounds else ():
+                deficit, weight = sibling.deficit, sibling.weight
+                sibling.deficit = policy.refilled(deficit, weight, self.quantum, rounds)
 
     def eligible_leaves(self) -> set[str]:
-        """Ids of the leaves with queued jobs whose levels are all positive."""
+        """Ids of the leaves with queued jobs that are the first to turn positive at every level."""
         return {leaf.id for leaf in self._eligible(self.root)}
 
     def rounds_until_positive(self, node: Node) -> int:
@@ -136,19 +139,13 @@ class Tree:
         return policy.refills_owed(node.deficit, node.weight, self.quantum) if self.gated else 0
 
     def _eligible(self, parent: Node) -> Iterator[Node]:
+        front = min(map(self.rounds_until_positive, parent.waiting.values()), default=0)
         for child in parent.waiting.values():
-            if not self.gated or child.deficit > 0:
+            if self.rounds_until_positive(child) == front:
                 if child.holds_jobs:
                     yield child
                 else:
                     yield from self._eligible(child)
-
-    def _check_refill(self, parent: Node) -> None:
-        rounds = min(map(self.rounds_until_positive, parent.waiting.values()), default=0)
-        if rounds:
-            parent.round += rounds
-            for child in parent.children.values():
-                child.deficit = policy.refilled(child.deficit, child.weight, self.quantum, rounds)
 
     def _lift(self, node: Node) -> None:
         """VTC: idleness is not banked."""

@@ -2,10 +2,8 @@
 local job = gate.load_job(ARGV[1])
 local queued = job and job.epoch == 0
 if queued then
-  gate.unqueue(job)
-  gate.stand(gate.load_node(job.leaf), job.queue)
-  gate.expect(job)
-  call('DEL', pool .. 'job:' .. job.id)
+  gate.stand(gate.unqueue(job), job.queue)
+  gate.drop_job(job)
 elseif job then
   job.cancelled = true
   gate.save_job(job)

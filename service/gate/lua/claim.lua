@@ -4,6 +4,7 @@ local strict, heard = ARGV[4] == '1', tonumber(ARGV[5])
 
 -- Highest response ratio next, between the earliest due job and the hottest.
 local function sooner(due, hot)
+  if hot.id == due.id then return hot end
   local function waited(job) return root.service - job.served_before end
   local function uncached(job)
     local cached = math.min(gate.match(worker, job) * job.block_size, job.context_tokens)
@@ -26,24 +27,24 @@ local function steal()
       victim = { queue = queue, load = load }
     end
   end
-  return victim and gate.load_job(gate.first_job('due', victim.queue))
+  return victim and gate.load_whole(gate.first_job('due', victim.queue))
 end
 
--- The job to serve now, and how it changes the count of picks by prefix in a row.
+-- The job to serve now, how it changes the count of picks by prefix in a row, and its match if known.
 local function next_job()
   local function first(kind)
     local id = gate.first_job(kind, worker)
-    return id and gate.load_job(id)
+    return id and gate.load_whole(id)
   end
   local streak = fleet[worker].streak
   local by_due = policy == 'fcfs' or gated and streak >= settings.overtakes
-  local job
+  local job, matched
   if policy == 'vtc' then job = first('virtual')
   elseif by_due then job = first('due')
-  else job = gate.hottest(worker) end
+  else job, matched = gate.hottest(worker) end
   if not job then return steal(), 0 end
-  if policy == 'hrrn' then job = sooner(first('due'), job) end
-  return job, gated and (by_due and -streak or 1) or 0
+  if policy == 'hrrn' then job, matched = sooner(first('due'), job), nil end
+  return job, gated and (by_due and -streak or 1) or 0, matched
 end
 
 local function in_credit(leaf)
@@ -67,6 +68,7 @@ local function sharers(job)
   return found
 end
 
+-- Leaves and what each pays; false when the job's own pays all.
 local function payers(job, cost, context_cost)
   local others, part = {}, 0
   if settings.attribution == 'split' and context_cost > 0 then
@@ -75,7 +77,7 @@ local function payers(job, cost, context_cost)
   elseif settings.attribution == 'platform' then
     others, part = { '' }, context_cost
   end
-  if part == 0 then others = {} end
+  if part == 0 or #others == 0 then return false end
   local row = { job.leaf, cost - part * #others }
   for _, id in ipairs(others) do row[#row + 1], row[#row + 2] = id, part end
   return row
@@ -87,19 +89,24 @@ local function lease(job, matched, cached)
   cost = math.max(1, cost + settings.output_weight * job.output_tokens)
   root.epoch = math.max(root.epoch + 1, time_ms * 1000)
   fleet[worker].sent = root.epoch
+  gate.refill(gate.load_node(job.leaf))
   job.payers = payers(job, cost, math.min(cost - 1, settings.extend_weight * uncached))
   job.epoch, job.worker, job.charged, job.attempts = root.epoch, worker, cost, job.attempts + 1
-  gate.count_leased(job, 1)
-  gate.unqueue(job)
-  for node in gate.up, gate.load_node(job.leaf) do
+  local leaf = gate.unqueue(job)
+  gate.count_leased(job, leaf, 1)
+  local payers = job.payers or { job.leaf, cost }
+  gate.charge(payers, 1)
+  for node in gate.up, leaf do
     node.virtual = node.virtual + math.floor(job.tokens * 1000 / node.weight)
   end
-  gate.settle_accounts(job.payers, job.queue, 1)
+  gate.stand(leaf, policy == 'vtc' or job.queue)
+  for at = 3, #payers, 2 do
+    if payers[at] ~= '' then gate.stand(gate.load_node(payers[at]), policy == 'vtc') end
+  end
   gate.assume(worker, job, matched)
   gate.save_job(job)
   call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
-  local payload = call('HGET', pool .. 'job:' .. job.id, 'payload')
-  return { job.id, job.epoch, payload, job.reply_to, cost, cached, now - job.submitted_at }
+  return { job.id, job.epoch, job.payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
 local me = gate.of_fleet(worker)
@@ -111,9 +118,9 @@ if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
 local answer = { now, known, gate.expire_overdue() }
 while #answer - 3 < max_jobs do
-  local job, streak = next_job()
+  local job, streak, matched = next_job()
   if not job then break end
-  local matched = gate.match(worker, job)
+  matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
   me.streak = me.streak + streak

@@ -1,58 +1,67 @@
 -- Who is served next: every node stands among its siblings in the bucket of the round at which its
--- counter turns positive, with the best job below it. When no waiting sibling is positive the
--- parent's round moves on to the nearest bucket: a refill. Knows no job's content.
+-- counter turns positive, with the best job below it. The nearest bucket is the front; serving
+-- somebody of a later round is a refill for all. Knows no job's content.
 
 function gate.index(kind, queue, node, bucket)
   return pool .. kind .. ':' .. queue .. ':' .. node.id .. ':' .. bucket
 end
 
+-- The nearest bucket in which a child waits, 0 if none does.
+function gate.front(node)
+  if node.holds_jobs then return '1' end
+  if node.front == 0 then
+    local first = call('ZRANGE', pool .. 'waiting:' .. node.id, 0, 0, 'WITHSCORES')
+    node.front = tonumber(first[2] or 0)
+  end
+  return node.front
+end
+
 function gate.best(kind, queue, node)
-  local top = call('ZRANGE', gate.index(kind, queue, node, node.round + 1), 0, 0, 'WITHSCORES')
-  return top[1], tonumber(top[2] or 0)
+  local top = call('ZRANGE', gate.index(kind, queue, node, gate.front(node)), 0, 0, 'WITHSCORES')
+  if top[1] then return top[1], tonumber(top[2]) end
 end
 
--- Stands a node in its parent's index by `hot` and `due`, or takes it out when they are nil.
-function gate.put(node, queue, hot, due)
-  local at = node.at[queue] or {}
-  local hot_key = gate.index('hot', queue, node.parent, node.stands)
-  local due_key = gate.index('due', queue, node.parent, node.stands)
-  if not hot then
-    if at.hot then call('ZREM', hot_key, node.name) end
-    if at.due then call('ZREM', due_key, node.name) end
-    node.at[queue] = nil
+-- Stands a node in one of its parent's indexes; nil takes it out.
+function gate.put(node, kind, queue, score)
+  local at = kind .. ':' .. queue
+  if score == node[at] then return end
+  local key = gate.index(kind, queue, node.parent, node.stands)
+  if score then call('ZADD', key, score, node.name) else call('ZREM', key, node.name) end
+  node[at] = score
+end
+
+-- A job that came can only improve what stands; else the best below is looked up. Unless `anew`,
+-- nothing below that had no match can have got one.
+function gate.place(node, queue, came, anew)
+  local hot, due = node['hot:' .. queue], node['due:' .. queue]
+  if came and policy ~= 'vtc' then
+    due = math.min(due or came.due, came.due)
+    if came.hot then hot = math.min(hot or came.hot, came.hot) end
   else
-    if hot ~= at.hot then call('ZADD', hot_key, string.format('%d', hot), node.name) end
-    if due ~= at.due then call('ZADD', due_key, string.format('%d', due), node.name) end
-    node.at[queue] = { hot = hot, due = due }
+    due = select(2, gate.best('due', queue, node))
+    if policy == 'vtc' then hot = due and node.virtual + 1
+    elseif anew or hot then hot = select(2, gate.best('hot', queue, node)) end
   end
-end
-
--- A job that came can only improve what stands; else the best below is looked up.
-function gate.place(node, queue, came)
-  local at = came and node.at[queue]
-  if at and policy ~= 'vtc' then
-    return gate.put(node, queue, math.min(at.hot, came.hot), math.min(at.due, came.due))
-  end
-  local child, hot = gate.best('hot', queue, node)
-  if not child then return gate.put(node, queue) end
-  local _, due = gate.best('due', queue, node)
-  gate.put(node, queue, policy == 'vtc' and node.virtual + 1 or hot, due)
+  gate.put(node, 'hot', queue, hot)
+  gate.put(node, 'due', queue, due)
 end
 
 function gate.move(node, stands)
-  local parent, waiting = node.parent, pool .. 'waiting:' .. node.parent.id
-  for queue in pairs(node.stands > 0 and fleet or {}) do gate.put(node, queue) end
+  local parent, at = node.parent, {}
+  for queue in pairs(fleet) do
+    for _, kind in ipairs({ 'hot', 'due' }) do
+      at[#at + 1] = { kind, queue, node[kind .. ':' .. queue] }
+      gate.put(node, kind, queue, nil)
+    end
+  end
   if (stands > 0) ~= (node.stands > 0) then
     parent.waiting_weight = parent.waiting_weight + (stands > 0 and node.weight or -node.weight)
   end
+  if parent.front == node.stands or parent.front > stands then parent.front = 0 end
+  local waiting = pool .. 'waiting:' .. parent.id
   if stands > 0 then call('ZADD', waiting, stands, node.name) else call('ZREM', waiting, node.name) end
   node.stands = stands
-end
-
-function gate.check_refill(parent)
-  local nearest = call('ZRANGE', pool .. 'waiting:' .. parent.id, 0, 0, 'WITHSCORES')
-  local round = tonumber(nearest[2] or 0) - 1
-  if round > parent.round then parent.round = round end
+  for _, one in ipairs(stands > 0 and at or {}) do gate.put(node, unpack(one, 1, 3)) end
 end
 
 -- Stands a node and its ancestors where their counters say. `where` is the queue that changed, true
@@ -65,17 +74,19 @@ function gate.stand(node, where, came)
   local moved = stands ~= node.stands
   if moved then gate.move(node, stands) end
   for queue in pairs(stands > 0 and fleet or {}) do
-    if moved or where == true or where == queue then gate.place(node, queue, not moved and came) end
+    if where == true or where == queue then gate.place(node, queue, came, where == true) end
   end
-  if moved and stands ~= parent.round + 1 then gate.check_refill(parent) end
-  return gate.stand(parent, moved or where, not moved and stands == parent.round + 1 and came)
+  if parent.parent then
+    local first = stands == gate.front(parent)
+    return gate.stand(parent, moved or first and where, not moved and first and came)
+  end
 end
 
 -- VTC: idleness is not banked. What moves between queues may still stand in its old one.
 function gate.lift(node)
   local least = math.huge
   for queue in pairs(fleet) do
-    local key = gate.index('hot', queue, node.parent, node.parent.round + 1)
+    local key = gate.index('hot', queue, node.parent, gate.front(node.parent))
     local first = call('ZRANGE', key, 0, 1, 'WITHSCORES')
     local other = first[1] == node.name and 4 or 2
     least = math.min(least, tonumber(first[other] or math.huge) - 1)
@@ -83,27 +94,21 @@ function gate.lift(node)
   if least < math.huge then node.virtual = math.max(node.virtual, least) end
 end
 
--- Counts jobs into a queue at all levels, or out of it; the leaf has to be stood anew.
-function gate.count_queued(leaf, queue, jobs, tokens)
+-- The refills after which a leaf of the front is positive at every level.
+function gate.refill(leaf)
   for node in gate.up, leaf do
-    if policy == 'vtc' and jobs > 0 and node.jobs == 0 then gate.lift(node) end
-    node.jobs = node.jobs + jobs
-    node.tokens = node.tokens + tokens
+    if gated then node.parent.round = math.max(node.parent.round, node.stands - 1) end
+    gate.catch_up(node)
   end
-  root.jobs = root.jobs + jobs
-  root.tokens = root.tokens + tokens
-  gate.of_fleet(queue).jobs = gate.of_fleet(queue).jobs + jobs
-  fleet[queue].load = fleet[queue].load + tokens
 end
 
 -- The id of the job that the index puts first in a queue; `virtual` is VTC's way down.
 function gate.first_job(kind, queue)
-  local node = root
+  local node, inner = root, kind == 'virtual' and 'hot' or kind
   while node do
     local leaf = node.holds_jobs
-    local in_order = kind == 'virtual' and (leaf and 'due' or 'hot') or kind
-    local child = gate.best(in_order, queue, node)
-    if leaf then return string.sub(child, 13) end
+    local child = gate.best(leaf and kind == 'virtual' and 'due' or inner, queue, node)
+    if leaf then return child and string.sub(child, 13) end
     node = child and gate.load_node(node == root and child or node.id .. '/' .. child)
   end
 end

@@ -2,14 +2,16 @@
 -- `settings` stands above this text, KEYS[1] is "{pool}:node:". What is zero is absent.
 --
 -- node:N       packed  a node of the tree, "" is the root: weight, deficit as of its parent's round
---                      `as_of`, virtual, service, jobs, tokens, leased, seen, stands (its bucket); of its
---                      children: round, children, waiting_weight; `at` its scores in its parent's index
---                      by queue, credits (D2LPM) by worker. The root also holds the clock, the policy,
---                      the accounts, and `fleet`: alive, load, busy, streak, sent, woken, jobs by worker
--- job:J        hash    packed `facts` and `payload`
+--                      `as_of`, virtual, service, jobs, tokens, leased, seen, stands (its bucket) and its
+--                      scores there, as hot:W and due:W; of its children: round, front, children,
+--                      waiting_weight; credits (D2LPM) by worker. The root also holds the clock, the
+--                      policy, the accounts, and `fleet`: alive, load, busy, streak, sent, woken, jobs
+-- job:J        hash    `facts`, packed, never change; `state`, packed; `payload`
 -- waiting:N    zset    children of N with jobs, by bucket: the round at which they turn positive, plus 1
--- hot:W:N:B    zset    children of N in bucket B with jobs for W: longest match first, ties by arrival
--- due:W:N:B    zset    the same by earliest deadline; the children of a leaf are its jobs, in bucket 1
+-- due:W:N:B    zset    children of N in bucket B with jobs for W, by earliest deadline
+-- hot:W:N:B    zset    those with a job whose context W holds in part: longest match first, ties by
+--                      arrival; by VTC's counter under that policy. The children of a leaf are its
+--                      jobs, in bucket 1
 -- deadlines:W  zset    all jobs in the queue of W
 -- held:W       set     block hashes in the prefix cache of W
 -- watch:W:H    set     jobs of W that match all before block H; late:W blocks with more to look at
@@ -20,27 +22,17 @@
 -- wake:W       list    a token: W should claim. reply:R list of answers for the API process R
 
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.
-local gate = {}
+local gate, nodes = {}, {}
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
-local nodes = {}
+local zeros = { __index = {} }
+for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased seen stands round '
+  .. 'front children waiting_weight skew last sequence epoch platform uncharged drained drain_rate '
+  .. 'rated_at largest_cost', '%S+') do zeros.__index[field] = 0 end
 
 -- Walks a path from the leaf up, without the root: `for node in gate.up, leaf do`.
 function gate.up(leaf, node)
   if not node then return leaf end
   if node.parent.parent then return node.parent end
-end
-
-function gate.new_node()
-  return { weight = 0, deficit = 0, as_of = 0, virtual = 0, service = 0, jobs = 0, tokens = 0,
-    leased = 0, seen = 0, stands = 0, round = 0, children = 0, waiting_weight = 0, at = {}, credits = {} }
-end
-
-function gate.new_root()
-  local root = gate.new_node()
-  root.policy, root.fleet = settings.policy, {}
-  for _, field in ipairs({ 'last', 'skew', 'sequence', 'epoch', 'platform', 'uncharged', 'drained',
-    'drain_rate', 'rated_at', 'largest_cost' }) do root[field] = 0 end
-  return root
 end
 
 function gate.refills_owed(node)
@@ -59,8 +51,8 @@ end
 function gate.load_node(id)
   if nodes[id] then return nodes[id] end
   local packed = call('GET', pool .. 'node:' .. id)
-  local node = packed and cmsgpack.unpack(packed) or id == '' and gate.new_root() or gate.new_node()
-  nodes[id], node.id, node.parent = node, id, false
+  local node = setmetatable(packed and cmsgpack.unpack(packed) or {}, zeros)
+  nodes[id], node.id = node, id
   if id ~= '' then
     local above, name = string.match(id, '^(.*)/([^/]*)$')
     node.name, node.parent = name or id, gate.load_node(above or '')
@@ -78,6 +70,7 @@ function gate.save()
 end
 
 local root = gate.load_node('')
+root.policy, root.fleet = root.policy or settings.policy, root.fleet or {}
 local policy, fleet = root.policy, root.fleet
 local gated = policy == 'dlpm'
 function gate.rounds_owed(node) return gated and gate.refills_owed(node) or 0 end
@@ -112,20 +105,15 @@ function gate.see(leaf)
   end
 end
 
--- A worker, or the queue of one that is gone; "" is the queue of jobs that came when there was none.
-function gate.of_fleet(name)
-  if not fleet[name] then
-    fleet[name] = { alive = 0, load = 0, busy = 0, streak = 0, sent = 0, woken = 0, jobs = 0 }
+-- `payers` alternates leaves and costs, the leaf "" is the platform. The leaves have to be stood anew.
+function gate.charge(payers, sign)
+  for at = 1, #payers, 2 do
+    local id, cost = payers[at], sign * payers[at + 1]
+    if id == '' then
+      root.platform = root.platform + cost
+      root.service = root.service + cost
+    elseif gate.load_node(id).weight > 0 then
+      gate.pay(gate.load_node(id), cost)
+    end
   end
-  return fleet[name]
-end
-
--- Names of those whose `field` is not zero, in order.
-function gate.fleet_with(field)
-  local names = {}
-  for name, worker in pairs(fleet) do
-    if worker[field] ~= 0 then names[#names + 1] = name end
-  end
-  table.sort(names)
-  return names
 end

@@ -3,13 +3,16 @@ local FIELDS = 14 -- arguments of one job
 
 local function read_job(at)
   local chain, width = ARGV[at + 6], tonumber(ARGV[at + 7])
-  return { id = ARGV[at], leaf = ARGV[at + 1], tenant = ARGV[at + 2], context = ARGV[at + 5],
-    chain = chain, width = width, blocks = width > 0 and #chain / width or 0,
-    block_size = tonumber(ARGV[at + 8]), context_tokens = tonumber(ARGV[at + 9]),
-    candidate_tokens = tonumber(ARGV[at + 10]), output_tokens = tonumber(ARGV[at + 11]),
-    tokens = ARGV[at + 9] + ARGV[at + 10] + ARGV[at + 11], reply_to = ARGV[at + 12],
-    submitted_at = now, due = now + ARGV[at + 4], served_before = root.service, matched = 0,
-    epoch = 0, attempts = 0 }
+  local facts = { tenant = ARGV[at + 2], context = ARGV[at + 5], chain = chain, width = width,
+    blocks = width > 0 and #chain / width or 0, block_size = tonumber(ARGV[at + 8]),
+    context_tokens = tonumber(ARGV[at + 9]), candidate_tokens = tonumber(ARGV[at + 10]),
+    output_tokens = tonumber(ARGV[at + 11]), submitted_at = now, due = now + ARGV[at + 4],
+    served_before = root.service, sequence = root.sequence + 1 }
+  facts.member = string.format('%012d', facts.sequence) .. ARGV[at]
+  local state = { id = ARGV[at], leaf = ARGV[at + 1], reply_to = ARGV[at + 12], queue = '', expected = '',
+    tokens = facts.context_tokens + facts.candidate_tokens + facts.output_tokens, matched = 0, epoch = 0,
+    worker = '', charged = 0, attempts = 0, payers = false, cancelled = false }
+  return setmetatable(state, { __index = facts }), facts
 end
 
 local function conflicts(leaf)
@@ -54,27 +57,27 @@ local function weigh(node, weight)
   node.weight = weight
 end
 
-local function queue(job, leaf, weights, payload)
+local function queue(job, leaf, weights, ...)
   local weight = {}
   for number in string.gmatch(weights, '%d+') do table.insert(weight, 1, tonumber(number)) end
   for node in gate.up, leaf do weigh(node, table.remove(weight, 1)) end
   leaf.holds_jobs = true
-  root.sequence = root.sequence + 1
-  job.sequence = root.sequence
-  job.member = string.format('%012d', job.sequence) .. job.id
+  root.sequence = job.sequence
   local worst = settings.extend_weight * (job.context_tokens + job.candidate_tokens)
   worst = math.max(1, worst + settings.output_weight * job.output_tokens)
   root.largest_cost = math.max(root.largest_cost, worst)
   gate.see(leaf)
-  gate.enqueue(job, payload)
+  gate.enqueue(job, ...)
 end
 
 local answer = { now }
 for at = 1, #ARGV, FIELDS do
-  local job = read_job(at)
+  local job, facts = read_job(at)
   local leaf = gate.load_node(job.leaf)
   local verdict, wait = refusal(job, leaf, gate.load_node(job.tenant))
-  if not verdict then queue(job, leaf, ARGV[at + 3], ARGV[at + 13]) end
+  if not verdict then
+    queue(job, leaf, ARGV[at + 3], 'facts', cmsgpack.pack(facts), 'payload', ARGV[at + 13])
+  end
   answer[#answer + 1], answer[#answer + 2] = verdict or 'queued', wait or 0
 end
 gate.save()

@@ -199,7 +199,7 @@ def test_a_job_is_explained_while_it_waits_while_it_is_leased_and_when_it_is_gon
     assert (why.state, why.worker, why.due_before, why.matched_blocks) == ("queued", "worker", 1, 1)
     assert 40_000 < why.deadline_in_ms == 50_000 - why.queue_ms
     assert why.levels == (
-        LevelStanding("acme", 300, 3, 0, 0, 0),
+        LevelStanding("acme", 0, 3, 1, 0, 0),
         LevelStanding("acme/bob", 0, 2, 1, 1, 1),
     )
     assert why.bound == policy.wait_bound(why.levels, 1, 100, SETTINGS.overtakes, 42)

@@ -126,11 +126,11 @@ def test_the_platform_bears_the_context_and_gets_its_part_back() -> None:
     assert (entry.leaf.service, ledger.platform, ledger.tree.root.service) == (0, 6, 6)
 
 
-def test_a_charge_that_leaves_nobody_positive_refills_those_who_wait() -> None:
+def test_a_charge_that_leaves_nobody_positive_refills_nobody_yet() -> None:
     ledger = Ledger(SETTINGS)
     payer, rival = seated(ledger, "payer", 5, jobs=1), seated(ledger, "rival", 0, jobs=1)
     ledger.reserve(entry_of(payer), 0, [])
-    assert (payer.deficit, rival.deficit) == (95, 100)
+    assert (payer.deficit, rival.deficit) == (-5, 0)
 
 
 @given(

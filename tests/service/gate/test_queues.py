@@ -88,6 +88,13 @@ def test_the_longest_match_is_the_hottest_and_ties_go_by_arrival() -> None:
     assert hottest(line.groups, line.batch) is line.entries["hot"]
 
 
+def test_where_nothing_matches_the_earliest_deadline_is_the_hottest() -> None:
+    line = Line()
+    line.add("first", "a", "q", due=9)
+    line.add("soon", "b", "r", due=2)
+    assert hottest(line.groups, line.batch) is line.entries["soon"]
+
+
 def test_equal_deadlines_are_told_apart_by_name_level_by_level() -> None:
     line = Line()
     line.add("first", "b", "x", due=5)

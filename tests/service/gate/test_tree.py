@@ -62,11 +62,25 @@ def test_waiting_jobs_count_at_every_level(tree: Tree) -> None:
 
 def test_a_newcomer_waits_for_the_refill_that_comes_when_nobody_is_positive(tree: Tree) -> None:
     rich, poor = leaf(tree, "rich", deficit=5, jobs=1), leaf(tree, "poor:2", jobs=1)
-    tree.rebalance(poor)
+    assert tree.eligible_leaves() == {"rich"}
+    tree.refill(rich)
     assert (rich.deficit, poor.deficit) == (5, 0)
     tree.pay(rich, 5)
-    tree.rebalance(rich)
+    assert tree.eligible_leaves() == {"rich", "poor"}
+    tree.refill(poor)
     assert (rich.deficit, poor.deficit) == (QUANTUM, 2 * QUANTUM)
+
+
+def test_a_refill_waits_until_somebody_is_served_for_it(tree: Tree) -> None:
+    spender = leaf(tree, "spender", deficit=5, jobs=2)
+    tree.pay(spender, 350)
+    quiet = leaf(tree, "quiet", deficit=1, jobs=1)
+    assert tree.eligible_leaves() == {"quiet"}
+    assert (spender.deficit, quiet.deficit) == (-345, 1)
+    tree.pay(quiet, 151)
+    assert tree.eligible_leaves() == {"quiet"}
+    tree.refill(quiet)
+    assert (spender.deficit, quiet.deficit, tree.root.round) == (-145, 50, 2)
 
 
 def test_a_refill_reaches_those_who_do_not_wait_and_passes_over_those_in_credit(
@@ -74,13 +88,13 @@ def test_a_refill_reaches_those_who_do_not_wait_and_passes_over_those_in_credit(
 ) -> None:
     waiting, idle = leaf(tree, "waiting", jobs=1), leaf(tree, "idle:2", deficit=-250)
     saver = leaf(tree, "saver", deficit=7)
-    tree.rebalance(waiting)
+    tree.refill(waiting)
     assert [node.deficit for node in (waiting, idle, saver)] == [100, -50, 7]
 
 
 def test_rounds_in_which_nobody_waiting_turns_positive_are_jumped_over(tree: Tree) -> None:
     debtor, idle = leaf(tree, "debtor", deficit=-950, jobs=1), leaf(tree, "idle", deficit=-250)
-    tree.rebalance(debtor)
+    tree.refill(debtor)
     assert (debtor.deficit, idle.deficit, tree.root.round) == (50, 50, 10)
 
 
@@ -89,7 +103,7 @@ def test_rounds_in_which_nobody_waiting_turns_positive_are_jumped_over(tree: Tre
         st.tuples(st.integers(-3_000, 200), st.integers(1, 4), st.booleans()), max_size=6
     ).filter(lambda rows: any(waits for *_, waits in rows))
 )
-def test_rebalancing_equals_the_papers_repeated_refills(
+def test_a_refill_equals_the_papers_repeated_ones(
     rows: list[tuple[int, int, bool]],
 ) -> None:
     tree = Tree(QUANTUM)
@@ -102,7 +116,7 @@ def test_rebalancing_equals_the_papers_repeated_refills(
         expected = [
             q + row[1] * QUANTUM if q <= 0 else q for q, row in zip(expected, rows, strict=True)
         ]
-    tree.rebalance(nodes[0])
+    tree.refill(tree.nodes[min(tree.eligible_leaves())])
     assert [node.deficit for node in nodes] == expected
 
 
@@ -112,7 +126,8 @@ def test_every_level_is_charged_and_refilled_among_its_own_siblings(tree: Tree) 
     tree.nodes["acme"].deficit = 30
     other = leaf(tree, "other", deficit=10, jobs=1)
     tree.pay(alice, 40)
-    tree.rebalance(alice)
+    assert tree.eligible_leaves() == {"other"}
+    tree.refill(other)
     assert (alice.deficit, bob.deficit) == (-10, 30)
     assert tree.nodes["acme"].deficit == -10
     assert other.deficit == 10
@@ -135,17 +150,22 @@ def test_deficits_count_for_nothing_under_another_policy(tree: Tree, name: str) 
     debtor = leaf(tree, "debtor", deficit=-500, jobs=1)
     tree.policy = name
     assert tree.eligible_leaves() == {"debtor"}
+    tree.refill(debtor)
     tree.pay(debtor, 40)
-    tree.rebalance(debtor)
     assert (debtor.deficit, debtor.service) == (-500, 40)
     assert tree.rounds_until_positive(debtor) == 0
 
 
-def test_a_change_of_policy_refills_wherever_somebody_waits(tree: Tree) -> None:
-    for path in ("acme/alice", "solo/carol"):
-        leaf(tree, path, deficit=-10, jobs=1)
-    tree.rebalance_all()
-    assert tree.eligible_leaves() == {"acme/alice", "solo/carol"}
+def test_the_first_to_turn_positive_are_looked_for_at_every_level(tree: Tree) -> None:
+    leaf(tree, "acme/alice", deficit=-110, jobs=1)
+    leaf(tree, "acme/bob", deficit=-10, jobs=1)
+    leaf(tree, "solo/carol", deficit=-310, jobs=1)
+    leaf(tree, "late/dave", deficit=1, jobs=1)
+    tree.nodes["late"].deficit = -100
+    assert tree.eligible_leaves() == {"acme/bob", "solo/carol"}
+    tree.refill(tree.nodes["solo/carol"])
+    assert tree.nodes["solo/carol"].deficit == 90
+    assert tree.nodes["acme/bob"].deficit == -10
 
 
 def test_a_virtual_counter_grows_by_tokens_per_weight_at_every_level(tree: Tree) -> None:

@@ -1,0 +1,67 @@
+-- The pool's workers: who lives, what each has to do, and D2LPM's routing among them.
+-- Knows no lease's end and no charge.
+
+-- A worker, or the queue of one that is gone; "" is the queue of jobs that came when there was none.
+function gate.of_fleet(name)
+  if not fleet[name] then
+    fleet[name] = { alive = 0, load = 0, busy = 0, streak = 0, sent = 0, woken = 0, jobs = 0 }
+  end
+  return fleet[name]
+end
+
+-- Names of those whose `field` is not zero, in order.
+function gate.fleet_with(field)
+  local names = {}
+  for name, worker in pairs(fleet) do
+    if worker[field] ~= 0 then names[#names + 1] = name end
+  end
+  if #names > 1 then table.sort(names) end
+  return names
+end
+
+-- Wakes the queue's worker; when it is busy, an idle one too, which will steal.
+function gate.wake(queue)
+  local function push(name)
+    if gate.of_fleet(name).woken == 0 then call('RPUSH', pool .. 'wake:' .. name, 1) end
+    fleet[name].woken = 1
+  end
+  push(queue)
+  for _, name in ipairs(fleet[queue].busy > 0 and gate.fleet_with('alive') or {}) do
+    if fleet[name].busy == 0 then return push(name) end
+  end
+end
+
+-- Counts a job's context at the worker it was routed to, or no longer ("").
+function gate.expect(job, worker)
+  if worker == job.expected then return end
+  local gone = job.expected ~= '' and pool .. 'contexts:' .. job.expected
+  if gone and call('HINCRBY', gone, job.context, -1) == 0 then call('HDEL', gone, job.context) end
+  if worker ~= '' then call('HINCRBY', pool .. 'contexts:' .. worker, job.context, 1) end
+  job.expected = worker
+end
+
+-- D2LPM: of the workers with credit, the least loaded that holds or will hold the longest match.
+function gate.route(job)
+  local names = gate.fleet_with('alive')
+  if #names < 2 then return names[1] or '' end
+  local tenant, rounds, matches, choice = gate.load_node(job.tenant), math.huge, {}, nil
+  local credits, longest, after = tenant.credits or {}, 0, {}
+  for _, name in ipairs(names) do
+    local credit = credits[name] or 0
+    rounds = math.min(rounds, credit > 0 and 0 or math.floor(-credit / settings.worker_quantum) + 1)
+    local waits = call('HEXISTS', pool .. 'contexts:' .. name, job.context) == 1
+    matches[name] = waits and job.blocks or gate.match(name, job)
+    longest = math.max(longest, matches[name])
+  end
+  for _, name in ipairs(names) do after[name] = (credits[name] or 0) + rounds * settings.worker_quantum end
+  for _, fits in ipairs({ longest, 0 }) do
+    for _, name in ipairs(choice and {} or names) do
+      local lighter = not choice or fleet[name].load < fleet[choice].load
+      if after[name] > 0 and matches[name] >= fits and lighter then choice = name end
+    end
+  end
+  after[choice] = after[choice] - job.context_tokens - job.candidate_tokens
+  tenant.credits = after
+  gate.expect(job, choice)
+  return choice
+end
