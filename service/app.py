@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 
@@ -20,10 +21,20 @@ from service.dispatch import Dispatcher
 from service.gate.gate import AsyncGate
 from service.insight import Insight
 from service.metrics import Metrics
-from service.processes import check_packages, pool_name, run_or_exit, running_redis
+from service.processes import (
+    Housekeeper,
+    check_packages,
+    pool_name,
+    run_or_exit,
+    running_redis,
+    spare_collector,
+)
 from service.ranking import Ranker
 from service.routes import http_app
 from service.tenants_file import load_tenants
+
+# BentoML makes some 300 objects a request for spans that nobody collects; "false" brings them back.
+os.environ.setdefault("OTEL_SDK_DISABLED", "true")
 
 # Our own 504, with its envelope, comes before BentoML's.
 TRAFFIC = {"timeout": DEADLINE_CEILING_MS / 1000 + 5}
@@ -58,8 +69,9 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
     tenants = load_tenants(settings.tenants_file)
     with running_redis(settings) as url:
         gate = AsyncGate(url, pool_name(directory), settings.gate)
-        metrics = Metrics(tenants.all, settings.quantum)
-        dispatcher = Dispatcher(gate, metrics.observe)
+        metrics = Metrics(tenants.all, settings.gate.refill)
+        housekeeper = Housekeeper()
+        dispatcher = Dispatcher(gate, metrics.observe, housekeeper.tidy)
         app.state.insight = Insight(settings, tenants, dispatcher)
         app.state.ranker = Ranker(
             settings,
@@ -71,6 +83,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             metrics,
         )
         tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
+        spare_collector()
         yield
         dispatcher.close()
         for task in tasks:

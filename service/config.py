@@ -53,8 +53,10 @@ class Settings:
     """Order of a new pool: dlpm, vtc, lpm, fcfs or hrrn; `POST /admin/policy` switches it later."""
     attribution: str = _GATE.attribution
     """Who pays for a context that several tenants wait on: first, split or platform."""
-    quantum: int = 128
-    """Q: cost that one refill adds per unit of weight; a latency setting like the budget."""
+    quantum: int = 4096
+    """Q: the most that an idle tenant saves up per unit of weight, to spend when it comes."""
+    quantum_parts: int = 32
+    """Refills that make a quantum: busy siblings take turns by so small a part of it."""
     worker_quantum: int = _GATE.worker_quantum
     """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
     overtakes: int = _GATE.overtakes

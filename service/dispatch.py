@@ -30,12 +30,16 @@ class Dispatcher:
     """One per API process: every job it submits is answered on its own reply list."""
 
     def __init__(
-        self, gate: AsyncGate, observe: Callable[[GateStats], None] = lambda _: None
+        self,
+        gate: AsyncGate,
+        observe: Callable[[GateStats], None] = lambda _: None,
+        tidy: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """`observe` is shown the pool about once a second."""
+        """About once a second `observe` is shown the pool, and `tidy` told the jobs in flight."""
         self.reply_to = uuid.uuid4().hex
         self._gate = gate
         self._observe = observe
+        self._tidy = tidy
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._cancellations: set[asyncio.Task[None]] = set()
         self._engine_alive = False
@@ -92,6 +96,7 @@ class Dispatcher:
         """Looks at the pool until `close`: whether an engine is alive, and who waits."""
         while not self._closing:
             await self.ready()
+            self._tidy(self.in_flight)
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
 
     async def ready(self) -> bool:

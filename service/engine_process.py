@@ -13,7 +13,7 @@ from models.engines.fairslate import FairslateEngine
 from service.config import Settings
 from service.engine import EngineLoop
 from service.gate.gate import WorkerGate
-from service.processes import or_exit, pool_name, running_redis
+from service.processes import or_exit, pool_name, running_redis, spare_collector
 
 STOP_SECONDS = 10.0
 
@@ -30,6 +30,7 @@ class EngineProcess:
             directory, settings.cache_bytes, settings.threads or None, settings.device
         )
         engine.score([warm_up_job(directory)])
+        spare_collector()
         self._resources = contextlib.ExitStack()
         url = self._resources.enter_context(running_redis(settings))
         gate = WorkerGate(url, pool_name(directory), settings.gate, worker_name(index))

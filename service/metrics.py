@@ -39,10 +39,10 @@ class Metrics:
     """Tenants beyond the first hundred share the label "other"; codes are a closed set."""
 
     def __init__(
-        self, tenants: Sequence[Tenant], quantum: int, registry: CollectorRegistry = REGISTRY
+        self, tenants: Sequence[Tenant], refill: int, registry: CollectorRegistry = REGISTRY
     ) -> None:
         self._labels = labels(tenant.name for tenant in tenants)
-        self._pool = PoolMetrics(tenants, quantum, registry)
+        self._pool = PoolMetrics(tenants, refill, registry)
         self._waits: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=_QUEUE_SAMPLES)
         )

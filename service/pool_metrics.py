@@ -25,7 +25,7 @@ class PoolMetrics:
     """Gauges by tenant, "other" beyond the first hundred, and Jain's index over the last minute."""
 
     def __init__(
-        self, tenants: Iterable[Tenant], quantum: int, registry: CollectorRegistry = REGISTRY
+        self, tenants: Iterable[Tenant], refill: int, registry: CollectorRegistry = REGISTRY
     ) -> None:
         listed = list(tenants)
         known = labels(tenant.name for tenant in listed)
@@ -34,7 +34,7 @@ class PoolMetrics:
             for tenant in listed
             for node in tenant.nodes
         }
-        self._quantum = quantum
+        self._refill = refill
         self._history = History()
         self._gauges = {
             name: _gauge(registry, f"tenant_{name}", text, "tenant")
@@ -48,7 +48,7 @@ class PoolMetrics:
 
     def observe(self, stats: GateStats) -> None:
         """Shows one snapshot; to be called about once a second."""
-        found = standings(stats, self._owners, self._quantum)
+        found = standings(stats, self._owners, self._refill)
         for tenant, standing in found.items():
             self._show(tenant, standing)
         self._history.add(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,11 @@ from service.config import ROOT, Settings
 from service.gate.embedded import EmbeddedRedis
 
 logger = logging.getLogger("fairslate.processes")
+
+NEVER = 1_000_000  # passes over the middle generation, of thousands of objects each
+IDLE_REQUESTS = 8
+IDLE_PASS_SECONDS = 10.0
+FORCED_PASS_SECONDS = 60.0
 
 
 class ForeignPackageError(FairslateError):
@@ -41,6 +48,36 @@ def running_redis(settings: Settings) -> Iterator[str]:
         yield embedded.start()
     finally:
         embedded.stop()
+
+
+def spare_collector() -> None:
+    """Exempts all that lives now from garbage collection; to be called when a process has started.
+
+    Full passes are left to `Housekeeper`: beside 500 requests in flight one stopped them all for
+    0.3 s, every four seconds.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _old = gc.get_threshold()
+    gc.set_threshold(young, middle, NEVER)
+
+
+class Housekeeper:
+    """Makes the full passes of garbage collection when they stop nobody, or when they must."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+
+    def tidy(self, in_flight: int) -> bool:
+        """To be called about once a second; whether a pass was made."""
+        age = self._clock() - self._last
+        idle = in_flight <= IDLE_REQUESTS
+        due = age >= (IDLE_PASS_SECONDS if idle else FORCED_PASS_SECONDS)
+        if due:
+            gc.collect()
+            self._last = self._clock()
+        return due
 
 
 def check_packages(*packages: ModuleType) -> None:

@@ -23,18 +23,18 @@ class Standing:
     leased_jobs: int
 
 
-def standings(stats: GateStats, owners: Mapping[str, str], quantum: int) -> dict[str, Standing]:
+def standings(stats: GateStats, owners: Mapping[str, str], refill: int) -> dict[str, Standing]:
     """Standing by owner; `owners` maps ids of tenants' nodes to names of owners."""
     nodes: defaultdict[str, list[NodeStats]] = defaultdict(list)
     for node, owner in owners.items():
         if node in stats.nodes:
             nodes[owner].append(stats.nodes[node])
-    return {owner: _standing(listed, quantum) for owner, listed in nodes.items()}
+    return {owner: _standing(listed, refill) for owner, listed in nodes.items()}
 
 
-def _standing(nodes: Sequence[NodeStats], quantum: int) -> Standing:
+def _standing(nodes: Sequence[NodeStats], refill: int) -> Standing:
     lowest = min(nodes, key=lambda node: node.deficit)
-    owed = 0 if lowest.deficit > 0 else -lowest.deficit // (lowest.weight * quantum) + 1
+    owed = 0 if lowest.deficit > 0 else -lowest.deficit // (lowest.weight * refill) + 1
     return Standing(
         service=sum(node.service for node in nodes),
         deficit=lowest.deficit,

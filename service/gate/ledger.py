@@ -18,7 +18,7 @@ class Ledger:
     """The tree of counters with the pool's own accounts."""
 
     def __init__(self, settings: GateSettings) -> None:
-        self.tree = Tree(settings.quantum)
+        self.tree = Tree(settings.quantum, settings.refill)
         self.tree.policy = settings.policy
         self.platform = 0  # what the platform bore for shared contexts
         self.uncharged = 0  # use above what was reserved

@@ -3,7 +3,9 @@
 DLPM and D2LPM after arXiv 2501.14312, Algorithms 1 and 2. Differences: the worst case is charged at
 admission, so one job's overdraft is U' = w_e L_input + w_q L_output and the paper's M falls away;
 a refill jumps over rounds in which no waiting node would turn positive; counters are shared by all
-workers, so no bound grows with their number; the earliest deadline goes first every so often.
+workers, so no bound grows with their number; the earliest deadline goes first every so often; a
+quantum Q may come in several refills r = Q / parts, so that the busy take turns finely while the
+idle save up one Q.
 
 Every counter obeys -U' < q <= w Q + the refunds credited since its last refill. Two siblings that
 always have jobs waiting take part in the same refills, so over any window their net service per
@@ -29,14 +31,18 @@ def matched_blocks(chain: Sequence[str], held: Mapping[str, object] | set[str]) 
     return low
 
 
-def refills_owed(deficit: int, weight: int, quantum: int) -> int:
+def refills_owed(deficit: int, weight: int, refill: int) -> int:
     """Refills until the counter is positive; 0 if it is."""
-    return 0 if deficit > 0 else -deficit // (weight * quantum) + 1
+    return 0 if deficit > 0 else -deficit // (weight * refill) + 1
 
 
-def refilled(deficit: int, weight: int, quantum: int, rounds: int) -> int:
-    """The counter after `rounds` refills, each of which passes over a positive counter."""
-    return deficit + min(rounds, refills_owed(deficit, weight, quantum)) * weight * quantum
+def refilled(deficit: int, weight: int, refill: int, quantum: int, rounds: int) -> int:
+    """The counter after `rounds` refills of w r, none of which raises it above w Q.
+
+    With one refill a quantum that is the paper's: each passes over a positive counter.
+    """
+    most = max(0, (weight * quantum - deficit) // (weight * refill))
+    return deficit + min(rounds, most) * weight * refill
 
 
 def prefers_due(streak: int, overtakes: int) -> bool:
@@ -119,19 +125,26 @@ def gap_bound(
 
 
 def wait_bound(
-    levels: Sequence[LevelStanding], due_before: int, quantum: int, overtakes: int, job_cost: int
+    levels: Sequence[LevelStanding],
+    due_before: int,
+    quantum: int,
+    refill: int,
+    overtakes: int,
+    job_cost: int,
 ) -> int:
     """Cost one worker serves at most before a queued job is claimed.
 
     Holds while nothing due earlier arrives and no new rival begins to wait. While the job's levels
     are positive, one of `overtakes` + 1 picks is the earliest due of its queue: `picks`. A level in
     debt turns positive after `rounds` refills, and goes into debt again only by serving its own
-    work, at least a quantum at a time; in each such spell a rival spends at most its quantum and
-    overdraws once. Compare Theorem A.2: 2 (n - 1) (Q + U).
+    work, at least a refill at a time; in each such spell a rival spends at most its refill and
+    overdraws once, and in the first one what it had saved: a quantum. Compare Theorem A.2:
+    2 (n - 1) (Q + U).
     """
     picks = (due_before + 1) * (overtakes + 1) * job_cost
     return picks + sum(
-        (level.rounds + -(-picks // (level.weight * quantum)))
-        * (level.rival_weight * quantum + level.rivals * job_cost)
+        (level.rounds + -(-picks // (level.weight * refill)))
+        * (level.rival_weight * refill + level.rivals * job_cost)
+        + level.rival_weight * (quantum - refill)
         for level in levels
     )

@@ -178,7 +178,9 @@ class Pool(Moves):
             levels=levels,
             largest_cost=cost,
             drain_rate=self.drain_rate,
-            bound=policy.wait_bound(levels, before, settings.quantum, settings.overtakes, cost),
+            bound=policy.wait_bound(
+                levels, before, settings.quantum, settings.refill, settings.overtakes, cost
+            ),
         )
 
     def _tick(self, time: int) -> int:

@@ -14,7 +14,8 @@ class GateSettings:
 
     policy: str = "dlpm"  # until `configure` names another one
     attribution: str = "first"  # who pays for a context that several tenants wait on
-    quantum: int = 2048  # Q of DLPM: cost that one refill adds to a node of weight 1
+    quantum: int = 2048  # Q of DLPM: the most that a node of weight 1 saves up
+    quantum_parts: int = 1  # refills that add up to one quantum; in the paper it is one
     worker_quantum: int = 32_768  # Q^w of D2LPM: tokens after which a tenant leaves a warm worker
     overtakes: int = 8  # picks by longest prefix after which the earliest deadline goes
     extend_weight: int = 1  # w_e: cost of one extend token
@@ -42,3 +43,8 @@ class GateSettings:
             value = getattr(self, field.name)
             if isinstance(value, int) and value < lowest:
                 raise ValueError(f"{field.name} must be at least {lowest}, raise it")
+
+    @property
+    def refill(self) -> int:
+        """Cost that one refill adds to a node of weight 1."""
+        return max(1, self.quantum // self.quantum_parts)

@@ -56,7 +56,8 @@ class _Script:
 def _script(verb: str, settings: GateSettings) -> _Script:
     """One verb behind the shared library, with the settings as text: none is parsed per call."""
     files = [(_LUA / f"{name}.lua").read_text() for name in (*_LIBRARY, verb)]
-    source = "\n".join([f"local settings = {_lua_table(asdict(settings))}", *files])
+    values = asdict(settings) | {"refill": settings.refill}
+    source = "\n".join([f"local settings = {_lua_table(values)}", *files])
     return _Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

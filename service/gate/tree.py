@@ -45,8 +45,8 @@ class Node:
 class Tree:
     """All nodes of a pool. `gated` says whether counters decide who may be served (DLPM)."""
 
-    def __init__(self, quantum: int) -> None:
-        self.quantum = quantum
+    def __init__(self, quantum: int, refill: int | None = None) -> None:
+        self._quantum, self._refill = quantum, refill or quantum
         self.policy = "dlpm"
         self.root = Node("", None)
         self.nodes: dict[str, Node] = {"": self.root}
@@ -128,7 +128,9 @@ class Tree:
             node.parent.round += rounds
             for sibling in node.parent.children.values() if rounds else ():
                 deficit, weight = sibling.deficit, sibling.weight
-                sibling.deficit = policy.refilled(deficit, weight, self.quantum, rounds)
+                sibling.deficit = policy.refilled(
+                    deficit, weight, self._refill, self._quantum, rounds
+                )
 
     def eligible_leaves(self) -> set[str]:
         """Ids of the leaves with queued jobs that are the first to turn positive at every level."""
@@ -136,7 +138,7 @@ class Tree:
 
     def rounds_until_positive(self, node: Node) -> int:
         """Refills until the node may be served."""
-        return policy.refills_owed(node.deficit, node.weight, self.quantum) if self.gated else 0
+        return policy.refills_owed(node.deficit, node.weight, self._refill) if self.gated else 0
 
     def _eligible(self, parent: Node) -> Iterator[Node]:
         front = min(map(self.rounds_until_positive, parent.waiting.values()), default=0)

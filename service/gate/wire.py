@@ -140,7 +140,9 @@ def read_explanation(answer: Sequence[Any], settings: GateSettings) -> Explanati
         return Explanation(state.decode(), worker.decode(), *times)
     worker, queue_ms, deadline_in_ms, before, matched, rows, largest_cost, drain_rate = facts
     levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
-    bound = policy.wait_bound(levels, before, settings.quantum, settings.overtakes, largest_cost)
+    bound = policy.wait_bound(
+        levels, before, settings.quantum, settings.refill, settings.overtakes, largest_cost
+    )
     return Explanation(
         state=state.decode(),
         worker=worker.decode(),

@@ -24,13 +24,13 @@ def standing(service: int, queued: int = 1, weight: int = 1) -> Standing:
 
 def test_a_tenant_is_the_sum_of_its_nodes_at_the_deficit_of_the_lowest() -> None:
     stats = snapshot(i=node(100, -5, 2), b=node(30, 7, 1), stranger=node(999, -999, 9))
-    found = standings(stats, {"i": "ada", "b": "ada", "absent": "bob"}, quantum=4)
+    found = standings(stats, {"i": "ada", "b": "ada", "absent": "bob"}, refill=4)
     assert found == {"ada": Standing(130, -5, 2, 1, 3, 0)}
 
 
 @pytest.mark.parametrize(("deficit", "owed"), [(1, 0), (0, 1), (-7, 1), (-8, 2), (-15, 2)])
 def test_refills_owed_bring_the_deficit_above_zero(deficit: int, owed: int) -> None:
-    found = standings(snapshot(a=node(0, deficit, weight=2)), {"a": "ada"}, quantum=4)
+    found = standings(snapshot(a=node(0, deficit, weight=2)), {"a": "ada"}, refill=4)
     assert found["ada"].refills_owed == owed
     assert deficit + owed * 8 > 0
 

@@ -37,15 +37,17 @@ end
 
 function gate.refills_owed(node)
   if node.deficit > 0 then return 0 end
-  return math.floor(-node.deficit / (node.weight * settings.quantum)) + 1
+  return math.floor(-node.deficit / (node.weight * settings.refill)) + 1
 end
 
--- Each round of the parent since `as_of` was a refill, which passes over a positive counter.
+-- Each round of the parent since `as_of` was a refill, unless it went above one quantum.
 function gate.catch_up(node)
   local rounds = node.parent.round - node.as_of
   if rounds == 0 then return end
   node.as_of = node.parent.round
-  node.deficit = node.deficit + math.min(gate.refills_owed(node), rounds) * node.weight * settings.quantum
+  local refill = node.weight * settings.refill
+  local most = math.max(0, math.floor((node.weight * settings.quantum - node.deficit) / refill))
+  node.deficit = node.deficit + math.min(most, rounds) * refill
 end
 
 function gate.load_node(id)

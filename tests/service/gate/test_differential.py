@@ -27,7 +27,14 @@ class Twins(History):
     def __init__(self, client: redis.Redis, url: str, seed: int) -> None:
         policy = POLICIES[seed % len(POLICIES)]
         attribution = ATTRIBUTIONS[seed % len(ATTRIBUTIONS)]
-        settings = replace(SMALL, policy=policy, attribution=attribution, tenant_idle_ms=160)
+        parts = 1 + seed // 2 % 4
+        settings = replace(
+            SMALL,
+            policy=policy,
+            attribution=attribution,
+            quantum_parts=parts,
+            tenant_idle_ms=160,
+        )
         super().__init__(seed, settings)
         self.remote = Remote(client, url, f"pool-{seed}", settings)
 

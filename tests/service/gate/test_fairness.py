@@ -34,7 +34,7 @@ def test_backlogged_siblings_never_drift_apart_by_more_than_the_bound(
     pair: tuple[str, str], seed: int
 ) -> None:
     """Net service per weight over every window, with late and partial refunds in flight."""
-    overload = Overload(SETTINGS, pair, seed)
+    overload = Overload(replace(SETTINGS, quantum_parts=1 + 4 * seed), pair, seed)
     overload.top_up(1)
     siblings = rivals(overload, pair)
     most_in_flight, drifts = [0, 0], [0.0]
@@ -92,19 +92,24 @@ def test_a_tenant_gains_nothing_by_splitting_over_a_thousand_users() -> None:
     assert share(1_000, depth=1) == pytest.approx(share(1, depth=5), rel=0.01)
 
 
-def test_idling_earns_no_more_than_one_quantum() -> None:
-    overload = Overload(SETTINGS, ["busy"])
+@pytest.mark.parametrize("parts", [1, 7])
+def test_idling_earns_no_more_than_one_quantum(parts: int) -> None:
+    overload = Overload(replace(SETTINGS, quantum_parts=parts), ["busy"])
     overload.submit("idle:3")
     overload.serve(300)
+    saved = overload.pool.nodes["idle"].deficit
     assert overload.waiting["idle:3"] == 0
-    assert overload.pool.nodes["idle"].deficit <= 3 * QUANTUM
+    assert saved <= 3 * QUANTUM
+    assert parts == 1 or saved > 3 * (QUANTUM - QUANTUM // parts)
 
 
+@pytest.mark.parametrize("parts", [1, 7])
 @pytest.mark.parametrize("tenants", [2, 10, 100])
 def test_a_newcomer_waits_no_longer_than_the_published_bound_and_the_explained_one(
-    tenants: int,
+    tenants: int, parts: int
 ) -> None:
-    overload = Overload(SETTINGS, [f"busy-{number}" for number in range(tenants - 1)])
+    settings = replace(SETTINGS, quantum_parts=parts)
+    overload = Overload(settings, [f"busy-{number}" for number in range(tenants - 1)])
     overload.serve(5 * tenants)
     overload.top_up(5)
     job_id = overload.submit("newcomer")

@@ -26,7 +26,8 @@ class Counted(History):
     weights = History.weights | {"configure": 0}
 
     def __init__(self, seed: int, attribution: str) -> None:
-        super().__init__(seed, replace(SETTINGS, attribution=attribution))
+        parts = 1 + 2 * (seed % 2)
+        super().__init__(seed, replace(SETTINGS, attribution=attribution, quantum_parts=parts))
         self.granted: Counter[str] = Counter()  # by refills, as of the last event
         self.service: Counter[str] = Counter()
         self.refunds: Counter[str] = Counter()  # since the last refill
@@ -40,12 +41,12 @@ class Counted(History):
         return answer
 
     def check_counter(self, name: str, node: Node) -> None:
-        """-U' < q <= w Q + refunds since the last refill; refills come in whole quanta."""
+        """-U' < q <= w Q + refunds since the last refill; what was granted is whole refills."""
         granted, quantum = node.deficit + node.service, node.weight * self.settings.quantum
         refund = max(0, self.service[name] - node.service)
         refilled = granted > self.granted[name]
         assert granted >= self.granted[name]
-        assert granted % quantum == 0
+        assert granted % (node.weight * self.settings.refill) == 0
         self.refunds[name] = refund + (0 if refilled else self.refunds[name])
         self.refills += refilled
         self.granted[name], self.service[name] = granted, node.service

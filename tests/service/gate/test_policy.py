@@ -21,6 +21,11 @@ def refill_once(deficit: int, amount: int) -> int:
     return deficit + amount if deficit <= 0 else deficit
 
 
+def refill_part(deficit: int, amount: int, most: int) -> int:
+    """One of several refills that make a quantum."""
+    return deficit + amount if deficit + amount <= most else deficit
+
+
 @given(st.integers(0, 40), st.integers(0, 50))
 def test_matched_blocks_counts_the_held_front_of_the_chain(blocks: int, held: int) -> None:
     chain = [f"block-{index}" for index in range(blocks)]
@@ -42,7 +47,17 @@ def test_a_jump_over_rounds_equals_the_papers_repeated_refills(
     expected = deficit
     for _ in range(rounds):
         expected = refill_once(expected, weight * quantum)
-    assert policy.refilled(deficit, weight, quantum, rounds) == expected
+    assert policy.refilled(deficit, weight, quantum, quantum, rounds) == expected
+
+
+@given(deficits, weights, st.integers(1, 40), st.integers(1, 10), st.integers(0, 60))
+def test_small_refills_fill_up_to_one_quantum(
+    deficit: int, weight: int, refill: int, parts: int, rounds: int
+) -> None:
+    quantum, expected = refill * parts, deficit
+    for _ in range(rounds):
+        expected = refill_part(expected, weight * refill, weight * quantum)
+    assert policy.refilled(deficit, weight, refill, quantum, rounds) == expected
 
 
 def test_the_earliest_due_goes_after_so_many_picks_by_prefix() -> None:
@@ -187,13 +202,19 @@ def standing(rounds: int, weight: int, rivals: int, rival_weight: int) -> LevelS
 
 
 def test_the_wait_bound_counts_the_picks_before_a_job_nobody_holds_back() -> None:
-    assert policy.wait_bound([], due_before=2, quantum=100, overtakes=3, job_cost=50) == 600
+    assert policy.wait_bound([], 2, quantum=100, refill=100, overtakes=3, job_cost=50) == 600
     alone = [standing(rounds=7, weight=1, rivals=0, rival_weight=0)]
-    assert policy.wait_bound(alone, 2, 100, 3, 50) == 600
+    assert policy.wait_bound(alone, 2, 100, 50, 3, 50) == 600
 
 
 def test_the_wait_bound_adds_what_rivals_spend_in_every_spell_at_every_level() -> None:
     one = standing(rounds=2, weight=1, rivals=3, rival_weight=5)
     other = standing(rounds=0, weight=2, rivals=1, rival_weight=1)
     expected = 250 + (2 + 3) * (5 * 100 + 3 * 50) + 2 * (100 + 50)
-    assert policy.wait_bound([one, other], 0, 100, 4, 50) == expected
+    assert policy.wait_bound([one, other], 0, 100, 100, 4, 50) == expected
+
+
+def test_rivals_spend_what_they_saved_once_and_a_refill_in_every_spell() -> None:
+    one = standing(rounds=2, weight=1, rivals=3, rival_weight=5)
+    expected = 250 + (2 + 13) * (5 * 20 + 3 * 50) + 5 * (100 - 20)
+    assert policy.wait_bound([one], 0, 100, 20, 4, 50) == expected

@@ -130,7 +130,7 @@ def test_a_waiting_jobs_explanation_holds_the_bound_that_follows() -> None:
         levels=levels,
         largest_cost=350,
         drain_rate=9_000,
-        bound=policy.wait_bound(levels, 2, 100, 3, 350),
+        bound=policy.wait_bound(levels, 2, 100, 100, 3, 350),
     )
 
 

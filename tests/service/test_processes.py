@@ -1,0 +1,40 @@
+"""What both kinds of process start alike. Knows no server."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+from service.processes import (
+    FORCED_PASS_SECONDS,
+    IDLE_PASS_SECONDS,
+    IDLE_REQUESTS,
+    Housekeeper,
+)
+
+
+def test_what_lives_at_the_start_is_exempt_from_garbage_collection() -> None:
+    program = (
+        "import gc\n"
+        "from service.processes import spare_collector\n"
+        "spare_collector()\n"
+        "print(len(gc.get_objects()) < 1_000 < gc.get_freeze_count(), gc.get_threshold()[2])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "True 1000000\n"
+    assert gc.get_freeze_count() == 0  # this process still collects its own
+
+
+def test_a_full_pass_waits_for_few_requests_but_not_for_ever() -> None:
+    now = [0.0]
+    housekeeper = Housekeeper(lambda: now[0])
+    assert not housekeeper.tidy(0)
+    now[0] = IDLE_PASS_SECONDS
+    assert not housekeeper.tidy(IDLE_REQUESTS + 1)
+    assert housekeeper.tidy(IDLE_REQUESTS)
+    assert not housekeeper.tidy(0)
+    now[0] += FORCED_PASS_SECONDS
+    assert housekeeper.tidy(10**6)
