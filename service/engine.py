@@ -1,4 +1,7 @@
-"""The engine's loop: claim, pack, score, settle. Knows nothing of HTTP, tenants or prompts."""
+"""The engine's loop: claim, pack, score, settle. Knows nothing of HTTP, tenants or prompts.
+
+A batch is settled in the call that claims the next one, so scoring waits for one round trip.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.engines.base import Engine, JobScores, ScoreJob
 from service.errors import error_code
@@ -57,14 +60,15 @@ class EngineLoop:
     def run(self) -> None:
         """Joins the pool and serves until `stop`; an absent Redis is waited for."""
         self._patiently(self._gate.join)
+        settlements: list[Settlement] = []
         while not self._stopping.is_set():
-            claimed = self._patiently(self._claim)
-            if claimed:
-                self._serve(claimed)
-            else:
+            claimed = self._patiently(self._exchange, settlements)
+            settlements = self._serve(claimed) if claimed else []
+            if not claimed:
                 self._patiently(self._gate.wait_for_work)
         # Redis may stop before the engine; then its leases run out by themselves.
         with contextlib.suppress(GateUnavailableError):
+            self._gate.settle(settlements)
             self._gate.leave()
 
     def keep(self) -> None:
@@ -82,21 +86,18 @@ class EngineLoop:
         with contextlib.suppress(GateUnavailableError):
             self._gate.drain()
 
-    def _serve(self, claimed: Sequence[Claimed]) -> None:
+    def _serve(self, claimed: Sequence[Claimed]) -> list[Settlement]:
         batch = pack(claimed)
-        settlements = self._score(batch)
-        events = self._engine.drain_cache_events()
-        self._patiently(
-            lambda: self._gate.settle(
-                [*settlements, *batch.refused], events.inserted, events.evicted
-            )
-        )
-        self._held = ()
+        return [*self._score(batch), *batch.refused]
 
-    def _claim(self) -> tuple[Claimed, ...]:
+    def _exchange(self, settlements: Sequence[Settlement]) -> tuple[Claimed, ...]:
         events = self._engine.drain_cache_events()
-        claim = self._gate.claim(
-            self._token_budget, self._max_batch_jobs, events.inserted, events.evicted
+        claim = self._gate.exchange(
+            settlements,
+            self._token_budget,
+            self._max_batch_jobs,
+            events.inserted,
+            events.evicted,
         )
         self._held = claim.jobs
         return claim.jobs
@@ -114,11 +115,11 @@ class EngineLoop:
         pairs = zip(batch.claimed, scores, strict=True)
         return [_scored(job, result, score_ms) for job, result in pairs]
 
-    def _patiently(self, call: Callable[[], Answer]) -> Answer | None:
+    def _patiently(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
         """Repeats the call while Redis is away; None when told to stop meanwhile."""
         while True:
             try:
-                return call()
+                return call(*arguments)
             except GateUnavailableError as error:
                 logger.warning("waiting for Redis: %s", error)
             if self._stopping.wait(RETRY_SECONDS):

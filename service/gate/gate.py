@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from service.gate import wire
 from service.gate.coalescer import Coalescer
@@ -159,14 +161,28 @@ class WorkerGate:
             strict=strict,
             acknowledged=self._acknowledged,
         )
-        try:
-            claim = wire.read_claim(self._store.call("claim", arguments))
-        except GateUnavailableError:  # the lost answer may have said that the pool forgot the cache
-            self._unsent |= dict.fromkeys(self._held, True)
-            raise
-        self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
-        self._unsent = {} if claim.known else dict.fromkeys(self._held, True)
-        return claim
+        with self._claiming():
+            return self._take(self._store.call("claim", arguments))
+
+    def exchange(
+        self,
+        settlements: Sequence[Settlement],
+        token_budget: int,
+        max_jobs: int,
+        inserted: Sequence[str] = (),
+        evicted: Sequence[str] = (),
+    ) -> Claim:
+        """`settle` and then `claim`, in one round trip; may be repeated whatever became of it."""
+        if not settlements:
+            return self.claim(token_budget, max_jobs, inserted, evicted)
+        fresh, gone = self._events(inserted, evicted)
+        settling = wire.settle_arguments(self.worker, settlements, fresh, gone)
+        claiming = wire.claim_arguments(
+            self.worker, token_budget, max_jobs, acknowledged=self._acknowledged
+        )
+        with self._claiming():
+            answers = self._store.call_all([("settle", settling), ("claim", claiming)])
+            return self._take(answers[1])
 
     def settle(
         self,
@@ -197,6 +213,20 @@ class WorkerGate:
     def close(self) -> None:
         """Closes the connections."""
         self._store.close()
+
+    @contextmanager
+    def _claiming(self) -> Iterator[None]:
+        try:
+            yield
+        except GateUnavailableError:  # the lost answer may have said that the pool forgot the cache
+            self._unsent |= dict.fromkeys(self._held, True)
+            raise
+
+    def _take(self, answer: Sequence[Any]) -> Claim:
+        claim = wire.read_claim(answer)
+        self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
+        self._unsent = {} if claim.known else dict.fromkeys(self._held, True)
+        return claim
 
     def _events(
         self, inserted: Sequence[str], evicted: Sequence[str]

@@ -106,12 +106,21 @@ class Store:
                 return self._client.execute_command("EVAL", script.source, *cells)
 
     def call_all(self, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
-        """Runs verbs that were called before in one round trip, each of them atomically."""
-        with _translated(), self._client.pipeline(transaction=False) as pipeline:
-            for verb, arguments in calls:
-                digest, cells = self._calls.script(verb).digest, self._calls.arguments(arguments)
-                pipeline.execute_command("EVALSHA", digest, *cells)
-            return list(pipeline.execute())
+        """Runs verbs in one round trip, each of them atomically.
+
+        When Redis has forgotten a script all run again, one after the other: each must bear that.
+        """
+        try:
+            with _translated(), self._client.pipeline(transaction=False) as pipeline:
+                for verb, arguments in calls:
+                    digest, cells = (
+                        self._calls.script(verb).digest,
+                        self._calls.arguments(arguments),
+                    )
+                    pipeline.execute_command("EVALSHA", digest, *cells)
+                return list(pipeline.execute())
+        except NoScriptError:
+            return [self.call(verb, arguments) for verb, arguments in calls]
 
     def wait_for_wake(self, worker: str, timeout_s: float) -> bool:
         """Pops the worker's wake token; False when none came in time, LONGEST_POP_S at most."""
