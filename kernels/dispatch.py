@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 try:
@@ -13,10 +14,20 @@ try:
 except ImportError:  # a CPU installation has no Triton and needs none
     triton = tl = None
 
-__all__ = ["BackendUnavailableError", "choose_backend", "interpreting", "jit", "tl", "triton"]
+__all__ = [
+    "BackendUnavailableError",
+    "Operator",
+    "choose_backend",
+    "interpreting",
+    "jit",
+    "tl",
+    "triton",
+]
 
 Backend = Literal["triton", "torch"]
 Function = TypeVar("Function", bound=Callable[..., Any])
+Operands = ParamSpec("Operands")
+Result = TypeVar("Result")
 
 
 class BackendUnavailableError(RuntimeError):
@@ -26,6 +37,30 @@ class BackendUnavailableError(RuntimeError):
 def jit(kernel: Function) -> Any:
     """`triton.jit` where Triton is installed; elsewhere the function, which nobody will launch."""
     return kernel if triton is None else triton.jit(kernel)
+
+
+class Operator(Generic[Operands, Result]):
+    """A function that launches kernels, and its twin in torch.library named "fairslate::...".
+
+    `torch.compile` must not look inside the function and sees the twin, with `fake` for shapes.
+    Eager calls take the function: the dispatcher costs tens of microseconds, a launch only a few.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[Operands, Result],
+        fake: Callable[Operands, Result],
+        mutates: tuple[str, ...] = (),
+    ) -> None:
+        self.function = function
+        self.twin = torch.library.custom_op(name, function, mutates_args=mutates)
+        self.twin.register_fake(fake)
+
+    def __call__(self, *operands: Operands.args, **options: Operands.kwargs) -> Result:
+        if torch.compiler.is_compiling():
+            return self.twin(*operands, **options)  # type: ignore[no-any-return]
+        return self.function(*operands, **options)
 
 
 def interpreting() -> bool:
