@@ -1,0 +1,20 @@
+"""The one list of all operations. Knows nothing of what is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernels.catalogue import Operation
+from kernels.inference_table import INFERENCE
+from kernels.training_table import TRAINING
+
+OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *TRAINING)
+
+
+def named(names: Sequence[str] | None) -> list[Operation]:
+    """Those named, all for None. Raises ValueError listing the known names for another."""
+    known = {operation.name: operation for operation in OPERATIONS}
+    unknown = sorted(set(names or ()) - known.keys())
+    if unknown:
+        raise ValueError(f"no operation {', '.join(unknown)}; known are {', '.join(known)}")
+    return [known[name] for name in names] if names is not None else list(OPERATIONS)
