@@ -1,0 +1,143 @@
+"""Runs a loss over the logits of many tokens, a chunk of tokens at a time. Knows nothing of losses.
+
+    logits = hidden weight^T + bias       (N, V), of which only one chunk of rows exists at a time
+    d hidden = G weight,  d weight = G^T hidden,  d bias = column sums of G,  G = d loss / d logits
+
+The loss overwrites a chunk's logits with G, so the products share one buffer. They are torch's own
+(cuBLAS on a GPU); d weight and d bias are summed over the chunks in float32 or wider, each row of
+d hidden comes from a single product.
+
+Few large chunks keep the products near their peak; small ones save memory. On a GPU the buffer of a
+chunk takes up to 1 GiB (3,500 tokens of 151,936 logits in bfloat16), on a CPU 64 MiB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.checks import FLOATS, check_dtype, check_same_device, check_same_dtype, check_shape
+
+CHUNK_BYTES = {"cuda": 1 << 30, "cpu": 1 << 26}
+SLICE_VALUES = 1 << 21  # values plain torch works on at a time, so that its copies stay in caches
+TILE_TOKENS = 128  # chunks are multiples of what a matrix product covers with one row of tiles
+PADDED_COLUMNS = 16  # rows of logits start on 32-byte bounds, as wide loads and cuBLAS want
+
+
+def chunk_size(tokens: int, vocabulary: int, element_size: int, device: torch.device) -> int:
+    """Tokens in a chunk: as few chunks as the buffer allows, of one size."""
+    budget = CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"])
+    largest = max(TILE_TOKENS, budget // (vocabulary * element_size))
+    even = math.ceil(tokens / math.ceil(tokens / largest)) if tokens else 1
+    return math.ceil(even / TILE_TOKENS) * TILE_TOKENS if even < tokens else even
+
+
+def spans(count: int, size: int) -> Iterator[slice]:
+    """Slices of `size` that cover `count`; the last may be shorter."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def row_slices(logits: Tensor) -> Iterator[slice]:
+    """Slices of the rows of (N, V) that hold about SLICE_VALUES values."""
+    return spans(logits.shape[0], max(1, SLICE_VALUES // max(1, logits.shape[1])))
+
+
+def logits_buffer(tokens: int, vocabulary: int, like: Tensor) -> Tensor:
+    """(tokens, V) without values, each row aligned."""
+    width = math.ceil(vocabulary / PADDED_COLUMNS) * PADDED_COLUMNS
+    return like.new_empty((tokens, width))[:, :vocabulary]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Rows (N, h) before a linear layer of weight (V, h) and bias (V,) or none, of one dtype."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def check(self, name: str, dtypes: tuple[torch.dtype, ...] = FLOATS) -> None:
+        """Raises ValueError or TypeError naming `name`_hidden, _weight or _bias."""
+        check_shape(f"{name}hidden", self.hidden, ("tokens", "hidden"))
+        check_shape(f"{name}weight", self.weight, ("vocabulary", self.hidden.shape[1]))
+        operands = {f"{name}hidden": self.hidden, f"{name}weight": self.weight}
+        if self.bias is not None:
+            check_shape(f"{name}bias", self.bias, (self.weight.shape[0],))
+            operands[f"{name}bias"] = self.bias
+        check_dtype(f"{name}hidden", self.hidden, dtypes)
+        check_same_dtype(**operands)
+        check_same_device(**operands)
+        if self.weight.shape[0] == 0:
+            raise ValueError(f"{name}weight has no rows; it must have one per token")
+
+    def logits(self, span: slice, buffer: Tensor) -> Tensor:
+        """The logits of these rows, written into the first rows of `buffer`."""
+        rows = self.hidden[span]
+        out = buffer[: rows.shape[0]]
+        if self.bias is None:
+            return torch.mm(rows, self.weight.T, out=out)
+        return torch.addmm(self.bias, rows, self.weight.T, out=out)
+
+
+class HeadGradients:
+    """Gradients of a Head, filled chunk by chunk; those not `wanted` stay empty."""
+
+    def __init__(self, head: Head, wanted: tuple[bool, bool, bool]) -> None:
+        self._head = head
+        wide = torch.promote_types(head.weight.dtype, torch.float32)
+        self.hidden, self.weight, self.bias = empty_gradients(head, wanted, wide)
+        self._wanted = wanted
+
+    def take_in(self, span: slice, gradient: Tensor) -> None:
+        """Adds what the chunk `span`, whose d loss / d logits is `gradient` (n, V), contributes."""
+        first = span.start == 0
+        if self._wanted[0]:
+            torch.mm(gradient, self._head.weight, out=self.hidden[span])
+        if self._wanted[1]:
+            _add_product(self.weight, gradient.T, self._head.hidden[span], first)
+        if self._wanted[2]:
+            columns = gradient.sum(dim=0, dtype=self.bias.dtype)
+            self.bias.copy_(columns) if first else self.bias.add_(columns)
+
+
+def empty_gradients(
+    head: Head, wanted: tuple[bool, bool, bool], wide: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros for no tokens at all, else without values; a gradient not wanted has no elements."""
+    bias = head.weight.shape[:1]
+    shapes = (head.hidden.shape, head.weight.shape, bias)
+    dtypes = (head.hidden.dtype, wide, wide)
+    make = torch.zeros if head.hidden.shape[0] == 0 else torch.empty
+    hidden, weight, bias_gradient = (
+        make(shape if want else (0,), dtype=dtype, device=head.hidden.device)
+        for shape, dtype, want in zip(shapes, dtypes, wanted, strict=True)
+    )
+    return hidden, weight, bias_gradient
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
+    """total += left right, or = for the first, summed in `total`'s dtype."""
+    beta = 0 if first else 1
+    if total.dtype == left.dtype:
+        torch.addmm(total, left, right, beta=beta, out=total)
+    elif total.is_cuda:
+        torch.addmm(total, left, right, torch.float32, beta=beta, out=total)
+    else:
+        torch.addmm(total, left.to(total.dtype), right.to(total.dtype), beta=beta, out=total)
+
+
+def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
+    """upstream * gradient in `dtype`, in place where this backward pass may consume its buffers."""
+    if gradient.dtype == dtype and _may_consume():
+        return gradient.mul_(upstream)
+    return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
+
+
+def _may_consume() -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    return not torch._C._autograd._get_current_graph_task_keep_graph()
