@@ -17,6 +17,7 @@ __all__ = [
     "check_same_dtype",
     "check_shape",
     "rows_contiguous",
+    "wants_gradient",
 ]
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -86,3 +87,8 @@ def rows_contiguous(operand: Tensor) -> Tensor:
     if operand.shape[-1] <= 1 or operand.stride(-1) == 1:
         return operand
     return operand.contiguous()
+
+
+def wants_gradient(*operands: Tensor) -> bool:
+    """Whether autograd would record an operation on `operands`."""
+    return torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)

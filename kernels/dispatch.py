@@ -63,9 +63,13 @@ class Operator(Generic[Operands, Result]):
         return self.function(*operands, **options)
 
 
+# Read once, as `jit` does when it meets a kernel; torch.compile cannot follow Triton's own switch.
+_INTERPRETING = triton is not None and bool(triton.knobs.runtime.interpret)
+
+
 def interpreting() -> bool:
     """Whether Triton runs its kernels in Python on the CPU, as TRITON_INTERPRET=1 asks."""
-    return triton is not None and bool(triton.knobs.runtime.interpret)
+    return _INTERPRETING
 
 
 def choose_backend(backend: str, example: Tensor) -> Backend:

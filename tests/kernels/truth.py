@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,6 +12,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # The limits no kernel may pass: RMS of the error over RMS of the truth. Tests state tighter ones.
 RMSE_LIMITS = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 SENTINEL = -7.5  # exact in every float dtype
+# Values around a guarded tensor along its first axis and the others. A block of rows that ran on
+# past the last one stays inside, where it is seen and does no harm.
+MARGINS = (41, 3)
 
 
 def rmse_ratio(actual: Tensor, expected: Tensor) -> float:
@@ -56,9 +62,7 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tens
 
 def guarded(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """(buffer of sentinels, view inside it of this shape): rows apart, values contiguous."""
-    buffer = torch.full([size + 3 for size in shape], SENTINEL).to(dtype)
-    view = buffer[tuple(slice(1, 1 + size) for size in shape)]
-    return buffer, view
+    return _framed(shape, SENTINEL, dtype)
 
 
 def assert_guard_untouched(buffer: Tensor, view: Tensor) -> None:
@@ -69,11 +73,29 @@ def assert_guard_untouched(buffer: Tensor, view: Tensor) -> None:
 
 def surrounded(operand: Tensor, filler: float = torch.inf) -> Tensor:
     """The same values amid `filler`, which spoils every sum it enters: catches stray reads."""
-    buffer = torch.full([size + 3 for size in operand.shape], filler).to(operand.dtype)
-    view = buffer[tuple(slice(1, 1 + size) for size in operand.shape)]
-    return view.copy_(operand)
+    return _framed(operand.shape, filler, operand.dtype)[1].copy_(operand)
+
+
+def _framed(shape: Sequence[int], filler: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    margins = [MARGINS[axis > 0] for axis in range(len(shape))]
+    sizes = [size + margin for size, margin in zip(shape, margins, strict=True)]
+    buffer = torch.full(sizes, filler).to(dtype)
+    return buffer, buffer[tuple(slice(1, 1 + size) for size in shape)]
 
 
 def spread(operand: Tensor) -> Tensor:
     """The same values with stride 2 along the last axis."""
     return operand.repeat_interleave(2, dim=-1)[..., ::2]
+
+
+def gradients_of(
+    function: Callable[..., Any], leaves: Sequence[Tensor], upstream: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gradients of `function(*leaves)`, of one output or several, and the same a second time."""
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    outputs = function(*leaves)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    gradients = torch.autograd.grad(outputs, leaves, upstream, retain_graph=True)
+    again = torch.autograd.grad(outputs, leaves, upstream)
+    assert all(torch.equal(*pair) for pair in zip(gradients, again, strict=True))
+    return list(gradients)
