@@ -28,10 +28,17 @@ TILE_TOKENS = 128  # chunks are multiples of what a matrix product covers with o
 PADDED_COLUMNS = 16  # rows of logits start on 32-byte bounds, as wide loads and cuBLAS want
 
 
-def chunk_size(tokens: int, vocabulary: int, element_size: int, device: torch.device) -> int:
-    """Tokens in a chunk: as few chunks as the buffer allows, of one size."""
-    budget = CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"])
-    largest = max(TILE_TOKENS, budget // (vocabulary * element_size))
+def check_chunk_tokens(chunk_tokens: int | None) -> None:
+    """Raises ValueError for less than one token."""
+    if chunk_tokens is not None and chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens is {chunk_tokens}; pass 1 or more, or None")
+
+
+def chunk_size(hidden: Tensor, vocabulary: int) -> int:
+    """Tokens of `hidden` (N, h) in a chunk: as few chunks as the buffer allows, of one size."""
+    tokens = hidden.shape[0]
+    budget = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"])
+    largest = max(TILE_TOKENS, budget // (vocabulary * hidden.element_size()))
     even = math.ceil(tokens / math.ceil(tokens / largest)) if tokens else 1
     return math.ceil(even / TILE_TOKENS) * TILE_TOKENS if even < tokens else even
 
@@ -44,6 +51,11 @@ def spans(count: int, size: int) -> Iterator[slice]:
 def row_slices(logits: Tensor) -> Iterator[slice]:
     """Slices of the rows of (N, V) that hold about SLICE_VALUES values."""
     return spans(logits.shape[0], max(1, SLICE_VALUES // max(1, logits.shape[1])))
+
+
+def wide_dtype(operand: Tensor) -> torch.dtype:
+    """float32, or float64 for float64: in which sums and losses are kept."""
+    return torch.promote_types(operand.dtype, torch.float32)
 
 
 def logits_buffer(tokens: int, vocabulary: int, like: Tensor) -> Tensor:
@@ -86,11 +98,9 @@ class Head:
 class HeadGradients:
     """Gradients of a Head, filled chunk by chunk; those not `wanted` stay empty."""
 
-    def __init__(self, head: Head, wanted: tuple[bool, bool, bool]) -> None:
-        self._head = head
-        wide = torch.promote_types(head.weight.dtype, torch.float32)
-        self.hidden, self.weight, self.bias = empty_gradients(head, wanted, wide)
-        self._wanted = wanted
+    def __init__(self, head: Head, wanted: list[bool]) -> None:
+        self._head, self._wanted = head, wanted
+        self.hidden, self.weight, self.bias = empty_gradients(head, wanted)
 
     def take_in(self, span: slice, gradient: Tensor) -> None:
         """Adds what the chunk `span`, whose d loss / d logits is `gradient` (n, V), contributes."""
@@ -104,19 +114,16 @@ class HeadGradients:
             self.bias.copy_(columns) if first else self.bias.add_(columns)
 
 
-def empty_gradients(
-    head: Head, wanted: tuple[bool, bool, bool], wide: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Zeros for no tokens at all, else without values; a gradient not wanted has no elements."""
-    bias = head.weight.shape[:1]
-    shapes = (head.hidden.shape, head.weight.shape, bias)
-    dtypes = (head.hidden.dtype, wide, wide)
+def empty_gradients(head: Head, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Without values, but zeros when there are no tokens; no elements where not wanted."""
+    wide = wide_dtype(head.weight)
+    shapes = (head.hidden.shape, head.weight.shape, head.weight.shape[:1])
     make = torch.zeros if head.hidden.shape[0] == 0 else torch.empty
-    hidden, weight, bias_gradient = (
+    hidden, weight, bias = (
         make(shape if want else (0,), dtype=dtype, device=head.hidden.device)
-        for shape, dtype, want in zip(shapes, dtypes, wanted, strict=True)
+        for shape, dtype, want in zip(shapes, (head.hidden.dtype, wide, wide), wanted, strict=True)
     )
-    return hidden, weight, bias_gradient
+    return hidden, weight, bias
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
@@ -128,16 +135,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> Non
         torch.addmm(total, left, right, torch.float32, beta=beta, out=total)
     else:
         torch.addmm(total, left.to(total.dtype), right.to(total.dtype), beta=beta, out=total)
-
-
-def scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
-    """upstream * gradient in `dtype`, in place where this backward pass may consume its buffers."""
-    if gradient.dtype == dtype and _may_consume():
-        return gradient.mul_(upstream)
-    return torch.mul(gradient, upstream, out=torch.empty_like(gradient, dtype=dtype))
-
-
-def _may_consume() -> bool:
-    if torch.compiler.is_compiling():
-        return False
-    return not torch._C._autograd._get_current_graph_task_keep_graph()
