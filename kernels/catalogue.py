@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -40,6 +40,11 @@ class Draw:
         """A linear layer's, so that outputs are about as large as inputs."""
         return self.normal(rows, columns, scale=columns**-0.5)
 
+    def positive(self, *shape: int) -> Tensor:
+        """For scales: from 0.5 to 1.5."""
+        drawn = torch.empty(shape, device=self.device, dtype=self.dtype)
+        return drawn.uniform_(0.5, 1.5, generator=self._generator)
+
     def below(self, high: int, *shape: int) -> Tensor:
         """Integers from 0 to high - 1."""
         return torch.randint(high, shape, generator=self._generator, device=self.device)
@@ -48,21 +53,31 @@ class Draw:
         return torch.tensor(values, dtype=dtype, device=self.device)
 
 
+Shaped = Callable[[Draw, ModelShape, int], Operands]
+Priced = Callable[[ModuleType, Operands, bool], Cost]
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One public function: `operands(draw, model, tokens)` are its keyword arguments."""
+    """One public function: `operands(draw, model, tokens)` are its keyword arguments.
+
+    `reference` takes the same, floats of any width, and defaults to the module's own; `eager` is
+    what one writes without the operation, where that is not the reference. `cost(module, operands,
+    backward)` counts the backward pass only, and defaults to the module's `cost` of the operands.
+    """
 
     name: str
-    operands: Callable[[Draw, ModelShape, int], Operands]
+    operands: Shaped
     module_name: str = ""
     trained: tuple[str, ...] = ()  # operands that get gradients
-    mutated: tuple[str, ...] = ()  # operands it writes to
     sizes: tuple[str, ...] = ("hidden",)  # fields of a ModelShape that it depends on
+    tokens: tuple[int, ...] = (256, 2048, 8192, 32_768)
     dtypes: tuple[torch.dtype, ...] = BOTH
     capability: tuple[int, int] = (8, 0)
-    bounds: dict[torch.dtype, float] = field(default_factory=dict)
-    eager: Function | None = None  # what one writes without it, where the reference is not that
-    tokens: tuple[int, ...] = (256, 2048, 8192, 32_768)
+    bounds: Mapping[torch.dtype, float] = field(default_factory=dict)
+    reference: Function | None = None
+    eager: Function | None = None
+    priced: Priced | None = None
 
     def module(self) -> ModuleType:
         return importlib.import_module(f"kernels.{self.module_name or self.name}")
@@ -71,19 +86,31 @@ class Operation:
         found: Function = getattr(self.module(), self.name)
         return found
 
-    def reference(self) -> Function:
-        found: Function = getattr(self.module(), f"{self.name}_reference")
+    def truth(self) -> Function:
+        """The plain torch formula, for floats of any width."""
+        found: Function = self.reference or getattr(self.module(), f"{self.name}_reference")
         return found
 
-    def plain(self) -> Function:
-        """The baseline of a benchmark: takes the operands and no backend."""
-        return self.eager or self.reference()
+    def baseline(self) -> Function:
+        """What a benchmark calls eager, and compiles for another baseline."""
+        return self.eager or self.truth()
 
-    def cost(self, operands: Operands) -> Cost:
-        found = getattr(self.module(), f"{self.name}_cost", None) or self.module().cost
-        known = inspect.signature(found).parameters
-        cost: Cost = found(**{name: value for name, value in operands.items() if name in known})
-        return cost
+    def cost(self, operands: Operands, backward: bool) -> Cost:
+        """Of a forward pass, or of both passes."""
+        price = self.priced or _own_cost
+        forward = price(self.module(), operands, False)
+        if not backward:
+            return forward
+        back = price(self.module(), operands, True)
+        return Cost(forward.bytes + back.bytes, forward.flops + back.flops)
+
+
+def _own_cost(module: ModuleType, operands: Operands, backward: bool) -> Cost:
+    if backward:
+        raise ValueError(f"{module.__name__} states no cost of its backward pass")
+    known = inspect.signature(module.cost).parameters
+    cost: Cost = module.cost(**{name: operands[name] for name in known if name in operands})
+    return cost
 
 
 def outputs_of(result: Any) -> list[Tensor]:

@@ -19,8 +19,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from kernels.accuracy import worst_error
 from kernels.catalogue import (
     Draw,
+    Function,
     Operands,
     Operation,
     copied,
@@ -83,42 +85,23 @@ def _error(
 ) -> float:
     model, tokens = (SERVED, SERVED_TOKENS) if device.type == "cuda" else (TINY, TINY_TOKENS)
     operands = operation.operands(Draw(device, dtype), model, tokens)
-    function, reference = operation.function(), operation.reference()
+    function, reference = operation.function(), operation.truth()
     truths = _results(operation, reference, widened(operands))
     actual = _results(operation, function, copied(operands) | {"backend": backend})
-    if len(actual) != len(truths):
-        raise ValueError(f"{len(actual)} results, but {len(truths)} of the reference")
-    return max(map(relative_error, actual, truths), default=0.0)
+    return worst_error(actual, truths)
 
 
-def _results(operation: Operation, function: object, operands: Operands) -> list[Tensor]:
-    assert callable(function)
+def _results(operation: Operation, function: Function, operands: Operands) -> list[Tensor]:
     if not operation.trained:
         return run(function, operands)
     with torch.no_grad():
-        shapes = outputs_of(operation.reference()(**_without_backend(copied(operands))))
+        shapes = outputs_of(operation.truth()(**_without_backend(copied(operands))))
     upstream = upstream_of([output.float() for output in shapes if output.is_floating_point()])
     return run_with_gradients(function, operands, operation.trained, upstream)
 
 
 def _without_backend(operands: Operands) -> Operands:
     return {name: value for name, value in operands.items() if name != "backend"}
-
-
-def relative_error(actual: Tensor, truth: Tensor) -> float:
-    """Largest error over the largest true value; infinite for other shapes, 0 for no elements."""
-    if actual.shape != truth.shape:
-        return float("inf")
-    if truth.numel() == 0:
-        return 0.0
-    finite = truth.double().isfinite()
-    if not torch.equal(actual.double()[~finite], truth.double()[~finite]):
-        return float("inf")
-    error = (actual.double() - truth.double())[finite].abs()
-    if error.numel() == 0:
-        return 0.0
-    scale = truth.double()[finite].abs().max().clamp_min(1e-30)
-    return float(error.max().nan_to_num(nan=float("inf")) / scale)
 
 
 def failed_operations(device: torch.device | str = "cuda") -> set[str]:
