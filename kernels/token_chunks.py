@@ -86,6 +86,10 @@ class Head:
         if self.weight.shape[0] == 0:
             raise ValueError(f"{name}weight has no rows; it must have one per token")
 
+    def first_columns(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The operands that make only the first `count` columns of the logits."""
+        return self.hidden, self.weight[:count], None if self.bias is None else self.bias[:count]
+
     def logits(self, span: slice, buffer: Tensor) -> Tensor:
         """The logits of these rows, written into the first rows of `buffer`."""
         rows = self.hidden[span]
