@@ -99,7 +99,7 @@ def rms_norm(
     allocation where no gradient is wanted; it may be `x`. Raises ValueError or TypeError naming the
     operand, and BackendUnavailableError as `choose_backend` does.
     """
-    _check(x, weight)
+    check_norm_operands(x, weight)
     if out is not None:
         check_output("out", out, x, x.shape)
     if choose_backend(backend, x) == "torch":
@@ -123,7 +123,7 @@ def add_rms_norm(
 
     Limits, gradients and errors as in `rms_norm`.
     """
-    _check(x, weight)
+    check_norm_operands(x, weight)
     check_shape("residual", residual, x.shape)
     check_same_dtype(x=x, residual=residual)
     check_same_device(x=x, residual=residual)
@@ -138,7 +138,8 @@ def add_rms_norm(
     return normed.view(x.shape), total.view(x.shape)
 
 
-def _check(x: Tensor, weight: Tensor) -> None:
+def check_norm_operands(x: Tensor, weight: Tensor) -> None:
+    """Raises what `rms_norm` promises; shared by the norms that quantize."""
     check_dtype("x", x, FLOATS)
     if x.ndim == 0 or not 1 <= x.shape[-1] <= MAX_HIDDEN:
         raise ValueError(f"x has shape {tuple(x.shape)}; its last axis must have 1 to {MAX_HIDDEN}")

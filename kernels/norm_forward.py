@@ -17,6 +17,16 @@ TILE = 4096  # values one program of four warps holds
 
 
 @jit
+def norm_tile(
+    x: tl.tensor, weight: tl.tensor, eps: float, hidden_size: int, dtype: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """(rows of an fp32 tile, normed and of `dtype`; their fp32 factors)."""
+    rstd = tl.rsqrt(tl.sum(x * x, axis=1) / hidden_size + eps)
+    unit = (x * rstd[:, None]).to(dtype).to(tl.float32)
+    return (unit * weight[None, :]).to(dtype), rstd
+
+
+@jit
 def _rms_norm_kernel(
     normed_ptr: tl.tensor,
     normed_stride: int,
@@ -48,9 +58,7 @@ def _rms_norm_kernel(
         tl.store(total_ptr + row[:, None] * total_stride + columns[None, :], total, inside)
         x = total.to(tl.float32)  # the sum that later layers see
     weight = tl.load(weight_ptr + columns, in_row, 0.0).to(tl.float32)
-    rstd = tl.rsqrt(tl.sum(x * x, axis=1) / hidden_size + eps)
-    unit = (x * rstd[:, None]).to(normed_ptr.dtype.element_ty).to(tl.float32)
-    normed = (unit * weight[None, :]).to(normed_ptr.dtype.element_ty)
+    normed, rstd = norm_tile(x, weight, eps, hidden_size, normed_ptr.dtype.element_ty)
     tl.store(normed_ptr + row[:, None] * normed_stride + columns[None, :], normed, inside)
     if WITH_RSTD:
         tl.store(rstd_ptr + row, rstd, row < rows)

@@ -7,6 +7,7 @@ the slips its checks must catch.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,8 @@ def assert_caught(
 ) -> None:
     """`checks(copy of module with the bug)` must fail an assertion; `checks(module)` passes."""
     broken = load_broken_copy(module, folder, *bug)
-    with pytest.raises(AssertionError):
+    with warnings.catch_warnings(), pytest.raises(AssertionError):
+        warnings.simplefilter("ignore", RuntimeWarning)  # infinities are read on purpose
         checks(broken)
 
 

@@ -184,7 +184,7 @@ def test_a_residual_or_an_output_of_another_form_is_refused() -> None:
 # Each is a plausible slip; the checks below must catch every one of them.
 PLANTED_BUGS = {
     "eps forgotten": ("/ hidden_size + eps", "/ hidden_size"),
-    "mean over the block": ("/ hidden_size + eps", "/ BLOCK_HIDDEN + eps"),
+    "mean over the block": ("/ hidden_size + eps", "/ x.shape[1] + eps"),
     "columns unmasked": ("in_row = columns < hidden_size", "in_row = columns < 1 << 30"),
     "rows unmasked": ("inside = (row < rows)[:, None]", "inside = (row < 1 << 30)[:, None]"),
     "stride of x taken for width": ("row[:, None] * x_stride", "row[:, None] * hidden_size"),
@@ -193,7 +193,7 @@ PLANTED_BUGS = {
         "row[:, None] * hidden_size",
     ),
     "norm of x alone": ("x = total.to(tl.float32)", "total = total"),
-    "rounded once": (".to(normed_ptr.dtype.element_ty).to(tl.float32)", ""),
+    "rounded once": (".to(dtype).to(tl.float32)", ""),
 }
 
 
