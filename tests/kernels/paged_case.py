@@ -37,9 +37,10 @@ class PagedCase:
 
     def truth(self) -> Tensor:
         """The formula query by query in fp64."""
-        packed = (self.q, self.k, self.v, self.prefix_k, self.prefix_v)
-        wide = (tensor.double() for tensor in packed)
-        return multi_item_attention_reference(*wide, item_layout(*self.bounds))
+        q, k, v = self.q.double(), self.k.double(), self.v.double()
+        prefix_k, prefix_v = self.prefix_k.double(), self.prefix_v.double()
+        layout = item_layout(*self.bounds)
+        return multi_item_attention_reference(q, k, v, prefix_k, prefix_v, layout)
 
     def to(self, target: torch.dtype | str) -> PagedCase:
         """Operands of another dtype or on another device."""
