@@ -20,9 +20,10 @@ def assert_caught(
 ) -> None:
     """`checks(copy of module with the bug)` must fail an assertion; `checks(module)` passes."""
     broken = load_broken_copy(module, folder, *bug)
-    with warnings.catch_warnings(), pytest.raises(AssertionError):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # infinities are read on purpose
-        checks(broken)
+        with pytest.raises(AssertionError):
+            checks(broken)
 
 
 def load_broken_copy(module: ModuleType, folder: Path, right: str, wrong: str) -> ModuleType:
