@@ -14,6 +14,8 @@ from kernels.multi_item_attention import item_layout, multi_item_attention_refer
 from kernels.paged_layout import PagedTiles, paged_layout
 from tests.kernels.truth import draw
 
+SPARE_PAGES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class PagedCase:
@@ -81,7 +83,7 @@ def paged_case(
         v=v,
         key_pages=pool[0],
         value_pages=pool[1],
-        layout=paged_layout(items, groups, prefixes, pages, tile_tokens),
+        layout=_with_spare_pages(paged_layout(items, groups, prefixes, pages, tile_tokens)),
         tile_tokens=tile_tokens,
         prefix_k=prefix_k,
         prefix_v=prefix_v,
@@ -98,6 +100,12 @@ def _bounds_of(
 
 def _bounds(lengths: Sequence[int]) -> list[int]:
     return list(accumulate(lengths, initial=0))
+
+
+def _with_spare_pages(layout: PagedTiles) -> PagedTiles:
+    """Behind the last page id stand ids of page 0, all NaN: a planted bug may read on."""
+    spare = torch.zeros(SPARE_PAGES, dtype=torch.int32)
+    return replace(layout, page_ids=torch.cat((layout.page_ids, spare)))
 
 
 def _deal(prefixes: Sequence[int], page_size: int, seed: int) -> list[list[int]]:
