@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -24,6 +23,7 @@ from typing import Any
 
 from kernels.discovery import all_variants
 from kernels.dispatch import interpreting, triton
+from kernels.records import recording
 from kernels.variant import Variant
 
 WARP_SIZE = 32
@@ -31,7 +31,7 @@ WARP_SIZE = 32
 SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
 FP8_FROM = 89
 TENSOR_CORES = re.compile(r"\b(wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b")
-# A launch is compiled for aligned addresses and for strides and sizes it finds to be multiples of 16.
+# Launches are compiled for aligned addresses, and for strides and sizes that are multiples of 16.
 ALIGNED_NAMES = ("_ptr", "_stride", "_size")
 # A product of 8 or 16 bit operands in Triton's own language; fp32 ones keep to the fp32 units.
 NARROW_PRODUCT = re.compile(r"tt\.dot .* : tensor<[\dx]+x(?:bf16|f16|i8|f8\w+)\b")
@@ -59,7 +59,9 @@ def compile_variant(variant: Variant, capability: int) -> Compiled:
         built, log = _compile(variant, capability)
     except Exception as error:  # whatever the compiler raises is the finding
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return Compiled(name, target, variant.shape, 0, 0.0, 0, 0.0, f"does not compile: {lines[0]}")
+        return Compiled(
+            name, target, variant.shape, 0, 0.0, 0, 0.0, f"does not compile: {lines[0]}"
+        )
     registers, spills = _resources(log)
     return Compiled(
         name,
@@ -162,10 +164,9 @@ def main() -> None:
     if triton is None or interpreting():
         sys.exit("needs Triton, and TRITON_INTERPRET unset: an interpreted kernel is not compiled")
     problems = []
-    with contextlib.ExitStack() as stack:
-        stream = sys.stdout if options.json == "-" else stack.enter_context(open(options.json, "w"))
+    with recording(options.json) as file:
         for row in compile_all(options.capability, options.kernels):
-            print(json.dumps(asdict(row)), file=stream, flush=True)
+            file.write(asdict(row))
             if row.problem:
                 problems.append(f"{row.kernel} [{row.shape}] on {row.target}: {row.problem}")
     if problems:

@@ -29,6 +29,7 @@ from kernels.variant import Cost
 
 Record = dict[str, Any]
 CPU_TOKENS = (8,)
+WARM_MEMORY = 0.1  # share of the GPU that one of several warming processes may take
 TIMING_COLUMNS = ("median_us", "p20_us", "p80_us", "repeats", "method")
 RATE_COLUMNS = ("gb_per_s", "tflop_per_s", "share", "share_of")
 
@@ -117,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
     rows = chosen_rows(options, device)
     if options.warm:
         part, parts = map(int, options.warm.split("/"))
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(WARM_MEMORY)
         plain = [row for row in rows if isinstance(row, Row)]
         warm(plain[part::parts], device, [p for p in options.providers if p != "eager"])
         return 0

@@ -22,7 +22,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return self.operation.name
+        return self.operation.label
 
     @property
     def model(self) -> ModelShape:

@@ -1,16 +1,15 @@
-"""What the tools know of an operation: operands to try it on, gradients it has. Runs and times none.
+"""What the tools know of an operation: operands to try it on, gradients it has. Times nothing.
 
-The table itself stands in `inference_table` and `training_table`; an operation's function, reference
-and cost are found in its own module by name, and only when asked for, so that one broken module
-takes nothing else down.
+The table stands in `inference_table` and `training_table`. An operation's function and cost are
+found in its own module by name, and only when asked for: one broken module takes no other down.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -68,16 +67,20 @@ class Operation:
 
     name: str
     operands: Shaped
+    variant: str = ""  # tells apart several entries of one function
     module_name: str = ""
     trained: tuple[str, ...] = ()  # operands that get gradients
     sizes: tuple[str, ...] = ("hidden",)  # fields of a ModelShape that it depends on
     tokens: tuple[int, ...] = (256, 2048, 8192, 32_768)
     dtypes: tuple[torch.dtype, ...] = BOTH
     capability: tuple[int, int] = (8, 0)
-    bounds: Mapping[torch.dtype, float] = field(default_factory=dict)
     reference: Function | None = None
     eager: Function | None = None
     priced: Priced | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.variant}".strip()
 
     def module(self) -> ModuleType:
         return importlib.import_module(f"kernels.{self.module_name or self.name}")

@@ -20,7 +20,7 @@ def operation_modules() -> Iterator[ModuleType]:
 
 
 def all_variants() -> list[Variant]:
-    """The declared compilations, each once: shapes that differ in run-time sizes alone share one."""
+    """The declared compilations, each once: shapes of other run-time sizes alone share one."""
     distinct: dict[tuple[object, ...], Variant] = {}
     for module in operation_modules():
         for variant in module.variants():

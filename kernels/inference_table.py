@@ -1,13 +1,22 @@
-"""Operands for the operations of ranking, at a decoder's sizes. Computes nothing itself."""
+"""Operands and rivals in plain torch for the operations of ranking. Computes nothing itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from kernels.catalogue import Draw, Operands, Operation
 from kernels.shapes import ModelShape
+from kernels.variant import Cost
 
 LABELS = 2
 EPS = 1e-6
+PAGE_TOKENS = 32
+EIGHT_BITS = ((torch.int8, "int8", (8, 0)), (torch.float8_e4m3fn, "fp8", (8, 9)))
 
 
 def _score_head(draw: Draw, model: ModelShape, tokens: int) -> Operands:
@@ -20,18 +29,102 @@ def _score_head(draw: Draw, model: ModelShape, tokens: int) -> Operands:
 
 
 def _segmented_topk(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    """Slates of unequal length, ten answers each."""
-    longest = 100
-    bounds = list(range(0, tokens, longest - 3)) + [tokens]
+    """Slates of 97 and one of what is left, ten answers each."""
     return {
         "scores": draw.normal(tokens),
-        "cu_seqlens": draw.integers(bounds),
+        "cu_seqlens": draw.integers([*range(0, tokens, 97), tokens]),
         "k": 10,
-        "max_length": longest,
+        "max_length": 97,
     }
+
+
+def _paged_attention(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    """Two slates with prefixes as long as their items together, items of 1 to 64 tokens."""
+    half = tokens // 2
+    sizes = (half, tokens - half)
+    items = [[64] * (size // 64) + [size % 64] * (size % 64 > 0) for size in sizes]
+    return shared_prefixes(draw, model, sizes, items)
+
+
+def shared_prefixes(
+    draw: Draw, model: ModelShape, prefixes: Sequence[int], items: Sequence[Sequence[int]]
+) -> Operands:
+    """Operands of `paged_attention`: lengths of the prefixes, and of the items that follow each."""
+    from kernels.paged_attention import tile_tokens
+    from kernels.paged_layout import paged_layout
+
+    tokens = sum(map(sum, items))
+    tile = tile_tokens(tokens, model.heads, model.kv_heads, draw.dtype)
+    counts = [-(-length // PAGE_TOKENS) for length in prefixes]
+    pages = [list(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
+    layout = paged_layout(
+        _bounds([length for group in items for length in group]),
+        _bounds([sum(group) for group in items]),
+        list(prefixes),
+        pages,
+        tile,
+    )
+    own, pool = (tokens, model.kv_heads), (sum(counts), PAGE_TOKENS, model.kv_heads)
+    return {
+        "q": draw.normal(tokens, model.heads, model.head_dim),
+        "k": draw.normal(*own, model.head_dim),
+        "v": draw.normal(*own, model.head_dim),
+        "key_pages": draw.normal(*pool, model.head_dim),
+        "value_pages": draw.normal(*pool, model.head_dim),
+        "layout": layout.to(draw.device),
+        "tile_tokens": tile,
+    }
+
+
+def _bounds(lengths: Sequence[int]) -> list[int]:
+    bounds = [0]
+    for length in lengths:
+        bounds.append(bounds[-1] + length)
+    return bounds
+
+
+def plain_attention(*, tile_tokens: int, **operands: Any) -> Tensor:
+    """The tiles are the kernel's affair."""
+    from kernels.paged_attention import paged_attention_reference
+
+    return paged_attention_reference(**operands)
+
+
+def _norm_quantize(dtype: torch.dtype, draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    return {
+        "x": draw.normal(tokens, model.hidden),
+        "residual": draw.normal(tokens, model.hidden),
+        "weight": draw.normal(model.hidden, scale=0.1, shift=1.0),
+        "eps": EPS,
+        "dtype": dtype,
+    }
+
+
+def _norm_quantize_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    x = operands["x"]
+    found: Cost = module.cost(x.shape[0], x.shape[1], x.element_size())
+    return found
 
 
 INFERENCE = (
     Operation("score_head", _score_head, tokens=(64, 256, 2048)),
     Operation("segmented_topk", _segmented_topk, module_name="topk", sizes=(), tokens=(2048,)),
+    Operation(
+        "paged_attention",
+        _paged_attention,
+        sizes=("heads", "kv_heads", "head_dim"),
+        tokens=(256, 2048, 8192),
+        reference=plain_attention,
+    ),
+    *(
+        Operation(
+            "add_rms_norm_quantize",
+            partial(_norm_quantize, dtype),
+            variant=name,
+            module_name="norm_quantize",
+            capability=capability,
+            priced=_norm_quantize_cost,
+        )
+        for dtype, name, capability in EIGHT_BITS
+    ),
 )

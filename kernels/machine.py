@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ def description(device: torch.device) -> dict[str, str]:
         "sm_clock_mhz": smi.get("clocks.sm", ""),
         "memory_clock_mhz": smi.get("clocks.mem", ""),
         "power_limit_w": smi.get("power.limit", ""),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
     }
 
 
@@ -39,14 +40,15 @@ def version(distribution: str) -> str:
 
 
 def commit() -> str:
-    """Short hash of the sources, with a + for uncommitted changes; from COMMIT without git."""
+    """Short hash of the sources, with a + for uncommitted changes; the variable COMMIT overrides."""
+    if noted := os.environ.get("COMMIT"):
+        return noted
     root = Path(__file__).parent.parent
-    noted = root / "COMMIT"
     try:
         command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
         run = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
-        return noted.read_text("utf-8").strip() if noted.exists() else ""
+        return ""
     return run.stdout.strip()
 
 

@@ -21,7 +21,7 @@ from kernels.catalogue import (
     upstream_of,
     widened,
 )
-from kernels.liger_table import liger_function
+from kernels.liger_table import liger_functions
 
 PROVIDERS = ("eager", "torch.compile", "liger", "ours")
 
@@ -34,15 +34,15 @@ class Task:
     operands: Operands
     backward: bool
 
-    def function(self, provider: str) -> Function | None:
-        """The provider's function of the operands alone; None where it has none."""
+    def functions(self, provider: str) -> dict[str, Function]:
+        """The provider's functions of the operands alone, by what each is called in a row."""
         if provider == "eager":
-            return self.operation.baseline()
+            return {provider: self.operation.baseline()}
         if provider == "torch.compile":
-            return torch.compile(self.operation.baseline(), dynamic=False)
+            return {provider: torch.compile(self.operation.baseline(), dynamic=False)}
         if provider == "liger":
-            return liger_function(self.operation.name)
-        return partial(self.operation.function(), backend=self._backend())
+            return liger_functions(self.operation)
+        return {provider: partial(self.operation.function(), backend=self._backend())}
 
     def _backend(self) -> str:
         """On a CPU the plain torch path is timed: Triton would only be interpreted there."""
@@ -54,7 +54,7 @@ class Task:
         operands = copied(self.operands) if operands is None else operands
         if not self.backward:
             return run(function, operands)
-        upstream = copied_list(self.upstream())
+        upstream = _copies(self.upstream())
         return run_with_gradients(function, operands, self.operation.trained, upstream)
 
     def truth(self) -> list[Tensor]:
@@ -73,7 +73,7 @@ class Task:
         if not self.backward:
             return partial(run, function, operands)
         leaves = [operands[name].requires_grad_() for name in self.operation.trained]
-        upstream = copied_list(self.upstream())
+        upstream = _copies(self.upstream())
 
         def forward_and_backward() -> object:
             reached = [out for out in outputs_of(function(**operands)) if out.requires_grad]
@@ -83,5 +83,5 @@ class Task:
         return forward_and_backward
 
 
-def copied_list(tensors: list[Tensor]) -> list[Tensor]:
+def _copies(tensors: list[Tensor]) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in tensors]

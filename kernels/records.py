@@ -1,10 +1,14 @@
-"""Writes rows as they come, as JSON lines and CSV: a run cut short loses none. Knows no row's meaning."""
+"""Writes rows as they come, as JSON lines and CSV, so that a run cut short loses none of them.
+
+Knows nothing of what a row means.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +20,8 @@ Record = Mapping[str, Any]
 class Records:
     """Takes rows for a stream of JSON lines and, if given, a CSV file that is appended to."""
 
-    def __init__(self, lines: IO[str], table: IO[str] | None, header: bool) -> None:
-        self._lines, self._table, self._header = lines, table, header
+    def __init__(self, lines: IO[str], table: IO[str] | None) -> None:
+        self._lines, self._table = lines, table
         self._writer: csv.DictWriter[str] | None = None
 
     def write(self, record: Record) -> None:
@@ -26,7 +30,8 @@ class Records:
             return
         if self._writer is None:
             self._writer = csv.DictWriter(self._table, list(record), lineterminator="\n")
-            if self._header:
+            self._table.seek(0, os.SEEK_END)  # others may have appended since it was opened
+            if self._table.tell() == 0:
                 self._writer.writeheader()
         self._writer.writerow(record)
         self._table.flush()
@@ -38,11 +43,10 @@ def recording(json_path: str, csv_path: Path | None = None) -> Iterator[Records]
     with contextlib.ExitStack() as stack:
         lines = sys.stdout if json_path == "-" else stack.enter_context(open_new(Path(json_path)))
         if csv_path is None:
-            yield Records(lines, None, False)
+            yield Records(lines, None)
             return
-        header = not csv_path.exists() or csv_path.stat().st_size == 0
         table = stack.enter_context(csv_path.open("a", encoding="utf-8", newline=""))
-        yield Records(lines, table, header)
+        yield Records(lines, table)
 
 
 def open_new(path: Path) -> IO[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,10 +54,8 @@ def rivals_of(row: Row, device: torch.device, providers: Sequence[str]) -> Rival
     task = Task(row.operation, operands, row.backward)
     rivals = Rivals(device, row.operation.cost(operands, row.backward), _truth(task))
     for provider in providers:
-        function = task.function(provider)
-        if function is not None:
-            call, results = (lambda: task.call(function)), (lambda: task.results(function))
-            rivals.add(provider, call, results)
+        for name, function in task.functions(provider).items():
+            rivals.add(name, partial(task.call, function), partial(task.results, function))
     rivals.truth = None
     free(device)
     return rivals

@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.catalogue import Draw, Operands, widened
+from kernels.inference_table import plain_attention, shared_prefixes
+from kernels.paged_attention import cost as paged_attention_cost
+from kernels.paged_attention import paged_attention
 from kernels.rivals import Rivals
 from kernels.score_head import score_head, score_head_reference
 from kernels.shapes import QWEN3_06B, ModelShape
@@ -72,9 +76,10 @@ def _attention(
 ) -> Rivals:
     """Items that share a prefix in pages, against as many whole sequences in one batch."""
     draw = Draw(device, torch.bfloat16)
-    operands = shared_prefix(draw, model, (prefix,), (length,) * items)
-    separate = _separate_sequences(operands, prefix, items, length)
-    rivals = Rivals(device, paged_attention_cost(operands), None)
+    operands = shared_prefixes(draw, model, (prefix,), [[length] * items])
+    operands["out"] = torch.empty_like(operands["q"])
+    separate = [_whole(operands, name, items, prefix) for name in ("q", "k", "v")]
+    cost = paged_attention_cost(operands["q"], operands["k"], operands["layout"])
 
     def whole_sequences() -> Tensor:
         return F.scaled_dot_product_attention(*separate, is_causal=True, enable_gqa=True)
@@ -85,13 +90,26 @@ def _attention(
     def ours() -> Tensor:
         return paged_attention(**operands)
 
-    with torch.no_grad():
-        rivals.truth = [paged_attention_reference(**reference_operands(operands))]
+    plain = {name: value for name, value in operands.items() if name != "out"}
+    rivals = Rivals(device, cost, [plain_attention(**widened(plain, torch.float32))])
     rivals.add("separate sequences", lambda: whole_sequences, lambda: [own_tokens()])
     rivals.add("ours", lambda: ours, lambda: [ours()])
     return rivals
 
 
+def _whole(operands: Operands, name: str, items: int, prefix: int) -> Tensor:
+    """(items, heads, prefix + length, d): each item behind its own copy of the prefix."""
+    own = operands[name].unflatten(0, (items, -1))
+    pages = {"k": "key_pages", "v": "value_pages"}.get(name)
+    if pages is None:  # queries of the prefix are computed anew by every sequence
+        shared = torch.randn(prefix, *own.shape[2:], device=own.device).to(own.dtype)
+    else:
+        shared = operands[pages].flatten(0, 1)[:prefix]
+    whole = torch.cat((shared.expand(items, *shared.shape), own), dim=1)
+    return whole.transpose(1, 2).contiguous()
+
+
 SPECIAL = (
     Special("score_head", "against the vocabulary", QWEN3_06B.name, 64, _score_head),
+    Special("paged_attention", "against separate sequences", QWEN3_06B.name, 2048, _attention),
 )

@@ -12,9 +12,9 @@ OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *TRAINING)
 
 
 def named(names: Sequence[str] | None) -> list[Operation]:
-    """Those named, all for None. Raises ValueError listing the known names for another."""
-    known = {operation.name: operation for operation in OPERATIONS}
+    """Those named, in all their variants; all for None. ValueError tells the known names."""
+    known = dict.fromkeys(operation.name for operation in OPERATIONS)
     unknown = sorted(set(names or ()) - known.keys())
     if unknown:
         raise ValueError(f"no operation {', '.join(unknown)}; known are {', '.join(known)}")
-    return [known[name] for name in names] if names is not None else list(OPERATIONS)
+    return [operation for operation in OPERATIONS if names is None or operation.name in names]
