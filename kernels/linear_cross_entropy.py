@@ -13,8 +13,6 @@ the products' 6 N V h operations. d weight is summed in float32 and takes 4 V h 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -26,13 +24,10 @@ from kernels.dispatch import Operator, choose_backend
 from kernels.reduction import check_reduction, row_weight
 from kernels.token_chunks import (
     Head,
-    HeadGradients,
+    Results,
     check_chunk_tokens,
-    chunk_size,
-    empty_gradients,
-    logits_buffer,
-    spans,
-    wide_dtype,
+    empty_results,
+    run_in_chunks,
 )
 from kernels.variant import Cost
 
@@ -93,35 +88,16 @@ def _run(
     softcap: float | None,
     chunk_tokens: int | None,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    head, terms = Head(hidden, weight, bias), Terms(ignore_index, label_smoothing, z_loss, softcap)
-    losses, gradients = (
-        hidden.new_empty(len(hidden), dtype=wide_dtype(hidden)),
-        HeadGradients(head, wanted),
-    )
-    size = chunk_tokens or chunk_size(hidden, weight.shape[0])
-    buffer = logits_buffer(size, weight.shape[0], hidden)
-    for span in spans(hidden.shape[0], size):
-        logits = head.logits(span, buffer)
-        weights = row_weights[span] if any(wanted) else None
-        losses[span] = cross_entropy_rows(logits, targets[span], weights, terms, backend)
-        gradients.take_in(span, logits)
-    return losses, gradients.hidden, gradients.weight, gradients.bias
+) -> Results:
+    terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
+
+    def loss(logits: Tensor, span: slice, weights: Tensor | None) -> Tensor:
+        return cross_entropy_rows(logits, targets[span], weights, terms, backend)
+
+    return run_in_chunks(Head(hidden, weight, bias), row_weights, wanted, chunk_tokens, loss)
 
 
-def _empty(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    row_weights: Tensor,
-    wanted: list[bool],
-    *_: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    losses = hidden.new_empty(hidden.shape[:1], dtype=wide_dtype(hidden))
-    return losses, *empty_gradients(Head(hidden, weight, bias), wanted)
-
-
-linear_operator = Operator("fairslate::linear_cross_entropy", _run, _empty)
+linear_operator = Operator("fairslate::linear_cross_entropy", _run, empty_results)
 
 
 def cost(hidden: Tensor, weight: Tensor) -> Cost:

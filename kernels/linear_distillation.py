@@ -11,8 +11,6 @@ taken, in the forward pass. The hidden sizes may differ. 6 N V h operations for 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -25,13 +23,12 @@ from kernels.divergence_rows import distillation_rows
 from kernels.reduction import check_reduction, row_weight
 from kernels.token_chunks import (
     Head,
-    HeadGradients,
+    Results,
     check_chunk_tokens,
     chunk_size,
-    empty_gradients,
+    empty_results,
     logits_buffer,
-    spans,
-    wide_dtype,
+    run_in_chunks,
 )
 from kernels.variant import Cost
 
@@ -113,40 +110,21 @@ def _run(
     ignore_index: int,
     chunk_tokens: int | None,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    student, teacher = (
-        Head(hidden, weight, bias),
-        Head(teacher_hidden, teacher_weight, teacher_bias),
-    )
+) -> Results:
+    teacher = Head(teacher_hidden, teacher_weight, teacher_bias)
     mix = Mix(kind, mixture, temperature, soft_weight, hard_weight, ignore_index)
-    gradients = HeadGradients(student, wanted)
-    losses = hidden.new_empty(hidden.shape[:1], dtype=wide_dtype(hidden))
     size = chunk_tokens or chunk_size(hidden, weight.shape[0])
-    student_buffer = logits_buffer(size, weight.shape[0], hidden)
-    teacher_buffer = logits_buffer(size, teacher_weight.shape[0], teacher_hidden)
-    for span in spans(hidden.shape[0], size):
-        logits = student.logits(span, student_buffer)
-        soft_targets = teacher.logits(span, teacher_buffer)
+    buffer = logits_buffer(min(size, hidden.shape[0]), teacher_weight.shape[0], teacher_hidden)
+
+    def loss(logits: Tensor, span: slice, weights: Tensor | None) -> Tensor:
+        teacher_logits = teacher.logits(span, buffer)
         named = None if targets is None else targets[span]
-        weights = row_weights[span] if any(wanted) else None
-        losses[span] = distillation_rows(logits, soft_targets, named, weights, mix, backend)
-        gradients.take_in(span, logits)
-    return losses, gradients.hidden, gradients.weight, gradients.bias
+        return distillation_rows(logits, teacher_logits, named, weights, mix, backend)
+
+    return run_in_chunks(Head(hidden, weight, bias), row_weights, wanted, size, loss)
 
 
-def _empty(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    row_weights: Tensor,
-    wanted: list[bool],
-    *_: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    losses = hidden.new_empty(hidden.shape[:1], dtype=wide_dtype(hidden))
-    return losses, *empty_gradients(Head(hidden, weight, bias), wanted)
-
-
-linear_operator = Operator("fairslate::linear_distillation", _run, _empty)
+linear_operator = Operator("fairslate::linear_distillation", _run, empty_results)
 
 
 def cost(student: Head, teacher: Head) -> Cost:

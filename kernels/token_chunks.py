@@ -14,8 +14,9 @@ chunk takes up to 1 GiB (3,500 tokens of 151,936 logits in bfloat16), on a CPU 6
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ class HeadGradients:
 
     def __init__(self, head: Head, wanted: list[bool]) -> None:
         self._head, self._wanted = head, wanted
-        self.hidden, self.weight, self.bias = empty_gradients(head, wanted)
+        self.hidden, self.weight, self.bias = _empty_gradients(head, wanted)
 
     def take_in(self, span: slice, gradient: Tensor) -> None:
         """Adds what the chunk `span`, whose d loss / d logits is `gradient` (n, V), contributes."""
@@ -118,7 +119,7 @@ class HeadGradients:
             self.bias.copy_(columns) if first else self.bias.add_(columns)
 
 
-def empty_gradients(head: Head, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+def _empty_gradients(head: Head, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
     """Without values, but zeros when there are no tokens; no elements where not wanted."""
     wide = wide_dtype(head.weight)
     shapes = (head.hidden.shape, head.weight.shape, head.weight.shape[:1])
@@ -139,3 +140,43 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, first: bool) -> Non
         torch.addmm(total, left, right, torch.float32, beta=beta, out=total)
     else:
         torch.addmm(total, left.to(total.dtype), right.to(total.dtype), beta=beta, out=total)
+
+
+Results = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def run_in_chunks(
+    head: Head,
+    row_weights: Tensor,
+    wanted: list[bool],
+    chunk_tokens: int | None,
+    loss: Callable[[Tensor, slice, Tensor | None], Tensor],
+) -> Results:
+    """Losses (N,) and the wanted gradients of sum(row_weights * losses).
+
+    `loss(logits, span, weights)` gives the losses of the tokens `span`, and unless weights is None
+    leaves the weighted gradient in the place of their logits.
+    """
+    hidden, vocabulary = head.hidden, head.weight.shape[0]
+    gradients = HeadGradients(head, wanted)
+    losses = hidden.new_empty(hidden.shape[:1], dtype=wide_dtype(hidden))
+    size = chunk_tokens or chunk_size(hidden, vocabulary)
+    buffer = logits_buffer(min(size, hidden.shape[0]), vocabulary, hidden)
+    for span in spans(hidden.shape[0], size):
+        logits = head.logits(span, buffer)
+        losses[span] = loss(logits, span, row_weights[span] if any(wanted) else None)
+        gradients.take_in(span, logits)
+    return losses, gradients.hidden, gradients.weight, gradients.bias
+
+
+def empty_results(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    row_weights: Tensor,
+    wanted: list[bool],
+    *_: Any,
+) -> Results:
+    """The form of what an operator over `run_in_chunks` returns, for torch.compile."""
+    losses = hidden.new_empty(hidden.shape[:1], dtype=wide_dtype(hidden))
+    return losses, *_empty_gradients(Head(hidden, weight, bias), wanted)
