@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from kernels import machine, roofline
+from kernels import gemm_rivals, machine, roofline
 from kernels.bench_plan import Row, plan
 from kernels.providers import PROVIDERS
 from kernels.records import recording
@@ -87,7 +87,7 @@ def measure(
     best: Roofline,
 ) -> list[Record]:
     """Prepares, times and describes one row's providers."""
-    torch._dynamo.reset()  # type: ignore[no-untyped-call]  # no shape inherits another's guards
+    torch._dynamo.reset()  # no shape inherits another's guards
     rivals = row.rivals(device) if isinstance(row, Special) else rivals_of(row, device, providers)
     timings = time_side_by_side(rivals.calls, device, window_ms)
     return records(row, rivals, timings, best)
@@ -96,20 +96,23 @@ def measure(
 def warm(rows: Sequence[Row], device: torch.device, providers: Sequence[str]) -> None:
     """Runs each provider once, so that the compilers' caches on disk hold what a bench needs."""
     for row in rows:
-        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        torch._dynamo.reset()
         try:
             rivals_of(row, device, providers)
         except Exception as error:
             print(f"{row.name} {row.mode} {row.tokens}: {error}"[:300], file=sys.stderr)
 
 
-def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row | Special]:
+def chosen_rows(options: argparse.Namespace, device: torch.device) -> Sequence[Row | Special]:
     """Special rows first; on a CPU tiny ones, which only prove that all of it works."""
     small = device.type == "cpu"
     models, tokens = ((TINY,), CPU_TOKENS) if small else (MODELS, None)
     rows = plan(named(options.ops), models, tokens)
-    special = [row for row in SPECIAL if options.ops is None or row.name in options.ops]
-    return [*([] if small else special), *rows]
+    special, late = (
+        [row for row in chosen if options.ops is None or row.name.split()[0] in options.ops]
+        for chosen in ([*SPECIAL, *gemm_rivals.FIRST], gemm_rivals.LATER)
+    )
+    return rows if small else [*special, *rows, *late]
 
 
 def run(options: argparse.Namespace) -> int:

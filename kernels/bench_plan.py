@@ -57,7 +57,7 @@ def plan(
 def _rows(
     operation: Operation, models: Sequence[ModelShape], lengths: Sequence[int]
 ) -> list[tuple[int, Row]]:
-    usual = min(lengths, key=lambda tokens: abs(tokens - USUAL_TOKENS))
+    usual = min(lengths, key=lambda tokens: abs(tokens - USUAL_TOKENS), default=0)
     rows = []
     for place, group in enumerate(_alike(operation, models)):
         for tokens in lengths:

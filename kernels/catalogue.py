@@ -72,6 +72,7 @@ class Operation:
     trained: tuple[str, ...] = ()  # operands that get gradients
     sizes: tuple[str, ...] = ("hidden",)  # fields of a ModelShape that it depends on
     tokens: tuple[int, ...] = (256, 2048, 8192, 32_768)
+    bound: float = 0.0  # of the error of fp32 results, where units sum more coarsely than fp32
     dtypes: tuple[torch.dtype, ...] = BOTH
     capability: tuple[int, int] = (8, 0)
     reference: Function | None = None

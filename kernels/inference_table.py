@@ -106,6 +106,33 @@ def _norm_quantize_cost(module: Any, operands: Operands, backward: bool) -> Cost
     return found
 
 
+def _quantize_rows(dtype: torch.dtype, draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    return {"x": draw.normal(tokens, model.intermediate), "dtype": dtype}
+
+
+def _plain_quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    from kernels.quantize import quantize_rows_reference
+
+    return quantize_rows_reference(x, dtype)
+
+
+def eight_bits(draw: Draw, dtype: torch.dtype, rows: int, columns: int) -> Tensor:
+    """A quantized operand, its whole range used."""
+    if dtype == torch.int8:
+        return (draw.below(255, rows, columns) - 127).to(dtype)
+    return draw.normal(rows, columns, scale=100.0).clamp(-448, 448).to(dtype)
+
+
+def _quantized_gemm(dtype: torch.dtype, draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    return {
+        "a": eight_bits(draw, dtype, tokens, model.hidden),
+        "b": eight_bits(draw, dtype, model.intermediate, model.hidden),
+        "a_scales": draw.positive(tokens).float() * 1e-2,
+        "b_scales": draw.positive(model.intermediate).float() * 1e-2,
+        "dtype": draw.dtype,
+    }
+
+
 INFERENCE = (
     Operation("score_head", _score_head, tokens=(64, 256, 2048)),
     Operation("segmented_topk", _segmented_topk, module_name="topk", sizes=(), tokens=(2048,)),
@@ -124,6 +151,30 @@ INFERENCE = (
             module_name="norm_quantize",
             capability=capability,
             priced=_norm_quantize_cost,
+        )
+        for dtype, name, capability in EIGHT_BITS
+    ),
+    *(
+        Operation(
+            "quantize_rows",
+            partial(_quantize_rows, dtype),
+            variant=name,
+            module_name="row_quantizer",
+            sizes=("intermediate",),
+            capability=capability,
+            reference=_plain_quantize_rows,
+        )
+        for dtype, name, capability in EIGHT_BITS
+    ),
+    *(
+        Operation(
+            "quantized_gemm",
+            partial(_quantized_gemm, dtype),
+            variant=name,
+            sizes=("hidden", "intermediate"),
+            tokens=(),  # timed against cuBLAS in `gemm_rivals`
+            capability=capability,
+            bound=2e-3 if name == "fp8" else 0.0,  # fp8 tensor cores keep about 14 bits of a sum
         )
         for dtype, name, capability in EIGHT_BITS
     ),

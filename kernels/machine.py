@@ -40,7 +40,7 @@ def version(distribution: str) -> str:
 
 
 def commit() -> str:
-    """Short hash of the sources, with a + for uncommitted changes; the variable COMMIT overrides."""
+    """Short hash of the sources, + for uncommitted changes; the variable COMMIT overrides."""
     if noted := os.environ.get("COMMIT"):
         return noted
     root = Path(__file__).parent.parent

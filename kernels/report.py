@@ -1,4 +1,4 @@
-"""Makes tables and plots from the CSV files of the benchmarks. Knows no kernel, measures nothing."""
+"""Makes tables and plots from the CSV files of the benchmarks. Knows no kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def grouped(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple[str, ...]
 
 
 def bench_table(rows: Sequence[Row]) -> str:
-    """Microseconds of all providers, our share of the measured best, memory, error, our worst ratio."""
+    """Microseconds of all, our share of the measured best, memory, error, our speed."""
     header = ["operation", "mode", "model", "tokens", *PROVIDERS[:3], "ours", "of copy or GEMM"]
     header += ["MB, eager / Liger / ours", "max error", "over the best rival"]
     lines = [

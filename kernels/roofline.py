@@ -1,4 +1,4 @@
-"""Measures what this device moves and multiplies at best, the yardstick of shares. Knows no kernel."""
+"""Measures what this device moves and multiplies at best. Knows no kernel."""
 
 from __future__ import annotations
 

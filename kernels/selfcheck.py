@@ -94,7 +94,10 @@ def _worst(
     if len(actual) != len(truths):
         raise ValueError(f"{len(actual)} results; the reference has {len(truths)}")
     pairs = [
-        (relative_error(result, truth), STEPS.get(result.dtype, BOUNDS[dtype]))
+        (
+            relative_error(result, truth),
+            STEPS.get(result.dtype, max(operation.bound, BOUNDS[dtype])),
+        )
         for result, truth in zip(actual, truths, strict=True)
     ]
     return max(pairs, key=lambda pair: pair[0] / pair[1])

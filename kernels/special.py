@@ -78,11 +78,11 @@ def _attention(
     draw = Draw(device, torch.bfloat16)
     operands = shared_prefixes(draw, model, (prefix,), [[length] * items])
     operands["out"] = torch.empty_like(operands["q"])
-    separate = [_whole(operands, name, items, prefix) for name in ("q", "k", "v")]
+    q, k, v = (_whole(operands, name, items, prefix) for name in ("q", "k", "v"))
     cost = paged_attention_cost(operands["q"], operands["k"], operands["layout"])
 
     def whole_sequences() -> Tensor:
-        return F.scaled_dot_product_attention(*separate, is_causal=True, enable_gqa=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
     def own_tokens() -> Tensor:
         return whole_sequences()[:, :, prefix:].transpose(1, 2).flatten(0, 1)

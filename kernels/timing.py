@@ -53,7 +53,7 @@ def time_side_by_side(
 def captured(call: Call) -> torch.cuda.CUDAGraph | None:
     """A graph of one call, or None for calls that wait for the device or cannot be captured."""
     try:
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_CALLS):
@@ -98,7 +98,7 @@ class EventClock:
         self._flush.zero_()
 
     def measure(self, call: Call) -> Callable[[], float]:
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, stop = _event(), _event()
         start.record()
         call()
         stop.record()
@@ -106,6 +106,10 @@ class EventClock:
 
     def settle(self) -> None:
         torch.cuda.synchronize()
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 Clock = WallClock | EventClock

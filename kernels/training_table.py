@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ def _add_rms_norm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
     return {"residual": draw.normal(tokens, model.hidden), **_rms_norm(draw, model, tokens)}
 
 
-def _norm_cost(module: object, operands: Operands, backward: bool) -> Cost:
+def _norm_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     from kernels.norm import cost
 
     x, add = operands["x"], "residual" in operands
@@ -52,7 +53,7 @@ def _plain_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(wide(logits), targets)
 
 
-def _cross_entropy_cost(module: object, operands: Operands, backward: bool) -> Cost:
+def _cross_entropy_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     logits = operands["logits"]
     passes, per_value = (2, 3) if backward else (1, 4)
     return Cost(passes * logits.nbytes, per_value * logits.numel())
@@ -70,7 +71,7 @@ def _plain_linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor)
     return F.cross_entropy(wide(F.linear(hidden, weight)), targets)
 
 
-def _linear_cost(module: object, operands: Operands, backward: bool) -> Cost:
+def _linear_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     """Products of a head: one forward, two backward; each operand and gradient moved once."""
     hidden, weight = operands["hidden"], operands["weight"]
     products = 2 * hidden.shape[0] * weight.numel()
@@ -119,7 +120,7 @@ def plain_divergence(student_logits: Tensor, teacher_logits: Tensor, kind: str) 
     return (parts[0] + parts[1]) / 2
 
 
-def _divergence_cost(module: object, operands: Operands, backward: bool) -> Cost:
+def _divergence_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     student, teacher = operands["student_logits"], operands["teacher_logits"]
     read = student.nbytes + teacher.nbytes
     return Cost(
@@ -127,7 +128,7 @@ def _divergence_cost(module: object, operands: Operands, backward: bool) -> Cost
     )
 
 
-def _linear_distillation_cost(module: object, operands: Operands, backward: bool) -> Cost:
+def _linear_distillation_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     student, head = operands["student_hidden"], operands["student_weight"]
     teacher, other = operands["teacher_hidden"], operands["teacher_weight"]
     products = 2 * student.shape[0] * head.numel()
@@ -137,7 +138,71 @@ def _linear_distillation_cost(module: object, operands: Operands, backward: bool
     return Cost(moved, products + 2 * teacher.shape[0] * other.numel())
 
 
+def _sparse_distillation(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    """The teacher kept 64 log-probabilities a token, of columns that differ within a row."""
+    kept = min(64, model.vocabulary // 8)
+    first = draw.below(model.vocabulary, tokens, 1)
+    steps = 7 * torch.arange(kept, device=draw.device)
+    return {
+        "student_hidden": draw.normal(tokens, model.hidden),
+        "student_weight": draw.weight(model.vocabulary, model.hidden),
+        "teacher_outcomes": (first + steps) % model.vocabulary,
+        "teacher_scores": draw.normal(tokens, kept + 1).float().log_softmax(-1)[:, :kept],
+    }
+
+
+def _plain_sparse_distillation(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    teacher_outcomes: Tensor,
+    teacher_scores: Tensor,
+) -> Tensor:
+    """KL divergence on the kept outcomes and, as one more, all the rest."""
+    log_q = wide(F.linear(student_hidden, student_weight)).log_softmax(-1)
+    rest_q = log_q.scatter(1, teacher_outcomes, -math.inf).logsumexp(-1, keepdim=True)
+    rest_p = torch.log1p(-teacher_scores.exp().sum(-1, keepdim=True))
+    log_q = torch.cat((log_q.gather(1, teacher_outcomes), rest_q), dim=-1)
+    log_p = torch.cat((teacher_scores, rest_p), dim=-1).to(log_q.dtype)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _student_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    hidden, weight = operands["student_hidden"], operands["student_weight"]
+    return _linear_cost(module, {"hidden": hidden, "weight": weight}, backward)
+
+
+def _rope(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    """One sequence as Hugging Face has it after the projections: heads before tokens, a view."""
+    q, k = (
+        draw.normal(1, tokens, heads, model.head_dim).transpose(1, 2)
+        for heads in (model.heads, model.kv_heads)
+    )
+    rates = model.theta ** -torch.linspace(0, 1, model.head_dim // 2, device=draw.device)
+    angles = torch.arange(tokens, device=draw.device)[None, :, None] * rates.repeat(2)
+    return {"q": q, "k": k, "cos": angles.cos().to(draw.dtype), "sin": angles.sin().to(draw.dtype)}
+
+
+def _eager_rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """In the operands' dtype throughout, as Hugging Face's models rotate."""
+    turned = [torch.cat((-x.chunk(2, -1)[1], x.chunk(2, -1)[0]), dim=-1) for x in (q, k)]
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    return q * cos + turned[0] * sin, k * cos + turned[1] * sin
+
+
+def _rope_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    moved = operands["q"].nbytes + operands["k"].nbytes
+    return Cost(2 * moved, 3 * moved // operands["q"].element_size())
+
+
 TRAINING = (
+    Operation(
+        "rope",
+        _rope,
+        trained=("q", "k"),
+        sizes=("heads", "kv_heads", "head_dim"),
+        eager=_eager_rope,
+        priced=_rope_cost,
+    ),
     Operation(
         "rms_norm", _rms_norm, trained=("x", "weight"), module_name="norm", priced=_norm_cost
     ),
@@ -175,6 +240,15 @@ TRAINING = (
         tokens=LOSS_TOKENS,
         reference=_plain_linear_distillation,
         priced=_linear_distillation_cost,
+    ),
+    Operation(
+        "sparse_distillation",
+        _sparse_distillation,
+        trained=("student_hidden", "student_weight"),
+        sizes=("hidden", "vocabulary"),
+        tokens=(2048, 8192),
+        reference=_plain_sparse_distillation,
+        priced=_student_cost,
     ),
     *(
         Operation(
