@@ -10,9 +10,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -30,6 +29,7 @@ LIMIT_SIZE = 4096
 class Provider:
     """Who scores: `score` takes `jobs` slates a call and gives the raw logits of each.
 
+    calls: in a row when its turn comes; a fast one needs more for its tail to be seen.
     held_mb: device memory it keeps between calls, weights and cache included.
     """
 
@@ -37,6 +37,7 @@ class Provider:
     dtype: str
     score: Score
     jobs: int = 1
+    calls: int = 1
     held_mb: float = 0.0
 
     def logits(self, jobs: Sequence[ScoreJob]) -> list[float]:
@@ -53,7 +54,7 @@ class Row:
     dtype: str
     cache: str
     jobs_per_call: int
-    rounds: int
+    calls: int
     items_per_s: float
     p50_ms: float
     p95_ms: float
@@ -65,42 +66,34 @@ class Row:
 
 @dataclass(slots=True)
 class _Readings:
-    """What the rounds of one provider left."""
+    """What the calls of one provider took."""
 
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
+    operations: int = 0
     peak_mb: float = 0.0
-
-    def add(self, provider: Provider, jobs: Sequence[ScoreJob]) -> None:
-        before = _start_peak()
-        started = time.perf_counter()
-        provider.score(jobs)
-        self.seconds.append(time.perf_counter() - started)
-        self.peak_mb = max(self.peak_mb, _peak_mb() - before)
 
 
 def measure(
     shape: Shape, providers: Sequence[Provider], cache: str, seconds: float, limit: float
 ) -> list[Row]:
-    """Rounds of all providers for about `seconds`, at least a few.
+    """Rounds of all providers for about `seconds`, at least a few; no two calls share a slate.
 
-    cache: "warm" keeps one context, whose first rounds are not counted; "cold" draws a fresh one
-    each time. limit: operations a second of `gemm_rate`.
+    cache: "warm" keeps one context, whose first calls are not counted; "cold" draws a fresh one for
+    every slate. limit: operations a second of `gemm_rate`.
     """
     stream = shape.jobs(seed=17, same_context=cache == "warm")
-    readings: defaultdict[str, _Readings] = defaultdict(lambda: _Readings([]))
-    operations: list[int] = []
-    slates = 1 + max(provider.jobs for provider in providers)
-    _warm_up(providers, list(islice(stream, slates)))
-    started = time.perf_counter()
-    while len(operations) < FEWEST_ROUNDS or time.perf_counter() - started < seconds:
-        jobs = list(islice(stream, slates))
-        operations.append(linear_operations(shape.config, jobs[0], warm=cache == "warm"))
+    _warm_up(providers, stream)
+    readings = {provider.name: _Readings() for provider in providers}
+    started, rounds = time.perf_counter(), 0
+    while rounds < FEWEST_ROUNDS or time.perf_counter() - started < seconds:
         for provider in providers:
-            readings[provider.name].add(provider, _share(provider, jobs))
-    per_job = sum(operations) / len(operations) / limit
-    return [
-        _row(shape, provider, cache, readings[provider.name], per_job) for provider in providers
-    ]
+            for _ in range(provider.calls):
+                jobs = list(islice(stream, provider.jobs))
+                counted = [linear_operations(shape.config, job, cache == "warm") for job in jobs]
+                readings[provider.name].operations += sum(counted)
+                _call(provider, jobs, readings[provider.name])
+        rounds += 1
+    return [_row(shape, who, cache, readings[who.name], limit) for who in providers]
 
 
 def gemm_rate(device: torch.device, repeats: int = 20) -> float:
@@ -142,24 +135,27 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _share(provider: Provider, jobs: Sequence[ScoreJob]) -> Sequence[ScoreJob]:
-    """The first slate, or the others: two ways of calling one engine must not warm each other."""
-    return jobs[:1] if provider.jobs == 1 else jobs[1 : 1 + provider.jobs]
-
-
-def _warm_up(providers: Sequence[Provider], jobs: Sequence[ScoreJob]) -> None:
+def _warm_up(providers: Sequence[Provider], stream: Iterator[ScoreJob]) -> None:
     for _ in range(2):
         for provider in providers:
-            provider.score(_share(provider, jobs))
+            provider.score(list(islice(stream, provider.jobs)))
     gc.collect()
     gc.freeze()  # as a service should once it is warm: no pauses to walk what will stay
 
 
-def _row(
-    shape: Shape, provider: Provider, cache: str, readings: _Readings, seconds_at_limit: float
-) -> Row:
+def _call(provider: Provider, jobs: Sequence[ScoreJob], readings: _Readings) -> None:
+    synchronize()
+    before = _start_peak()
+    started = time.perf_counter()
+    provider.score(jobs)
+    readings.seconds.append(time.perf_counter() - started)
+    readings.peak_mb = max(readings.peak_mb, _peak_mb() - before)
+
+
+def _row(shape: Shape, provider: Provider, cache: str, readings: _Readings, limit: float) -> Row:
     p50, p95, p99 = np.percentile(readings.seconds, (50, 95, 99)).tolist()
-    rate = provider.jobs * len(readings.seconds) / sum(readings.seconds)
+    taken = sum(readings.seconds)
+    rate = provider.jobs * len(readings.seconds) / taken
     peak = provider.held_mb + readings.peak_mb
     return Row(
         shape=shape.name,
@@ -167,13 +163,13 @@ def _row(
         dtype=provider.dtype,
         cache=cache,
         jobs_per_call=provider.jobs,
-        rounds=len(readings.seconds),
+        calls=len(readings.seconds),
         items_per_s=round(rate * shape.candidates, 1),
         p50_ms=round(p50 * 1e3, 3),
         p95_ms=round(p95 * 1e3, 3),
         p99_ms=round(p99 * 1e3, 3),
         peak_mb=None if math.isnan(peak) else round(peak, 1),
-        gemm_fraction=round(seconds_at_limit * rate, 4),
+        gemm_fraction=round(readings.operations / taken / limit, 4),
     )
 
 

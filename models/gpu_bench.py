@@ -33,6 +33,8 @@ from models.engines.base import ScoreJob
 from models.engines.device_runner import TOKEN_BUCKETS, DeviceRunner, DeviceSettings
 from models.engines.fairslate import RunnerEngine
 from models.engines.packed_runner import PackedRunner
+from models.engines.precision import choose_precision
+from models.errors import PrecisionUnavailableError
 
 CACHE_BYTES = 1 << 30
 REFERENCE_CANDIDATES = 16
@@ -76,6 +78,14 @@ class Reference:
         return largest_dp(provider.logits(self.jobs), self.logits)
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What was chosen or could not run, and why."""
+
+    shape: str
+    note: str
+
+
 def main() -> None:
     """Runs the shapes asked for; see the module's first lines."""
     arguments = _arguments()
@@ -89,17 +99,27 @@ def main() -> None:
                 failed |= isinstance(result, Check) and not result.ok
                 print(json.dumps(asdict(result)), flush=True)
                 file.write(json.dumps(asdict(result) | machine) + "\n")
+                file.flush()
             release()
     sys.exit(failed)
 
 
 def bench_shape(
     shape: Shape, device: torch.device, seconds: float, limit: float
-) -> Iterator[Row | Check]:
-    """Checks first, then warm rows and cold rows, `seconds` each."""
+) -> Iterator[Row | Check | Note]:
+    """Notes and checks first, then warm rows and cold rows, `seconds` each."""
     decoder = random_decoder(shape.config, device)
     labels = (LABEL_IDS[0] % shape.config.vocab_size, LABEL_IDS[1] % shape.config.vocab_size)
-    ours = list(_ours(shape, decoder, labels, device))
+    fastest = choose_precision("fastest", shape.config, device)
+    yield Note(shape.name, f"{fastest.name} would be chosen: {fastest.reason}")
+    ours = [
+        *_ours(shape, decoder, labels, DeviceSettings(device=str(device))),
+        *_ours(shape, decoder, labels, DeviceSettings(device=str(device), graphs=False)),
+    ]
+    try:
+        ours += _ours(shape, decoder, labels, DeviceSettings(device=str(device), precision="fp8"))
+    except PrecisionUnavailableError as error:
+        yield Note(shape.name, str(error))
     providers = [*ours, *_peers(decoder, labels, device)]
     reference = Reference.of(shape, decoder.cpu(), labels)
     yield from _checks(shape, ours, reference)
@@ -110,7 +130,8 @@ def bench_shape(
 
 
 def _checks(shape: Shape, ours: Sequence[Provider], reference: Reference) -> Iterator[Check]:
-    graphed, eager = ours[0], ours[1]
+    found = {provider.name: provider for provider in ours}
+    graphed, eager = found["fairslate"], found["fairslate-eager"]
     together = graphed.logits(reference.jobs)
     apart = [replace(job, candidates=(ids,)) for job in reference.jobs for ids in job.candidates]
     differences = {
@@ -123,20 +144,20 @@ def _checks(shape: Shape, ours: Sequence[Provider], reference: Reference) -> Ite
 
 
 def _ours(
-    shape: Shape, decoder: Decoder, labels: tuple[int, int], device: torch.device
+    shape: Shape, decoder: Decoder, labels: tuple[int, int], settings: DeviceSettings
 ) -> Iterator[Provider]:
-    """With graphs and without; with graphs also four slates a call."""
-    for name, graphs in (("fairslate", True), ("fairslate-eager", False)):
-        before = reserved_mb()
-        settings = DeviceSettings(
-            device=str(device), graphs=graphs, token_buckets=_buckets(shape), max_context_tokens=512
-        )
-        runner = DeviceRunner(decoder, labels, BLOCK_SIZE, CACHE_BYTES, settings)
-        held, score = reserved_mb() - before, _engine_score(RunnerEngine(runner))
-        yield Provider(name, "bf16", score, held_mb=held)
-        if graphs:
-            four = Provider(f"{name}-4", "bf16", score, jobs=4, held_mb=held)
-    yield four
+    """One slate a call; with graphs also four."""
+    before = reserved_mb()
+    settings = replace(settings, token_buckets=_buckets(shape), max_context_tokens=512)
+    runner = DeviceRunner(decoder, labels, BLOCK_SIZE, CACHE_BYTES, settings)
+    name = "fairslate" if settings.graphs else "fairslate-eager"
+    name += "-fp8" if settings.precision == "fp8" else ""
+    calls = 4 if settings.graphs else 1
+    score, held = _engine_score(RunnerEngine(runner)), reserved_mb() - before
+    one = Provider(name, runner.precision.name, score, calls=calls, held_mb=held)
+    yield one
+    if settings.graphs:
+        yield replace(one, name=f"{name}-4", jobs=4, calls=1)
 
 
 def _peers(decoder: Decoder, labels: tuple[int, int], device: torch.device) -> Iterator[Provider]:
@@ -150,10 +171,10 @@ def _peers(decoder: Decoder, labels: tuple[int, int], device: torch.device) -> I
 
 def _buckets(shape: Shape) -> tuple[int, ...]:
     """Only those the shape meets: each costs time to capture."""
-    least = shape.candidates * shape.candidate_tokens[0]
+    least = shape.candidates * shape.candidate_tokens[0] // 2
     most = 4 * (shape.candidates * shape.candidate_tokens[1] + shape.context_tokens[1])
     largest = next((size for size in TOKEN_BUCKETS if size >= most), TOKEN_BUCKETS[-1])
-    return tuple(size for size in TOKEN_BUCKETS if min(least, 64) <= size <= largest)
+    return tuple(size for size in TOKEN_BUCKETS if least <= size <= largest)
 
 
 def _engine_score(engine: RunnerEngine) -> Score:

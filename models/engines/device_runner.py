@@ -24,6 +24,7 @@ from models.engines.cuda_graphs import GraphPool
 from models.engines.device_decoder import DeviceDecoder
 from models.engines.pass_inputs import PassInputs, PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
+from models.engines.precision import choose_precision
 from models.engines.runner import ContextGroup, GroupScores
 from models.engines.staging import Staging
 from models.paged_cache import PagedCache, PageReservation, PageShape
@@ -41,11 +42,12 @@ TOKEN_BUCKETS = (
 class DeviceSettings:
     """How a model is run; without graphs, CUDA or Triton passes run operator by operator.
 
+    precision: one of `models.engines.precision.NAMES`.
     max_context_tokens: longer contexts are refused; as much memory is spare beside the cache.
     """
 
     device: str = "cuda"
-    dtype: torch.dtype = torch.bfloat16
+    precision: str = "bf16"
     backend: str = "auto"
     graphs: bool = True
     token_buckets: tuple[int, ...] = TOKEN_BUCKETS
@@ -67,16 +69,20 @@ class DeviceRunner:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
         self._block_size = block_size
-        self._decoder = DeviceDecoder(decoder, label_ids, settings.dtype, device, settings.backend)
+        self.precision = choose_precision(
+            settings.precision, decoder.config, device, settings.backend
+        )
+        arithmetic, most = self.precision.arithmetic, settings.token_buckets[-1]
+        self._decoder = DeviceDecoder(decoder, label_ids, arithmetic, device, most)
         self._cache = PagedCache(
             PageShape.of(decoder.config, block_size),
             cache_bytes,
             -(-settings.max_context_tokens // block_size),
-            settings.dtype,
+            arithmetic.dtype,
             device,
         )
         self._shapes = [
-            pass_shape(tokens, decoder.config, settings, self._cache.spare_pages)
+            pass_shape(tokens, decoder.config, arithmetic.dtype, self._cache.spare_pages)
             for tokens in settings.token_buckets
         ]
         self._staging = Staging(self._shapes, device)
@@ -86,14 +92,11 @@ class DeviceRunner:
 
     @classmethod
     def from_directory(
-        cls, directory: ModelDirectory, cache_bytes: int, device: str = "cuda"
+        cls, directory: ModelDirectory, cache_bytes: int, settings: DeviceSettings
     ) -> DeviceRunner:
         """Loads the weights; ModelDirectoryError as `load_decoder` says."""
-        card = directory.card
-        longest = card.truncation.max_context_tokens
-        settings = DeviceSettings(device=device, max_context_tokens=longest)
-        decoder, labels = load_decoder(directory), directory.prompt.label_ids
-        return cls(decoder, labels, card.block_size, cache_bytes, settings)
+        labels, block_size = directory.prompt.label_ids, directory.card.block_size
+        return cls(load_decoder(directory), labels, block_size, cache_bytes, settings)
 
     @property
     def block_size(self) -> int:
@@ -165,9 +168,7 @@ class DeviceRunner:
         return passes
 
 
-def pass_shape(
-    tokens: int, config: DecoderConfig, settings: DeviceSettings, pages: int
-) -> PassShape:
+def pass_shape(tokens: int, config: DecoderConfig, dtype: torch.dtype, pages: int) -> PassShape:
     """The bucket of `tokens`: it also holds an eighth as many scored items and 1/32 as groups.
 
     Shorter candidates or more contexts than that take the next larger bucket. One bucket a token
@@ -179,5 +180,5 @@ def pass_shape(
         items=max(16, tokens // 8),
         groups=max(8, tokens // 32),
         pages=pages + tokens,
-        tile_tokens=tile_tokens(tokens, heads, kv_heads, settings.dtype),
+        tile_tokens=tile_tokens(tokens, heads, kv_heads, dtype),
     )

@@ -12,7 +12,7 @@ import torch
 from models.allocator import keep_freed_memory
 from models.checkpoint import ModelDirectory
 from models.engines.base import CacheEvents, JobScores, ScoreJob
-from models.engines.device_runner import DeviceRunner
+from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.packed_runner import PackedRunner
 from models.engines.runner import ContextGroup, GroupScores, Runner
 from models.packing import TokenIds
@@ -65,7 +65,9 @@ def new_runner(directory: ModelDirectory, cache_bytes: int, device: str = "cpu")
     """The runner that suits the device."""
     if torch.device(device).type == "cpu":
         return PackedRunner.from_directory(directory, cache_bytes)
-    return DeviceRunner.from_directory(directory, cache_bytes, device)
+    longest = directory.card.truncation.max_context_tokens
+    settings = DeviceSettings(device, max_context_tokens=longest)
+    return DeviceRunner.from_directory(directory, cache_bytes, settings)
 
 
 def _jobs_by_context(jobs: Sequence[ScoreJob]) -> list[list[int]]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 
 def swiglu_packed(gate_up: Tensor, *, backend: str = "auto") -> Tensor:
+    """silu(gate) * up."""
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate) * up
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate, chain, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,25 +127,30 @@ def _fill_groups(inputs: PassInputs, segments: Sequence[Segment], starts: Ints, 
         if not segment.shares_prefix(before):
             firsts.append(index)
     groups = [segments[first] for first in firsts]
-    _fill_tiles(inputs, [*starts[firsts].tolist(), total], groups)
-    _write(inputs.prefix_lengths, [group.prefix_tokens for group in groups])
+    prefixes = np.array([group.prefix_tokens for group in groups], np.int32)
+    _write(inputs.prefix_lengths, prefixes)
+    _fill_tiles(inputs, np.append(starts[firsts], np.int32(total)), prefixes)
     counts = [len(group.pages) for group in groups]
     _write(inputs.page_offsets, list(accumulate(counts[:-1], initial=0)))
     _write(inputs.page_ids, [page for group in groups for page in group.pages])
 
 
-def _fill_tiles(inputs: PassInputs, bounds: Sequence[int], groups: Sequence[Segment]) -> None:
-    """Longest prefixes first: the last program to start should be a short one."""
-    step, tiles = inputs.tile_tokens, []
-    for index in sorted(range(len(groups)), key=lambda index: -groups[index].prefix_tokens):
-        start, stop = bounds[index], bounds[index + 1]
-        tiles += [(row, min(row + step, stop), index) for row in range(start, stop, step)]
-    fields = (inputs.tile_starts, inputs.tile_stops, inputs.tile_groups)
-    for field, column in zip(fields, zip(*tiles, strict=True), strict=True):
-        _write(field, column)
+def _fill_tiles(inputs: PassInputs, bounds: Ints, prefixes: Ints) -> None:
+    """Tiles with most keys come first: the last program to start should be a short one."""
+    step = inputs.tile_tokens
+    counts = -(-np.diff(bounds) // step)
+    groups = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    within = np.arange(len(groups)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = bounds[groups] + within * step
+    stops = np.minimum(starts + step, bounds[groups + 1])
+    keys = prefixes[groups] + stops - inputs.item_starts.numpy()[starts]
+    order = np.argsort(-keys, kind="stable")
+    _write(inputs.tile_starts, starts[order])
+    _write(inputs.tile_stops, stops[order])
+    _write(inputs.tile_groups, groups[order])
 
 
-def _write(field: Tensor, values: Ints | Sequence[int]) -> None:
+def _write(field: Tensor, values: NDArray[np.integer[Any]] | Sequence[int]) -> None:
     """Fills the front of a field, zeros behind."""
     cells = field.numpy()
     cells[: len(values)] = values
