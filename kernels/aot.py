@@ -29,6 +29,7 @@ from kernels.variant import Variant
 WARP_SIZE = 32
 # Bytes of shared memory one block may use, CUDA programming guide, table of compute capabilities.
 SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
+MAIN = 90  # what the kernels were made for: all variants, and none may spill
 FP8_FROM = 89
 TENSOR_CORES = re.compile(r"\b(wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b")
 # Launches are compiled for aligned addresses, and for strides and sizes that are multiples of 16.
@@ -118,7 +119,7 @@ def _resources(log: str) -> tuple[int, int]:
 def _problem(capability: int, built: Any, spills: int) -> str:
     if built.metadata.shared > SHARED_LIMIT[capability]:
         return f"{built.metadata.shared} bytes of shared memory; {SHARED_LIMIT[capability]} exist"
-    if capability == 90 and spills:
+    if capability == MAIN and spills:
         return f"{spills} bytes spilled"
     if NARROW_PRODUCT.search(built.asm["ttir"]) and not TENSOR_CORES.search(built.asm["ptx"]):
         return "no tensor core instruction in the PTX"
@@ -131,12 +132,21 @@ def supported(variant: Variant, capability: int) -> bool:
     return capability >= FP8_FROM or not eight_bits
 
 
+def telling(variants: list[Variant]) -> list[Variant]:
+    """Those in bf16 of a kernel that has such, all others: what is compiled beside sm_90."""
+    narrow = {v.kernel.__name__ for v in variants if "*bf16" in v.signature.values()}
+    return [
+        v for v in variants if v.kernel.__name__ not in narrow or "*bf16" in v.signature.values()
+    ]
+
+
 def compile_all(capabilities: list[int], kernels: str = "") -> Iterator[Compiled]:
     """Rows as they are ready, from as many processes as this one may use cores."""
+    variants = all_variants()
     jobs = [
         (variant, capability)
-        for variant in all_variants()
         for capability in capabilities
+        for variant in (variants if capability == MAIN else telling(variants))
         if supported(variant, capability) and re.search(kernels, variant.kernel.__name__)
     ]
     positions = range(len(jobs))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures everything a GPU is needed for, in minutes. Knows no kernel.
 #
-#   bash kernels/gpu_session.sh OUT [STEP...]      steps: check bench train scorer; default all
+#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train scorer
 #
 # Each step has a time limit (seconds, from the variables below) and writes to OUT as it goes, so
 # that a crash or a limit loses nothing. Wheels in .whl/ (Liger) are installed beside python3.
@@ -82,6 +82,11 @@ check() {
 bench() {
     limited $((BENCH_SECONDS + 30)) "$PYTHON" -m kernels.bench --budget "$BENCH_SECONDS" \
         --csv "$OUT/bench.csv" --json /tmp/bench.jsonl
+}
+
+sweep() {
+    limited "${SWEEP_LIMIT:-60}" "$PYTHON" -m kernels.sweep --csv "$OUT/sweep.csv" \
+        --json /tmp/sweep.jsonl
 }
 
 train() { # all providers load at once and then take turns, one at a time, on the device

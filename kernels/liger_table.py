@@ -52,7 +52,7 @@ def _geglu(gate: Tensor, up: Tensor) -> Any:
     return _call("liger_geglu", gate, up)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Any:
+def _cross_entropy(logits: Tensor, targets: Tensor, inplace: bool = False) -> Any:
     return _call("liger_cross_entropy", logits, targets)
 
 

@@ -49,7 +49,12 @@ def _cross_entropy(draw: Draw, model: ModelShape, tokens: int) -> Operands:
     }
 
 
-def _plain_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropy_in_place(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    """The gradient takes the logits' place, as Liger's does."""
+    return _cross_entropy(draw, model, tokens) | {"inplace": True}
+
+
+def _plain_cross_entropy(logits: Tensor, targets: Tensor, inplace: bool = False) -> Tensor:
     return F.cross_entropy(wide(logits), targets)
 
 
@@ -216,6 +221,16 @@ TRAINING = (
     Operation(
         "cross_entropy",
         _cross_entropy,
+        trained=("logits",),
+        sizes=("vocabulary",),
+        tokens=LOSS_TOKENS,
+        reference=_plain_cross_entropy,
+        priced=_cross_entropy_cost,
+    ),
+    Operation(
+        "cross_entropy",
+        _cross_entropy_in_place,
+        variant="in place",
         trained=("logits",),
         sizes=("vocabulary",),
         tokens=LOSS_TOKENS,
