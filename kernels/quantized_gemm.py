@@ -23,19 +23,10 @@ from kernels.checks import (
 )
 from kernels.checks import rows_contiguous as _rows_contiguous
 from kernels.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
+from kernels.gemm_tiles import block_sizes
 from kernels.quantize import FP8_CAPABILITY, LIMITS
 from kernels.variant import Cost, Variant
 
-MULTIPROCESSORS = 132  # of an H100 or H200
-Tile = tuple[int, int, int, int, int]  # rows, columns, depth, warps, stages
-# How fast each tile multiplies next to the largest.
-SPEEDS: dict[Tile, float] = {
-    (128, 256, 128, 8, 3): 1.0,
-    (128, 128, 128, 8, 4): 0.85,
-    (128, 64, 128, 4, 4): 0.65,
-    (64, 64, 128, 4, 4): 0.45,
-}
-TILES = tuple(SPEEDS)
 IMPRECISE_PRODUCTS = 128  # fp8 products that the tensor cores sum in their own short format
 GROUP_ROWS = 8  # tiles of rows that share their columns in L2
 
@@ -135,24 +126,6 @@ def _quantized_gemm_kernel(
     tile = out_ptr + first_row.to(tl.int64) * out_row_stride + first_column
     offsets = row[:, None] * out_row_stride + column[None, :]
     tl.store(tile + offsets, out.to(out_ptr.dtype.element_ty), inside)
-
-
-def block_sizes(
-    rows: int, columns: int, dtype: torch.dtype, *, residual: bool = False
-) -> dict[str, int]:
-    """The tile, warps and stages that finish soonest by a rule of thumb.
-
-    Tiles run in waves over the multiprocessors; large ones load less for each product. The largest
-    has no registers left for fp8, which sums in two sets of them, nor for a residual.
-    """
-    tiles = TILES[1:] if dtype.is_floating_point or residual else TILES
-
-    def waves(tile: Tile) -> float:
-        count = -(-rows // tile[0]) * -(-columns // tile[1])
-        return -(-count // MULTIPROCESSORS) * tile[0] * tile[1] / SPEEDS[tile]
-
-    names = ("BLOCK_ROWS", "BLOCK_COLUMNS", "BLOCK_DEPTH", "num_warps", "num_stages")
-    return dict(zip(names, min(tiles, key=waves), strict=True))
 
 
 def _launch(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import quantized_gemm as module
+from kernels.gemm_tiles import block_sizes
 from kernels.quantize import LIMITS, UnsupportedDeviceError
-from kernels.quantized_gemm import block_sizes, quantized_gemm
+from kernels.quantized_gemm import quantized_gemm
 from tests.kernels.planted import assert_caught
 from tests.kernels.truth import (
     SENTINEL,
