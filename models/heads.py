@@ -23,7 +23,7 @@ class LabelHead:
     def from_decoder(cls, decoder: Decoder, label_ids: tuple[int, int]) -> LabelHead:
         """Takes the two rows of `label_ids`, (yes, no)."""
         yes, no = decoder.output_embedding[list(label_ids)]
-        norm = decoder.model.norm.weight
+        norm = decoder.model.norm.weight.detach()  # stays where it is when the decoder moves
         return cls(norm, decoder.config.rms_norm_eps, label_difference(yes, no))
 
     def to(self, device: torch.device) -> LabelHead:

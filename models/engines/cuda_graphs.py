@@ -16,19 +16,24 @@ class GraphPool:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """`function` as a replay that returns the same tensor every time, overwritten."""
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP_CALLS):
                 function()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Another thread of the process may use CUDA meanwhile; only ours must behave.
-        with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"):
-            output = function()
+            self._stream.synchronize()
+            # Not `torch.cuda.graph`, which may empty caches and collect garbage for every bucket.
+            # Other threads of the process may use CUDA meanwhile; only this one must behave.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                output = function()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
         def replay() -> Tensor:
             graph.replay()

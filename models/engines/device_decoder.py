@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.paged_attention import paged_attention
+from kernels.qk_norm_rope import PageStore, qk_norm_rope
 from models.decoder import Decoder, DecoderLayer
 from models.engines.arithmetic import Arithmetic, Rows
-from models.engines.interim_ops import qk_norm_rope
 from models.engines.pass_inputs import PassInputs
 from models.heads import LabelHead
 
@@ -112,8 +112,9 @@ class DeviceDecoder:
         by_head = fused.view(len(fused), -1, config.head_dim)
         q, k, v = by_head.split_with_sizes([heads, kv_heads, kv_heads], 1)
         qk_norm_rope(
-            q, k, layer.q_norm, layer.k_norm, self._cos, self._sin, inputs.positions,
-            config.rms_norm_eps, v, keys, values, inputs.slots, backend=backend,
+            q, k, layer.q_norm, layer.k_norm, config.rms_norm_eps,
+            self._cos, self._sin, inputs.positions,
+            out=(q, k), store=PageStore(v, keys, values, inputs.slots), backend=backend,
         )  # fmt: skip
         mixed = self._mixed[: len(q)]
         paged_attention(

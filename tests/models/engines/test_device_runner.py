@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kernels.dispatch import interpreting
 from models.decoder import Decoder
 from models.engines.base import JobScores, ScoreJob
 from models.engines.device_runner import DeviceRunner, DeviceSettings
@@ -118,6 +119,7 @@ def test_more_logits_than_the_host_buffer_holds(tiny_decoder: Decoder, truth: Ru
     assert_close(engine_of(tiny_decoder).score([job]), truth.score([job]))
 
 
+@pytest.mark.skipif(not interpreting(), reason="Triton runs on the CPU only interpreted")
 def test_the_kernels_score_as_torch_does(tiny_decoder: Decoder, truth: RunnerEngine) -> None:
     rng = random.Random(6)
     settings = replace(SETTINGS, backend="triton", token_buckets=(64,))
