@@ -133,7 +133,37 @@ def _quantized_gemm(dtype: torch.dtype, draw: Draw, model: ModelShape, tokens: i
     }
 
 
+def _qk_norm_rope(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    """Heads as views of one product of queries, keys and values; tables half a head wide."""
+    heads = model.heads + 2 * model.kv_heads
+    packed = draw.normal(tokens, heads, model.head_dim)
+    half = model.head_dim // 2
+    rates = model.theta ** -torch.linspace(0, 1, half, device=draw.device)
+    angles = torch.arange(tokens + 3, device=draw.device)[:, None] * rates
+    return {
+        "q": packed[:, : model.heads],
+        "k": packed[:, model.heads : model.heads + model.kv_heads],
+        "q_weight": draw.normal(model.head_dim, scale=0.1, shift=1.0),
+        "k_weight": draw.normal(model.head_dim, scale=0.1, shift=1.0),
+        "eps": EPS,
+        "cos": angles.cos(),
+        "sin": angles.sin(),
+        "positions": draw.below(tokens, tokens),
+    }
+
+
+def _qk_norm_rope_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    values = operands["q"].numel() + operands["k"].numel()
+    return Cost(2 * values * operands["q"].element_size(), 7 * values)
+
+
 INFERENCE = (
+    Operation(
+        "qk_norm_rope",
+        _qk_norm_rope,
+        sizes=("heads", "kv_heads", "head_dim"),
+        priced=_qk_norm_rope_cost,
+    ),
     Operation("score_head", _score_head, tokens=(64, 256, 2048)),
     Operation("segmented_topk", _segmented_topk, module_name="topk", sizes=(), tokens=(2048,)),
     Operation(

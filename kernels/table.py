@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from kernels.catalogue import Operation
 from kernels.inference_table import INFERENCE
+from kernels.ranking_table import RANKING
 from kernels.training_table import TRAINING
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *TRAINING)
+OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *TRAINING, *RANKING)
 
 
 def named(names: Sequence[str] | None) -> list[Operation]:
