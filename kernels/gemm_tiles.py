@@ -16,7 +16,7 @@ SPEEDS: dict[Tile, float] = {
     (128, 64, 128, 4, 4): 0.65,
     (64, 64, 128, 4, 4): 0.45,
 }
-TILES = tuple(SPEEDS)
+TWICE_SUMMED = 128 * 128  # the largest tile with registers for fp8's two sums, or a residual
 
 
 def block_sizes(
@@ -24,10 +24,10 @@ def block_sizes(
 ) -> dict[str, int]:
     """The tile, warps and stages that finish soonest by a rule of thumb.
 
-    Tiles run in waves over the multiprocessors; large ones load less for each product. The largest
-    has no registers left for fp8, which sums in two sets of them, nor for a residual.
+    Tiles run in waves over the multiprocessors; large ones load less for each product.
     """
-    tiles = TILES[1:] if dtype.is_floating_point or residual else TILES
+    crowded = dtype.is_floating_point or residual
+    tiles = [tile for tile in SPEEDS if not crowded or tile[0] * tile[1] <= TWICE_SUMMED]
 
     def waves(tile: Tile) -> float:
         count = -(-rows // tile[0]) * -(-columns // tile[1])

@@ -19,6 +19,8 @@ from kernels.variant import Variant
 
 MIN_ROWS, MAX_ROWS = 16, 128  # of a program's query tile: tokens x query heads of one key head
 MULTIPROCESSORS = 132  # of an H100 or H200
+BLOCK_KEYS, STAGES, WARPS = 64, 3, {16: 4, 32: 4, 64: 4, 128: 8}  # of 16 bits, warps by rows
+WIDE_BLOCK_KEYS, WIDE_STAGES, WIDE_WARPS = 32, 2, 8  # of fp32
 
 
 @jit
@@ -162,9 +164,9 @@ def block_sizes(group: int, tile_tokens: int, dtype: torch.dtype) -> dict[str, i
         "GROUP": group,
         "GROUP_ROWS": group_rows,
         "BLOCK_ROWS": rows,
-        "BLOCK_KEYS": 32 if wide else 64,
-        "num_warps": 8 if wide or rows >= MAX_ROWS else 4,
-        "num_stages": 2 if wide else 3,
+        "BLOCK_KEYS": WIDE_BLOCK_KEYS if wide else BLOCK_KEYS,
+        "num_warps": WIDE_WARPS if wide else WARPS[rows],
+        "num_stages": WIDE_STAGES if wide else STAGES,
     }
 
 
