@@ -90,7 +90,7 @@ def rope(
             check_output(name, output, like, like.shape)
     if choose_backend(backend, q) == "torch":
         turned = rope_reference(q, k, cos, sin, positions)
-        return turned if out is None else (out[0].copy_(turned[0]), out[1].copy_(turned[1]))
+        return turned if out is None else copied(out, turned)
     batched_q, batched_k = (batched(rows_contiguous(x)) for x in (q, k))
     cos, sin = (table.reshape(-1, table.shape[-1]).contiguous() for table in (cos, sin))
     positions = None if positions is None else positions.flatten().contiguous()
@@ -104,6 +104,13 @@ def rope(
     if q.ndim == 4:
         return turned
     return turned[0][0].transpose(0, 1), turned[1][0].transpose(0, 1)
+
+
+def copied(out: tuple[Tensor, Tensor], turned: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """`out`, now holding what was turned."""
+    for target, source in zip(out, turned, strict=True):
+        target.copy_(source)
+    return out
 
 
 def batched(x: Tensor) -> Tensor:

@@ -57,21 +57,25 @@ def load_angles(
 
 
 @jit
-def store_rotated(
+def turned_halves(
+    low: tl.tensor, high: tl.tensor, cos: tl.tensor, sin: tl.tensor
+) -> tuple[tl.tensor, tl.tensor]:
+    """Halves turned by the angles, in fp32."""
+    return low * cos - high * sin, high * cos + low * sin
+
+
+@jit
+def store_halves(
     out_ptr: tl.tensor,
     offsets: tl.tensor,
     inside: tl.tensor,
     half_size: int,
     low: tl.tensor,
     high: tl.tensor,
-    cos: tl.tensor,
-    sin: tl.tensor,
 ) -> None:
-    """Writes both halves turned by the angles."""
-    new_low = (low * cos - high * sin).to(out_ptr.dtype.element_ty)
-    new_high = (high * cos + low * sin).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + offsets, new_low, inside)
-    tl.store(out_ptr + offsets + half_size, new_high, inside)
+    """Writes halves where `load_halves` would read them, rounded to the dtype of `out_ptr`."""
+    tl.store(out_ptr + offsets, low.to(out_ptr.dtype.element_ty), inside)
+    tl.store(out_ptr + offsets + half_size, high.to(out_ptr.dtype.element_ty), inside)
 
 
 @jit
@@ -126,8 +130,10 @@ def _rope_kernel(
         sin = -sin
     q_at, q_in = half_offsets(q_out_head_stride, heads, half_size, BLOCK_HEADS, BLOCK_HALF)
     k_at, k_in = half_offsets(k_out_head_stride, kv_heads, half_size, BLOCK_KV_HEADS, BLOCK_HALF)
-    store_rotated(q_out_ptr, q_at, q_in, half_size, q_low, q_high, cos, sin)
-    store_rotated(k_out_ptr, k_at, k_in, half_size, k_low, k_high, cos, sin)
+    q_low, q_high = turned_halves(q_low, q_high, cos, sin)
+    k_low, k_high = turned_halves(k_low, k_high, cos, sin)
+    store_halves(q_out_ptr, q_at, q_in, half_size, q_low, q_high)
+    store_halves(k_out_ptr, k_at, k_in, half_size, k_low, k_high)
 
 
 def launch_rope(
@@ -200,10 +206,10 @@ def _rope(
 def _rope_fake(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    return _heads_within_tokens(q), _heads_within_tokens(k)
+    return heads_within_tokens(q), heads_within_tokens(k)
 
 
-def _heads_within_tokens(x: Tensor) -> Tensor:
+def heads_within_tokens(x: Tensor) -> Tensor:
     """Empty (B, heads, S, d) that lies in memory as (B, S, heads, d), as projections leave it."""
     batch, heads, tokens, width = x.shape
     return x.new_empty((batch, tokens, heads, width)).transpose(1, 2)

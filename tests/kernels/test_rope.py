@@ -256,7 +256,7 @@ def test_bad_operands_are_named(
 # Each is a plausible slip; the checks below must catch every one of them.
 PLANTED_BUGS = {
     "turned the other way": ("low * cos - high * sin", "low * cos + high * sin"),
-    "upper half left": ("(high * cos + low * sin)", "(high * cos)"),
+    "upper half left": ("high * cos + low * sin", "high * cos"),
     "heads unmasked": (
         "inside = (head < heads)[:, None] &",
         "inside = (head < 1 << 30)[:, None] &",
