@@ -172,12 +172,13 @@ def pass_shape(tokens: int, config: DecoderConfig, dtype: torch.dtype, pages: in
     """The bucket of `tokens`: it also holds an eighth as many scored items and 1/32 as groups.
 
     Shorter candidates or more contexts than that take the next larger bucket. One bucket a token
-    count keeps the number of graphs, and the time to capture them, small.
+    count keeps the number of graphs, and the time to capture them, small. Rows come in sixteens:
+    kernels are compiled anew for sizes that are no multiple.
     """
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return PassShape(
         tokens=tokens,
-        items=max(16, tokens // 8),
+        items=16 * -(-tokens // 128),
         groups=max(8, tokens // 32),
         pages=pages + tokens,
         tile_tokens=tile_tokens(tokens, heads, kv_heads, dtype),
