@@ -8,7 +8,7 @@ The loss overwrites a chunk's logits with G, so the products share one buffer. T
 d hidden comes from a single product.
 
 Few large chunks keep the products near their peak; small ones save memory. On a GPU the buffer of a
-chunk takes up to 1 GiB (3,500 tokens of 151,936 logits in bfloat16), on a CPU 64 MiB.
+chunk takes up to 1 GiB (3,500 tokens of 151,936 logits in bfloat16), on a CPU 32 MiB.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from kernels.checks import FLOATS, check_dtype, check_same_device, check_same_dtype, check_shape
 
-CHUNK_BYTES = {"cuda": 1 << 30, "cpu": 1 << 26}
-SLICE_VALUES = 1 << 21  # values plain torch works on at a time, so that its copies stay in caches
-TILE_TOKENS = 128  # chunks are multiples of what a matrix product covers with one row of tiles
+CHUNK_BYTES = {"cuda": 1 << 30, "cpu": 1 << 25}
+TILE_TOKENS = {"cuda": 128, "cpu": 32}  # chunks are multiples of what products do at a time
+SLICE_VALUES = 1 << 18  # values plain torch works on at a time, so that its copies stay in caches
 PADDED_COLUMNS = 16  # rows of logits start on 32-byte bounds, as wide loads and cuBLAS want
 
 
@@ -37,11 +37,11 @@ def check_chunk_tokens(chunk_tokens: int | None) -> None:
 
 def chunk_size(hidden: Tensor, vocabulary: int) -> int:
     """Tokens of `hidden` (N, h) in a chunk: as few chunks as the buffer allows, of one size."""
-    tokens = hidden.shape[0]
-    budget = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"])
-    largest = max(TILE_TOKENS, budget // (vocabulary * hidden.element_size()))
+    tokens, kind = hidden.shape[0], "cpu" if hidden.device.type == "cpu" else "cuda"
+    tile = TILE_TOKENS[kind]
+    largest = max(tile, CHUNK_BYTES[kind] // (vocabulary * hidden.element_size()))
     even = math.ceil(tokens / math.ceil(tokens / largest)) if tokens else 1
-    return math.ceil(even / TILE_TOKENS) * TILE_TOKENS if even < tokens else even
+    return math.ceil(even / tile) * tile if even < tokens else even
 
 
 def spans(count: int, size: int) -> Iterator[slice]:
