@@ -15,7 +15,7 @@ from kernels.norm import add_rms_norm, rms_norm
 from kernels.norm_quantize import add_rms_norm_quantize
 from kernels.quantized_gemm import quantized_gemm
 from kernels.row_quantizer import quantize_rows
-from models.engines.interim_ops import swiglu_packed
+from kernels.swiglu import swiglu_packed
 
 
 @dataclass(frozen=True, slots=True)
