@@ -1,90 +1,186 @@
 """Compiles every Triton kernel for GPUs that need not be here. Knows nothing of correct results.
 
-`python -m kernels.aot` prints one JSON line per kernel and architecture and fails if one does not
-compile or asks for more shared memory than the architecture has.
+`python -m kernels.aot --json -` prints one JSON line per kernel, target and shape, and fails if one
+does not compile, takes more shared memory than the target has, spills on sm_90, or multiplies
+matrices without the tensor cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict, dataclass, field
+import contextlib
+import io
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from kernels.dispatch import triton
-from kernels.score_head import _score_head_kernel, block_sizes
+from kernels.discovery import all_variants
+from kernels.dispatch import interpreting, triton
+from kernels.records import recording
+from kernels.variant import Variant
 
 WARP_SIZE = 32
 # Bytes of shared memory one block may use, CUDA programming guide, table of compute capabilities.
 SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One kernel at one choice of operand types and compile-time sizes."""
-
-    kernel: Any
-    signature: dict[str, str]
-    constants: dict[str, int] = field(default_factory=dict)
+MAIN = 90  # what the kernels were made for: all variants, and none may spill
+FP8_FROM = 89
+TENSOR_CORES = re.compile(r"\b(wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b")
+# Launches are compiled for aligned addresses, and for strides and sizes that are multiples of 16.
+ALIGNED_NAMES = ("_ptr", "_stride", "_size")
+# A product of 8 or 16 bit operands in Triton's own language; fp32 ones keep to the fp32 units.
+NARROW_PRODUCT = re.compile(r"tt\.dot .* : tensor<[\dx]+x(?:bf16|f16|i8|f8\w+)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What the compiler made of a Variant for one compute capability."""
+    """What the compiler made of one variant for one target, and what is wrong with it."""
 
     kernel: str
-    capability: int
-    dtype: str
-    shared_bytes: int
-    cubin_bytes: int
-
-
-def score_head_variant(dtype: str, hidden_size: int, label_count: int) -> Variant:
-    """`dtype` is Triton's: "fp32", "bf16" or "fp16"."""
-    operand, sizes = f"*{dtype}", block_sizes(hidden_size, label_count)
-    signature = {
-        "output_ptr": "*fp32",
-        "output_row_stride": "i32",
-        "hidden_ptr": operand,
-        "hidden_row_stride": "i32",
-        "norm_weight_ptr": operand,
-        "label_rows_ptr": operand,
-        "label_row_stride": "i32",
-        "eps": "fp32",
-        "hidden_size": "i32",
-        "label_count": "i32",
-    }
-    return Variant(_score_head_kernel, signature | dict.fromkeys(sizes, "constexpr"), sizes)
-
-
-def variants() -> list[Variant]:
-    """Every kernel at the shapes it meets: the demo ranker, a 0.6 B model, the label limit."""
-    shapes = ((192, 2), (1024, 2), (4096, 128))
-    return [score_head_variant(d, h, k) for d in ("fp32", "bf16", "fp16") for h, k in shapes]
+    target: str
+    shape: str
+    registers: int
+    shared_kb: float
+    spills: int  # bytes stored and loaded for want of registers
+    seconds: float
+    problem: str = ""
 
 
 def compile_variant(variant: Variant, capability: int) -> Compiled:
-    """Raises Triton's CompilationError, or MemoryError when shared memory does not suffice."""
+    """Compiles anew, cache or not: only the compiler's log tells registers and spills."""
+    started = time.perf_counter()
+    name, target = variant.kernel.__name__.strip("_"), f"sm_{capability}"
+    try:
+        built, log = _compile(variant, capability)
+    except Exception as error:  # whatever the compiler raises is the finding
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return Compiled(
+            name, target, variant.shape, 0, 0.0, 0, 0.0, f"does not compile: {lines[0]}"
+        )
+    registers, spills = _resources(log)
+    return Compiled(
+        name,
+        target,
+        variant.shape,
+        registers,
+        built.metadata.shared / 1024,
+        spills,
+        round(time.perf_counter() - started, 2),
+        _problem(capability, built, spills),
+    )
+
+
+def _compile(variant: Variant, capability: int) -> tuple[Any, str]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    source = ASTSource(variant.kernel, variant.signature, variant.constants)
-    target = GPUTarget("cuda", capability, WARP_SIZE)
-    built = triton.compile(source, target=target, options={"enable_fp_fusion": True})
-    shared, name = built.metadata.shared, variant.kernel.__name__
-    if shared > SHARED_LIMIT[capability]:
-        raise MemoryError(f"{name}: {shared} bytes of shared memory on sm_{capability}")
-    dtype = variant.signature["hidden_ptr"].removeprefix("*")
-    return Compiled(name, capability, dtype, shared, len(built.asm["cubin"]))
+    signature = {name: variant.signature[name] for name in variant.kernel.arg_names}
+    source = ASTSource(variant.kernel, signature, variant.constants, _alignment(signature))
+    options = {
+        "num_warps": variant.num_warps,
+        "num_stages": variant.num_stages,
+        "enable_fp_fusion": True,
+    }
+    log = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        triton.knobs.cache.scope(),
+        triton.knobs.nvidia.scope(),
+        contextlib.redirect_stdout(log),
+    ):
+        triton.knobs.cache.dir = cache
+        triton.knobs.nvidia.dump_ptxas_log = True
+        target = GPUTarget("cuda", capability, WARP_SIZE)
+        built = triton.compile(source, target=target, options=options)
+    return built, log.getvalue()
+
+
+def _alignment(signature: dict[str, str]) -> dict[tuple[int], list[list[Any]]]:
+    return {
+        (position,): [["tt.divisibility", 16]]
+        for position, (name, kind) in enumerate(signature.items())
+        if kind != "constexpr" and name.endswith(ALIGNED_NAMES) and not kind.startswith("fp")
+    }
+
+
+def _resources(log: str) -> tuple[int, int]:
+    """Registers and spilled bytes in what `ptxas -v` printed."""
+    registers = [int(count) for count in re.findall(r"Used (\d+) registers", log)]
+    spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
+    return max(registers, default=0), sum(map(int, spills))
+
+
+def _problem(capability: int, built: Any, spills: int) -> str:
+    if built.metadata.shared > SHARED_LIMIT[capability]:
+        return f"{built.metadata.shared} bytes of shared memory; {SHARED_LIMIT[capability]} exist"
+    if capability == MAIN and spills:
+        return f"{spills} bytes spilled"
+    if NARROW_PRODUCT.search(built.asm["ttir"]) and not TENSOR_CORES.search(built.asm["ptx"]):
+        return "no tensor core instruction in the PTX"
+    return ""
+
+
+def supported(variant: Variant, capability: int) -> bool:
+    """fp8 came with sm_89; everything else runs on all targets."""
+    eight_bits = any("fp8" in str(kind) for kind in variant.signature.values())
+    return capability >= FP8_FROM or not eight_bits
+
+
+def telling(variants: list[Variant]) -> list[Variant]:
+    """Those in bf16 of a kernel that has such, all others: what is compiled beside sm_90."""
+    narrow = {v.kernel.__name__ for v in variants if "*bf16" in v.signature.values()}
+    return [
+        v for v in variants if v.kernel.__name__ not in narrow or "*bf16" in v.signature.values()
+    ]
+
+
+def compile_all(capabilities: list[int], kernels: str = "") -> Iterator[Compiled]:
+    """Rows as they are ready, from as many processes as this one may use cores."""
+    variants = all_variants()
+    jobs = [
+        (variant, capability)
+        for capability in capabilities
+        for variant in (variants if capability == MAIN else telling(variants))
+        if supported(variant, capability) and re.search(kernels, variant.kernel.__name__)
+    ]
+    positions = range(len(jobs))
+    # Forked, so that no process imports torch again; kernels cannot be pickled, positions can.
+    _JOBS[:] = jobs
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
+        yield from pool.map(_compile_job, positions)
+
+
+_JOBS: list[tuple[Variant, int]] = []
+
+
+def _compile_job(position: int) -> Compiled:
+    return compile_variant(*_JOBS[position])
 
 
 def main() -> None:
-    """Compiles all variants for the capabilities named on the command line (default: all known)."""
+    """Compiles for the capabilities named on the command line (default: all known)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("capability", type=int, nargs="*", default=list(SHARED_LIMIT))
-    for capability in parser.parse_args().capability:
-        for variant in variants():
-            print(json.dumps(asdict(compile_variant(variant, capability))))
+    parser.add_argument("--json", default="-", help="file of JSON lines, - for standard output")
+    parser.add_argument("--kernels", default="", help="a regular expression for their names")
+    options = parser.parse_args()
+    if triton is None or interpreting():
+        sys.exit("needs Triton, and TRITON_INTERPRET unset: an interpreted kernel is not compiled")
+    problems = []
+    with recording(options.json) as file:
+        for row in compile_all(options.capability, options.kernels):
+            file.write(asdict(row))
+            if row.problem:
+                problems.append(f"{row.kernel} [{row.shape}] on {row.target}: {row.problem}")
+    if problems:
+        sys.exit("\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -36,3 +36,23 @@ class CalibrationError(FairslateError):
     """Held-out logits and labels from which no increasing calibration can be fitted."""
 
     code = "calibration_failed"
+
+
+class ContextTooLongError(FairslateError):
+    """A context larger than what the engine's memory holds of one."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "context_too_long"
+
+
+class PrecisionUnavailableError(FairslateError):
+    """Arithmetic asked for by name that this device cannot do; the message says why."""
+
+    code = "precision_unavailable"
+
+
+class CandidateTooLongError(FairslateError):
+    """A candidate longer than what one forward pass takes."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "candidate_too_long"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from kernels.score_head import score_head
+from kernels.score_head import label_difference, score_head
 from models.decoder import Decoder
 
 
@@ -16,15 +17,20 @@ class LabelHead:
 
     norm_weight: Tensor  # (hidden,)
     eps: float
-    label_rows: Tensor  # (2, hidden): yes, no
+    difference: Tensor  # (1, hidden) float32: row of yes minus row of no
 
     @classmethod
     def from_decoder(cls, decoder: Decoder, label_ids: tuple[int, int]) -> LabelHead:
-        """Copies the two rows of `label_ids`, (yes, no)."""
-        rows = decoder.output_embedding[list(label_ids)].clone()
-        return cls(decoder.model.norm.weight, decoder.config.rms_norm_eps, rows)
+        """Takes the two rows of `label_ids`, (yes, no)."""
+        yes, no = decoder.output_embedding[list(label_ids)]
+        norm = decoder.model.norm.weight.detach()  # stays where it is when the decoder moves
+        return cls(norm, decoder.config.rms_norm_eps, label_difference(yes, no))
+
+    def to(self, device: torch.device) -> LabelHead:
+        """The same head on another device."""
+        weight, difference = self.norm_weight.to(device), self.difference.to(device)
+        return replace(self, norm_weight=weight, difference=difference)
 
     def raw_logits(self, hidden: Tensor) -> Tensor:
         """hidden: (N, hidden) before the final norm. Returns (N,) float32."""
-        yes, no = score_head(hidden, self.norm_weight, self.eps, self.label_rows).unbind(dim=1)
-        return yes - no
+        return score_head(hidden, self.norm_weight, self.eps, self.difference).squeeze(1)

@@ -31,3 +31,9 @@ def test_without_triton_auto_still_works_and_triton_says_so(
     assert dispatch.choose_backend("auto", ON_CPU) == "torch"
     with pytest.raises(dispatch.BackendUnavailableError, match="install it"):
         dispatch.choose_backend("triton", ON_CPU)
+
+
+def test_triton_on_the_cpu_needs_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    with pytest.raises(dispatch.BackendUnavailableError, match=r"cpu.*TRITON_INTERPRET=1"):
+        dispatch.choose_backend("triton", ON_CPU)

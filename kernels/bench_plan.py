@@ -1,0 +1,76 @@
+"""Which rows a benchmark takes and in which order: the most telling first. Times nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kernels.catalogue import Operation
+from kernels.shapes import MODELS, ModelShape
+
+USUAL_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An operation at one shape, forward or forward and backward."""
+
+    operation: Operation
+    models: tuple[ModelShape, ...]  # all of the same sizes, as far as the operation sees
+    tokens: int
+    backward: bool
+
+    @property
+    def name(self) -> str:
+        return self.operation.label
+
+    @property
+    def model(self) -> ModelShape:
+        return self.models[0]
+
+    @property
+    def model_names(self) -> str:
+        return ", ".join(model.name for model in self.models)
+
+    @property
+    def mode(self) -> str:
+        return "forward+backward" if self.backward else "forward"
+
+
+def plan(
+    operations: Sequence[Operation],
+    models: Sequence[ModelShape] = MODELS,
+    tokens: Sequence[int] | None = None,
+) -> list[Row]:
+    """All rows: every operation at its usual length first, then other models, then lengths.
+
+    `tokens` takes the place of each operation's own lengths.
+    """
+    rows = [
+        (importance, position, row)
+        for position, operation in enumerate(operations)
+        for importance, row in _rows(operation, models, tokens or operation.tokens)
+    ]
+    return [row for _, _, row in sorted(rows, key=lambda entry: entry[:2])]
+
+
+def _rows(
+    operation: Operation, models: Sequence[ModelShape], lengths: Sequence[int]
+) -> list[tuple[int, Row]]:
+    usual = min(lengths, key=lambda tokens: abs(tokens - USUAL_TOKENS), default=0)
+    rows = []
+    for place, group in enumerate(_alike(operation, models)):
+        for tokens in lengths:
+            for backward in (False, True) if operation.trained else (False,):
+                importance = min(place, 1) + (0 if tokens == usual else 2 if place == 0 else 3)
+                rows.append((importance, Row(operation, group, tokens, backward)))
+    return rows
+
+
+def _alike(operation: Operation, models: Sequence[ModelShape]) -> list[tuple[ModelShape, ...]]:
+    """Models grouped by the sizes that the operation depends on, in their order."""
+    groups: dict[tuple[int, ...], list[ModelShape]] = {}
+    for model in models:
+        sizes = tuple(getattr(model, name) for name in operation.sizes)
+        groups.setdefault(sizes, []).append(model)
+    return [tuple(group) for group in groups.values()]

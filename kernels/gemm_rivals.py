@@ -1,0 +1,84 @@
+"""Products of linear layers in eight bits, against bf16 and torch's own. Times nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kernels.catalogue import Draw
+from kernels.inference_table import eight_bits
+from kernels.quantized_gemm import cost, quantized_gemm
+from kernels.rivals import Rivals
+from kernels.shapes import MODELS, QWEN3_06B, ModelShape
+from kernels.special import Special
+
+ROWS = (512, 2048, 8192)
+SCALE = 1e-3
+
+
+def layers(model: ModelShape) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of each linear layer, those with one input fused."""
+    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    return {
+        "gate_up": (2 * model.intermediate, model.hidden),
+        "down": (model.hidden, model.intermediate),
+        "qkv": (queries + 2 * keys, model.hidden),
+        "out": (model.hidden, queries),
+    }
+
+
+def product_rivals(columns: int, depth: int, rows: int, device: torch.device) -> Rivals:
+    """Scaled products of int8 and fp8, and the bf16 product they stand for."""
+    draw = Draw(device, torch.bfloat16)
+    a16, b16 = draw.normal(rows, depth), draw.weight(columns, depth)
+    out = torch.empty(rows, columns, device=device, dtype=torch.bfloat16)
+    a_scales, b_scales = (torch.full((n,), SCALE, device=device) for n in (rows, columns))
+    calls: dict[str, Callable[[], Tensor]] = {"bf16": lambda: torch.mm(a16, b16.T, out=out)}
+    for name, dtype, rival in TORCH:
+        a, b = (eight_bits(draw, dtype, n, depth) for n in (rows, columns))
+        calls[f"torch {name}"] = partial(rival, a, b, a_scales, b_scales)
+        calls[f"ours {name}"] = partial(quantized_gemm, a, b, a_scales, b_scales, out=out)
+    rivals = Rivals(device, cost(a, b), None)
+    for name, call in calls.items():
+        rivals.add(name, partial(_same, call), list)
+    return rivals
+
+
+def _same(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    return call
+
+
+def _torch_int8(a: Tensor, b: Tensor, a_scales: Tensor, b_scales: Tensor) -> Tensor:
+    return (torch._int_mm(a, b.T) * a_scales[:, None] * b_scales).bfloat16()
+
+
+def _torch_fp8(a: Tensor, b: Tensor, a_scales: Tensor, b_scales: Tensor) -> Tensor:
+    scales = (a_scales[:, None], b_scales[None, :])
+    return torch._scaled_mm(a, b.T, *scales, out_dtype=torch.bfloat16)
+
+
+TORCH = (("int8", torch.int8, _torch_int8), ("fp8", torch.float8_e4m3fn, _torch_fp8))
+
+
+def _rows(model: ModelShape, names: tuple[str, ...]) -> list[Special]:
+    return [
+        Special(
+            f"quantized_gemm {name}",
+            "against bf16",
+            model.name,
+            rows,
+            partial(product_rivals, *layers(model)[name], rows),
+        )
+        for name in names
+        for rows in ROWS
+    ]
+
+
+FIRST = _rows(QWEN3_06B, ("gate_up", "down"))
+LATER = [
+    *_rows(QWEN3_06B, ("qkv", "out")),
+    *(row for model in MODELS[1:] for row in _rows(model, ("gate_up", "down", "qkv", "out"))),
+]

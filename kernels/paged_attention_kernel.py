@@ -1,0 +1,266 @@
+"""The Triton kernel of paged attention and its launch. Knows nothing of what callers may pass.
+
+A program takes one tile of tokens and one key head, lays the query heads that read it side by side
+as rows, and passes the prefix once and the tile's own keys once with an online softmax in fp32.
+fp32 operands are multiplied as three TF32 products, which keeps an accuracy of about 1e-6.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.dispatch import Operator, interpreting, jit, tl
+from kernels.paged_layout import LAYOUT_FIELDS
+from kernels.variant import Variant
+
+MIN_ROWS, MAX_ROWS = 16, 128  # of a program's query tile: tokens x query heads of one key head
+MULTIPROCESSORS = 132  # of an H100 or H200
+BLOCK_KEYS, STAGES, WARPS = 64, 3, {16: 4, 32: 4, 64: 4, 128: 8}  # of 16 bits, warps by rows
+WIDE_BLOCK_KEYS, WIDE_STAGES, WIDE_WARPS = 32, 2, 8  # of fp32
+
+
+@jit
+def _attend_to_tile(
+    total: tl.tensor,
+    largest: tl.tensor,
+    mixed: tl.tensor,
+    scores: tl.tensor,
+    values: tl.tensor,
+    PRECISION: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """One step of the online softmax in base 2: sums so far, rescaled to the new largest score."""
+    new_largest = tl.maximum(largest, tl.max(scores, axis=1))
+    weights = tl.exp2(scores - new_largest[:, None])
+    rescale = tl.exp2(largest - new_largest)
+    total = total * rescale + tl.sum(weights, axis=1)
+    mixed = mixed * rescale[:, None]
+    mixed = tl.dot(weights.to(values.dtype), values, mixed, input_precision=PRECISION)
+    return total, new_largest, mixed
+
+
+@jit
+def _paged_attention_kernel(
+    out_ptr: tl.tensor,
+    out_token_stride: int,
+    out_head_stride: int,
+    q_ptr: tl.tensor,
+    q_token_stride: int,
+    q_head_stride: int,
+    k_ptr: tl.tensor,
+    k_token_stride: int,
+    k_head_stride: int,
+    v_ptr: tl.tensor,
+    v_token_stride: int,
+    v_head_stride: int,
+    key_pages_ptr: tl.tensor,
+    value_pages_ptr: tl.tensor,
+    page_stride: int,
+    slot_stride: int,
+    page_head_stride: int,
+    item_starts_ptr: tl.tensor,
+    tile_starts_ptr: tl.tensor,
+    tile_stops_ptr: tl.tensor,
+    tile_groups_ptr: tl.tensor,
+    prefix_lengths_ptr: tl.tensor,
+    page_offsets_ptr: tl.tensor,
+    page_ids_ptr: tl.tensor,
+    scale: float,
+    PAGE_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+    GROUP_ROWS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+) -> None:
+    # One program per key head and tile of tokens; row r is query head r % GROUP_ROWS of a token.
+    kv_head = tl.program_id(0)
+    tile = tl.program_id(1)
+    first, last = tl.load(tile_starts_ptr + tile), tl.load(tile_stops_ptr + tile)
+    if first == last:
+        return
+    group = tl.load(tile_groups_ptr + tile)
+    rows = tl.arange(0, BLOCK_ROWS)
+    columns = tl.arange(0, HEAD_DIM)
+    tokens = first + rows // GROUP_ROWS
+    head = rows % GROUP_ROWS
+    in_tile = (tokens < last) & (head < GROUP)
+    head = kv_head * GROUP + head
+    # Offsets of tokens and pages are int64: both pools may hold more than 2^31 values.
+    q_offsets = tokens.to(tl.int64) * q_token_stride + head * q_head_stride
+    q = tl.load(q_ptr + q_offsets[:, None] + columns[None, :], in_tile[:, None], 0.0)
+    # A row outside the tile belongs to an item that starts behind all keys: it sees none.
+    item_starts = tl.load(item_starts_ptr + tokens, in_tile, 0x7FFFFFFF)
+    if INTERPRETED:
+        q = q.to(tl.float32)
+
+    total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    # Finite, so that a row that has seen no key yet is rescaled by 1 and not by NaN.
+    largest = tl.full((BLOCK_ROWS,), -1.0e38, dtype=tl.float32)
+    mixed = tl.zeros((BLOCK_ROWS, HEAD_DIM), dtype=tl.float32)
+
+    prefix_length = tl.load(prefix_lengths_ptr + group)
+    pages = page_ids_ptr + tl.load(page_offsets_ptr + group)
+    for start in range(0, prefix_length, BLOCK_KEYS):
+        keys = start + tl.arange(0, BLOCK_KEYS)
+        inside = keys < prefix_length
+        page = tl.load(pages + keys // PAGE_SIZE, inside, 0).to(tl.int64)
+        slots = page * page_stride + keys % PAGE_SIZE * slot_stride + kv_head * page_head_stride
+        cells = slots[:, None] + columns[None, :]
+        k = tl.load(key_pages_ptr + cells, inside[:, None], 0.0)
+        v = tl.load(value_pages_ptr + cells, inside[:, None], 0.0)
+        if INTERPRETED:
+            k, v = k.to(tl.float32), v.to(tl.float32)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        scores += tl.where(inside, 0.0, float("-inf"))[None, :]
+        total, largest, mixed = _attend_to_tile(total, largest, mixed, scores, v, PRECISION)
+
+    # The first token's item is the earliest in the tile: no row sees a key before it.
+    for start in range(tl.load(item_starts_ptr + first), last, BLOCK_KEYS):
+        keys = start + tl.arange(0, BLOCK_KEYS)
+        inside = keys < last
+        wide = keys.to(tl.int64)
+        k_offsets = wide * k_token_stride + kv_head * k_head_stride
+        v_offsets = wide * v_token_stride + kv_head * v_head_stride
+        k = tl.load(k_ptr + k_offsets[:, None] + columns[None, :], inside[:, None], 0.0)
+        v = tl.load(v_ptr + v_offsets[:, None] + columns[None, :], inside[:, None], 0.0)
+        if INTERPRETED:
+            k, v = k.to(tl.float32), v.to(tl.float32)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        seen = (keys[None, :] >= item_starts[:, None]) & (keys[None, :] <= tokens[:, None])
+        scores = tl.where(seen, scores, float("-inf"))
+        total, largest, mixed = _attend_to_tile(total, largest, mixed, scores, v, PRECISION)
+
+    out_offsets = tokens.to(tl.int64) * out_token_stride + head * out_head_stride
+    outputs = out_ptr + out_offsets[:, None] + columns[None, :]
+    mixed = mixed / tl.where(in_tile, total, 1.0)[:, None]
+    tl.store(outputs, mixed.to(out_ptr.dtype.element_ty), in_tile[:, None])
+
+
+def tile_tokens(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype) -> int:
+    """Tokens of a query tile for a layout of `tokens`.
+
+    Large tiles read the prefix less often but must fill the GPU twice over; fp32 has registers for
+    small ones only.
+    """
+    group_rows = power_of_two(heads // kv_heads)
+    programs = -(-tokens * group_rows // MAX_ROWS) * kv_heads
+    rows = MAX_ROWS if programs >= 2 * MULTIPROCESSORS else MAX_ROWS // 2
+    if dtype == torch.float32:
+        rows = MAX_ROWS // 4
+    return max(1, rows // group_rows)
+
+
+def block_sizes(group: int, tile_tokens: int, dtype: torch.dtype) -> dict[str, int]:
+    """Tile, warps and pipeline depth: no registers spilled, two programs a multiprocessor."""
+    group_rows, wide = power_of_two(group), dtype == torch.float32
+    rows = max(MIN_ROWS, tile_tokens * group_rows)
+    return {
+        "GROUP": group,
+        "GROUP_ROWS": group_rows,
+        "BLOCK_ROWS": rows,
+        "BLOCK_KEYS": WIDE_BLOCK_KEYS if wide else BLOCK_KEYS,
+        "num_warps": WIDE_WARPS if wide else WARPS[rows],
+        "num_stages": WIDE_STAGES if wide else STAGES,
+    }
+
+
+def _launch(
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    item_starts: Tensor,
+    tile_starts: Tensor,
+    tile_stops: Tensor,
+    tile_groups: Tensor,
+    prefix_lengths: Tensor,
+    page_offsets: Tensor,
+    page_ids: Tensor,
+    tile_tokens: int,
+) -> None:
+    """Operands as in `paged_attention`, their last axes contiguous."""
+    (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
+    if tile_starts.shape[0] == 0:
+        return
+    _paged_attention_kernel[(kv_heads, tile_starts.shape[0])](
+        out,
+        *out.stride()[:2],
+        q,
+        *q.stride()[:2],
+        k,
+        *k.stride()[:2],
+        v,
+        *v.stride()[:2],
+        key_pages,
+        value_pages,
+        *key_pages.stride()[:3],
+        item_starts,
+        tile_starts,
+        tile_stops,
+        tile_groups,
+        prefix_lengths,
+        page_offsets,
+        page_ids,
+        math.log2(math.e) / math.sqrt(head_dim),
+        PAGE_SIZE=key_pages.shape[1],
+        HEAD_DIM=head_dim,
+        PRECISION=_precision(q.dtype),
+        INTERPRETED=interpreting(),
+        **block_sizes(heads // kv_heads, tile_tokens, q.dtype),
+    )
+
+
+def _fake(out: Tensor, *operands: object) -> None:
+    """Only `out` changes."""
+
+
+launch_paged_attention = Operator("fairslate::paged_attention", _launch, _fake, ("out",))
+
+
+def _precision(dtype: torch.dtype) -> str:
+    # Three TF32 products keep fp32's accuracy on tensor cores; other dtypes ignore the choice.
+    return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+def power_of_two(count: int) -> int:
+    """The smallest power of two that is at least `count`."""
+    return 1 << (count - 1).bit_length()
+
+
+def variants() -> list[Variant]:
+    """Qwen3-0.6B and 1.7B (2 query heads a key head) and Llama-3.2-1B (4), both sizes of tile."""
+    shapes = [(2, 128, 128), (2, 128, 64), (4, 64, 128), (4, 64, 64)]
+    half = [_variant("bf16", *shape) for shape in shapes] + [_variant("fp16", 2, 128, 128)]
+    return [*half, _variant("fp32", 2, 128, 32)]
+
+
+def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:
+    torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
+    constants: dict[str, Any] = {
+        **block_sizes(group, rows // group, torch_dtype),
+        "PAGE_SIZE": 16,
+        "HEAD_DIM": head_dim,
+        "PRECISION": _precision(torch_dtype),
+        "INTERPRETED": False,
+    }
+    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+    names = ("out", "q", "k", "v", "key_pages", "value_pages")
+    strides = [f"{x}_{axis}_stride" for x in names[:4] for axis in ("token", "head")]
+    strides += ["page_stride", "slot_stride", "page_head_stride"]
+    signature = {
+        **{f"{name}_ptr": f"*{dtype}" for name in names},
+        **{f"{name}_ptr": "*i32" for name in LAYOUT_FIELDS},
+        **dict.fromkeys(strides, "i32"),
+        "scale": "fp32",
+        **dict.fromkeys(constants, "constexpr"),
+    }
+    label = f"group={group} d={head_dim} rows={rows} {dtype}"
+    return Variant(_paged_attention_kernel, signature, constants, warps, stages, label)

@@ -1,0 +1,49 @@
+"""Rows to eight bits with one scale each, as every kernel here that writes eight bits does it.
+
+    scale = max(max_j |x_j|, 1e-12) / limit        limit = 127 (int8), 448 (float8_e4m3fn)
+    value = round(x / scale), half to even
+
+Both divisions are IEEE's and all else is exact, so that a kernel and the reference agree bit for
+bit. Knows nothing of where rows come from or what multiplies them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.checks import UnsupportedDeviceError, check_capability
+from kernels.dispatch import jit, tl
+
+LIMITS = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+FP8_CAPABILITY = (8, 9)
+SMALLEST = 1e-12  # keeps the scale of a row of zeros above zero
+
+__all__ = ["LIMITS", "UnsupportedDeviceError", "check_target", "quantize_rows_reference"]
+
+
+def check_target(dtype: torch.dtype, device: torch.device) -> None:
+    """TypeError for a dtype without a limit, UnsupportedDeviceError for fp8 below sm_89."""
+    if dtype not in LIMITS:
+        raise TypeError(f"dtype is {dtype}; pass torch.int8 or torch.float8_e4m3fn")
+    if dtype.is_floating_point:
+        check_capability("float8_e4m3fn", device, FP8_CAPABILITY)
+
+
+def quantize_rows_reference(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The formula in plain torch: (..., n) to values (..., n) of `dtype` and scales (...) fp32."""
+    wide = rows.float()
+    scales = wide.abs().amax(dim=-1).clamp_min(SMALLEST) / LIMITS[dtype]
+    scaled = wide / scales.unsqueeze(-1)
+    return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scales
+
+
+@jit
+def quantize_tile(tile: tl.tensor, LIMIT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """(scaled and, for int8, rounded rows of an fp32 tile, their scales); the caller casts."""
+    scales = tl.div_rn(tl.maximum(tl.max(tl.abs(tile), axis=1), 1e-12), LIMIT)
+    scaled = tl.div_rn(tile, scales[:, None])
+    if LIMIT == 127.0:
+        # At 1.5 * 2^23 fp32 holds whole numbers only, and addition rounds half to even.
+        scaled = (scaled + 12582912.0) - 12582912.0
+    return scaled, scales

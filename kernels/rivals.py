@@ -1,0 +1,89 @@
+"""Holds the calls that one row of a benchmark compares and judges their results. Times none."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kernels.accuracy import worst_error
+from kernels.bench_plan import Row
+from kernels.catalogue import Draw
+from kernels.providers import Task
+from kernels.timing import Call
+from kernels.variant import Cost
+
+MEGABYTE = 1e6
+
+
+@dataclass(slots=True)
+class Rivals:
+    """Calls by provider, with what is known of each before it is timed."""
+
+    device: torch.device
+    cost: Cost
+    truth: Sequence[Tensor] | None  # None: not compared
+    calls: dict[str, Call] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)  # MB beyond the operands
+    notes: dict[str, str] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)  # runs in one call, 1 unless named
+
+    def add(
+        self, provider: str, make: Callable[[], Call], results: Callable[[], Sequence[Tensor]]
+    ) -> None:
+        """Takes a provider in, or notes why it cannot run: that is a finding, not the end."""
+        try:
+            if self.truth is not None:
+                self.errors[provider] = worst_error(results(), self.truth)
+            call = make()
+            self.peaks[provider] = peak_megabytes(call, self.device)
+            self.calls[provider] = call
+        except Exception as error:
+            self.notes[provider] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        free(self.device)
+
+
+def rivals_of(row: Row, device: torch.device, providers: Sequence[str]) -> Rivals:
+    """All providers of an operation, each on operands of its own."""
+    operands = row.operation.operands(Draw(device, torch.bfloat16), row.model, row.tokens)
+    task = Task(row.operation, operands, row.backward)
+    rivals = Rivals(device, row.operation.cost(operands, row.backward), _truth(task))
+    for provider in providers:
+        for name, function in task.functions(provider).items():
+            rivals.add(name, partial(task.call, function), partial(task.results, function))
+    rivals.truth = None
+    free(device)
+    return rivals
+
+
+def _truth(task: Task) -> Sequence[Tensor] | None:
+    """The truth may need more memory than any provider; then nothing is compared."""
+    try:
+        return task.truth()
+    except torch.OutOfMemoryError:
+        return None
+
+
+def peak_megabytes(call: Call, device: torch.device) -> float:
+    """Memory of one warmed call beyond what was allocated before it; 0 on a CPU."""
+    call()
+    if device.type != "cuda":
+        return 0.0
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / MEGABYTE
+
+
+def free(device: torch.device) -> None:
+    """Returns what is no longer used, so that the next provider's peak has room."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

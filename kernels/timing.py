@@ -1,0 +1,156 @@
+"""Times calls side by side, so that drift of clocks and heat hits all alike. Knows no kernel.
+
+Calls take turns one by one, after the L2 cache was overwritten. On a GPU, when any of them takes
+less than a launch costs, all are timed as replays of CUDA graphs; a call that cannot be captured is
+timed between events and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import quantiles
+
+import torch
+
+Call = Callable[[], object]
+
+SHORT_US = 100.0
+WARM_CALLS = 3
+FEWEST_REPEATS = 7
+MOST_REPEATS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Microseconds of one call, and how they were taken: "graph", "events" or "wall"."""
+
+    median_us: float
+    p20_us: float
+    p80_us: float
+    repeats: int
+    method: str
+
+
+def time_side_by_side(
+    calls: Mapping[str, Call], device: torch.device, window_ms: float = 100.0
+) -> dict[str, Timing]:
+    """Times each call for about `window_ms`, cache refills included, in turns with the others."""
+    if device.type != "cuda":
+        return _time(calls, dict.fromkeys(calls, "wall"), WallClock(), window_ms)
+    clock = EventClock(device)
+    rough = {name: _rough(call, clock) for name, call in calls.items()}
+    methods, ready = dict.fromkeys(calls, "events"), dict(calls)
+    if min(rough.values()) < SHORT_US:
+        for name, call in calls.items():
+            graph = captured(call)
+            if graph is not None:
+                ready[name], methods[name] = graph.replay, "graph"
+    return _time(ready, methods, clock, window_ms)
+
+
+def captured(call: Call) -> torch.cuda.CUDAGraph | None:
+    """A graph of one call, or None for calls that wait for the device or cannot be captured."""
+    try:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_CALLS):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        graph.replay()
+        torch.cuda.synchronize()
+    except RuntimeError:  # capture refuses synchronisation, and says so in many ways
+        torch.cuda.synchronize()
+        return None
+    return graph
+
+
+class WallClock:
+    """For a CPU, where a call returns when it is done."""
+
+    def prepare(self) -> None:
+        """A CPU's cache is left as the other calls leave it."""
+
+    def measure(self, call: Call) -> Callable[[], float]:
+        started = time.perf_counter()
+        call()
+        elapsed = (time.perf_counter() - started) * 1e6
+        return lambda: elapsed
+
+    def settle(self) -> None:
+        """Nothing is pending."""
+
+
+class EventClock:
+    """For a GPU: device time between two events, read once all are through."""
+
+    def __init__(self, device: torch.device) -> None:
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        self._flush = torch.empty(2 * cache, dtype=torch.int8, device=device)
+
+    def prepare(self) -> None:
+        """Overwrites the cache; the device is busy with it while the next call is enqueued."""
+        self._flush.zero_()
+
+    def measure(self, call: Call) -> Callable[[], float]:
+        start, stop = _event(), _event()
+        start.record()
+        call()
+        stop.record()
+        return lambda: start.elapsed_time(stop) * 1e3
+
+    def settle(self) -> None:
+        torch.cuda.synchronize()
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+Clock = WallClock | EventClock
+
+
+def _rough(call: Call, clock: Clock, repeats: int = WARM_CALLS) -> float:
+    """Microseconds of the fastest of a few calls, the first of which also compile and warm."""
+    for _ in range(repeats):
+        call()
+    readings = []
+    for _ in range(repeats):
+        clock.prepare()
+        readings.append(clock.measure(call))
+    clock.settle()
+    return min(reading() for reading in readings)
+
+
+def _time(
+    calls: Mapping[str, Call], methods: Mapping[str, str], clock: Clock, window_ms: float
+) -> dict[str, Timing]:
+    overhead = max(_rough(lambda: None, clock), 1.0)
+    repeats = {
+        name: _repeats(_rough(call, clock) + overhead, window_ms) for name, call in calls.items()
+    }
+    readings: dict[str, list[Callable[[], float]]] = {name: [] for name in calls}
+    for turn in range(max(repeats.values())):
+        for name, call in calls.items():
+            if turn < repeats[name]:
+                clock.prepare()
+                readings[name].append(clock.measure(call))
+    clock.settle()
+    return {
+        name: _summary([reading() for reading in taken], methods[name])
+        for name, taken in readings.items()
+    }
+
+
+def _repeats(cost_us: float, window_ms: float) -> int:
+    return min(MOST_REPEATS, max(FEWEST_REPEATS, round(window_ms * 1e3 / cost_us)))
+
+
+def _summary(readings: list[float], method: str) -> Timing:
+    cuts = quantiles(readings, n=10, method="inclusive")
+    return Timing(cuts[4], cuts[1], cuts[7], len(readings), method)

@@ -1,0 +1,74 @@
+"""Plain transformers scoring the same jobs, as a peer to measure against. Knows no engine of ours.
+
+`naive` runs every candidate with its whole context, in one padded batch. `shared` runs the context
+once, expands its keys and values to the batch, and runs the padded candidates behind it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from models.decoder import Decoder
+from models.engines.base import ScoreJob
+from models.packing import TokenIds
+
+
+def transformers_model(decoder: Decoder, device: torch.device, dtype: torch.dtype) -> Any:
+    """Qwen3ForCausalLM of transformers with the decoder's weights and PyTorch's attention."""
+    fields = decoder.config.to_hugging_face()
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    with device:
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    model.load_state_dict(decoder.state_dict(), strict=decoder.config.tie_word_embeddings is False)
+    model.tie_weights()
+    return model.eval().requires_grad_(False)
+
+
+class TransformersPeer:
+    """Raw logits of one job. `share` chooses between the two ways above."""
+
+    def __init__(
+        self, model: Any, label_ids: tuple[int, int], device: torch.device, share: bool
+    ) -> None:
+        self._model = model
+        self._labels = list(label_ids)
+        self._device = device
+        self._share = share
+        self._held: tuple[TokenIds, Any] | None = None
+
+    @torch.inference_mode()
+    def score(self, job: ScoreJob) -> list[float]:
+        """One logit a candidate. A shared context is kept for the next job with the same."""
+        if not self._share:
+            return self._last_logits([job.context_ids + ids for ids in job.candidates])
+        if self._held is None or self._held[0] != job.context_ids:
+            ids = torch.tensor([job.context_ids], device=self._device)
+            output = self._model(ids, use_cache=True, logits_to_keep=1)
+            self._held = (job.context_ids, output.past_key_values)
+        expanded = copy.deepcopy(self._held[1])
+        expanded.batch_repeat_interleave(len(job.candidates))
+        return self._last_logits(job.candidates, len(job.context_ids), expanded)
+
+    def _last_logits(self, rows: Any, before: int = 0, cache: Any = None) -> list[float]:
+        """Pads on the left, so that the last column holds every row's last token."""
+        width = max(map(len, rows))
+        padding = [width - len(row) for row in rows]
+        ids = [[0] * count + list(row) for count, row in zip(padding, rows, strict=True)]
+        pads = torch.tensor(padding, device=self._device)[:, None]
+        columns = torch.arange(width, device=self._device)
+        seen = torch.cat((pads.new_ones(len(rows), before), columns >= pads), dim=1)
+        output = self._model(
+            torch.tensor(ids, device=self._device),
+            attention_mask=seen.long(),
+            position_ids=before + (columns - pads).clamp(min=0),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1, self._labels].float()
+        return (logits[:, 0] - logits[:, 1]).tolist()

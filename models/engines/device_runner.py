@@ -1,0 +1,185 @@
+"""The runner of a GPU: contexts in pages, whole passes as CUDA graphs, one per bucket of tokens.
+
+A context's missing tokens travel in the same pass as the candidates that follow it: in every layer
+their keys and values reach the pages before attention reads them.
+Knows nothing of queues, tenants, text or calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kernels.dispatch import choose_backend
+from kernels.paged_attention import tile_tokens
+from models.checkpoint import ModelDirectory, load_decoder
+from models.config import DecoderConfig
+from models.decoder import Decoder
+from models.engines.base import CacheEvents
+from models.engines.cuda_graphs import GraphPool
+from models.engines.device_decoder import DeviceDecoder
+from models.engines.pass_inputs import PassInputs, PassShape, fill_inputs
+from models.engines.passes import PassPlanner, PassSize, Segment
+from models.engines.precision import choose_precision
+from models.engines.runner import ContextGroup, GroupScores
+from models.engines.staging import Staging
+from models.paged_cache import PagedCache, PageReservation, PageShape
+
+# Steps stay within an eighth of the size, and at the rows of a GPU's matrix tile.
+TOKEN_BUCKETS = (
+    *(64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024),
+    *range(1152, 2049, 128),
+    *range(2304, 4097, 256),
+    *range(4608, 8193, 512),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """How a model is run; without graphs, CUDA or Triton passes run operator by operator.
+
+    precision: one of `models.engines.precision.NAMES`.
+    max_context_tokens: longer contexts are refused; as much memory is spare beside the cache.
+    """
+
+    device: str = "cuda"
+    precision: str = "bf16"
+    backend: str = "auto"
+    graphs: bool = True
+    token_buckets: tuple[int, ...] = TOKEN_BUCKETS
+    max_context_tokens: int = 4096
+
+
+class DeviceRunner:
+    """Runner on one device; see `models.engines.runner.Runner` for what it promises."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        label_ids: tuple[int, int],
+        block_size: int,
+        cache_bytes: int,
+        settings: DeviceSettings,
+    ) -> None:
+        device = torch.device(settings.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
+        self._block_size = block_size
+        self.precision = choose_precision(
+            settings.precision, decoder.config, device, settings.backend
+        )
+        arithmetic, most = self.precision.arithmetic, settings.token_buckets[-1]
+        self._decoder = DeviceDecoder(decoder, label_ids, arithmetic, device, most)
+        self._cache = PagedCache(
+            PageShape.of(decoder.config, block_size),
+            cache_bytes,
+            -(-settings.max_context_tokens // block_size),
+            arithmetic.dtype,
+            device,
+        )
+        self._shapes = [
+            pass_shape(tokens, decoder.config, arithmetic.dtype, self._cache.spare_pages)
+            for tokens in settings.token_buckets
+        ]
+        self._staging = Staging(self._shapes, device)
+        graphs = settings.graphs and device.type == "cuda"
+        triton = choose_backend(settings.backend, self._cache.keys) == "triton"
+        self._passes = self._prepare(GraphPool(device) if graphs and triton else None)
+
+    @classmethod
+    def from_directory(
+        cls, directory: ModelDirectory, cache_bytes: int, settings: DeviceSettings
+    ) -> DeviceRunner:
+        """Loads the weights; ModelDirectoryError as `load_decoder` says."""
+        labels, block_size = directory.prompt.label_ids, directory.card.block_size
+        return cls(load_decoder(directory), labels, block_size, cache_bytes, settings)
+
+    @property
+    def block_size(self) -> int:
+        return self._block_size
+
+    @torch.inference_mode()
+    def run(self, groups: Sequence[ContextGroup]) -> list[GroupScores]:
+        planner = PassPlanner(self._shapes[-1].limits, self._launch)
+        with self._cache.reservation([group.chain for group in groups]) as reservation:
+            try:
+                cached = [self._plan(group, planner, reservation) for group in groups]
+                planner.flush()
+            finally:
+                logits = iter(self._staging.collect())
+        return [
+            GroupScores(count, [next(logits) for _ in group.candidates])
+            for group, count in zip(groups, cached, strict=True)
+        ]
+
+    def drain_cache_events(self) -> CacheEvents:
+        return self._cache.drain_events()
+
+    def _plan(self, group: ContextGroup, planner: PassPlanner, reservation: PageReservation) -> int:
+        """Adds the group's work; returns how many tokens of its context were held."""
+        if reservation.needs_spare(group.chain):
+            planner.flush()
+            reservation.return_spare()
+        context = reservation.pages(group.chain)
+        cached = min(context.held_blocks * self._block_size, len(group.ids))
+        if cached < len(group.ids):
+            planner.add(Segment(group.ids[cached:], cached, context.pages, kept=True))
+        for ids in group.candidates:
+            planner.add(Segment(ids, len(group.ids), context.pages, kept=False))
+        return cached
+
+    def _launch(self, segments: Sequence[Segment], size: PassSize) -> None:
+        """Starts one pass; what it answers is collected later."""
+        shape = next(shape for shape in self._shapes if size.fits(shape.limits))
+        inputs = self._staging.host_inputs(shape)
+        scored = fill_inputs(inputs, segments, self._block_size)
+        self._refuse_beyond_tables(inputs)
+        self._staging.send(shape)
+        logits = self._passes[shape]()
+        self._staging.receive(logits[:scored])
+
+    def _refuse_beyond_tables(self, inputs: PassInputs) -> None:
+        """A GPU that reads behind a table does not recover, so the host looks first."""
+        config = self._decoder.config
+        ids, positions = inputs.token_ids.numpy(), inputs.positions.numpy()
+        if ids.min() < 0 or ids.max() >= config.vocab_size:
+            raise IndexError(
+                f"token ids reach from {ids.min()} to {ids.max()}, but the model knows 0 to "
+                f"{config.vocab_size - 1}"
+            )
+        if positions.max() >= config.max_position_embeddings:
+            raise IndexError(
+                f"a token stands at position {positions.max()}, but the model knows 0 to "
+                f"{config.max_position_embeddings - 1}"
+            )
+
+    @torch.inference_mode()
+    def _prepare(self, pool: GraphPool | None) -> dict[PassShape, Callable[[], Tensor]]:
+        """The pass of every bucket, largest first: its memory serves the smaller ones."""
+        passes: dict[PassShape, Callable[[], Tensor]] = {}
+        for shape in reversed(self._shapes):
+            inputs = self._staging.device_inputs[shape]
+            run = partial(self._decoder, inputs, self._cache.keys, self._cache.values)
+            passes[shape] = run if pool is None else pool.capture(run)
+        return passes
+
+
+def pass_shape(tokens: int, config: DecoderConfig, dtype: torch.dtype, pages: int) -> PassShape:
+    """The bucket of `tokens`: it also holds an eighth as many scored items and 1/32 as groups.
+
+    Shorter candidates or more contexts than that take the next larger bucket. One bucket a token
+    count keeps the number of graphs, and the time to capture them, small. Rows come in sixteens:
+    kernels are compiled anew for sizes that are no multiple.
+    """
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    return PassShape(
+        tokens=tokens,
+        items=16 * -(-tokens // 128),
+        groups=max(8, tokens // 32),
+        pages=pages + tokens,
+        tile_tokens=tile_tokens(tokens, heads, kv_heads, dtype),
+    )
