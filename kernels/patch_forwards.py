@@ -14,11 +14,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.activation import geglu, swiglu
 from kernels.cross_entropy import cross_entropy
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.norm import add_rms_norm, rms_norm
 from kernels.rope import rope
+from kernels.swiglu import geglu, swiglu
 
 Forward = Callable[..., Any]
 IGNORED = -100
