@@ -9,6 +9,7 @@ from kernels.catalogue import Operation
 from kernels.shapes import MODELS, ModelShape
 
 USUAL_TOKENS = 8192
+LARGE_TOKENS = 32_768  # times 1,024 values of bf16 is 67 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,17 @@ def _rows(
     for place, group in enumerate(_alike(operation, models)):
         for tokens in lengths:
             for backward in (False, True) if operation.trained else (False,):
-                importance = min(place, 1) + (0 if tokens == usual else 2 if place == 0 else 3)
-                rows.append((importance, Row(operation, group, tokens, backward)))
+                row = Row(operation, group, tokens, backward)
+                rows.append((_importance(place, tokens, usual), row))
     return rows
+
+
+def _importance(place: int, tokens: int, usual: int) -> int:
+    """The first model's usual length and one of 64 MB and more, other models, other lengths."""
+    first = place == 0
+    if tokens == usual or (first and tokens >= LARGE_TOKENS):
+        return 0 if first else 1
+    return 2 if first else 3
 
 
 def _alike(operation: Operation, models: Sequence[ModelShape]) -> list[tuple[ModelShape, ...]]:

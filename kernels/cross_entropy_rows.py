@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.dispatch import jit, tl, triton
 from kernels.online_softmax import LOWEST, merge, take_in
-from kernels.token_chunks import row_slices
+from kernels.token_chunks import row_slices, wide_dtype
 from kernels.variant import Variant
 
 BLOCK = 4096
@@ -37,8 +37,11 @@ class Terms(NamedTuple):
 def cross_entropy_reference(logits: Tensor, targets: Tensor, terms: Terms) -> Tensor:
     """Losses (N,) by the formula in plain torch, differentiable, float32 or wider throughout."""
     x = _capped(logits, terms)
+    return _losses_of(x, x.logsumexp(dim=-1), targets, terms)
+
+
+def _losses_of(x: Tensor, lse: Tensor, targets: Tensor, terms: Terms) -> Tensor:
     kept = targets != terms.ignore_index
-    lse = x.logsumexp(dim=-1)
     picked = x.gather(1, targets.where(kept, 0)[:, None]).squeeze(1)
     loss = lse - (1 - terms.label_smoothing) * picked + terms.z_loss * lse.square()
     if terms.label_smoothing:
@@ -47,7 +50,7 @@ def cross_entropy_reference(logits: Tensor, targets: Tensor, terms: Terms) -> Te
 
 
 def _capped(logits: Tensor, terms: Terms) -> Tensor:
-    x = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    x = logits.to(wide_dtype(logits))
     return x if terms.softcap is None else terms.softcap * torch.tanh(x / terms.softcap)
 
 
@@ -203,28 +206,30 @@ def cross_entropy_rows(
 
 
 def _rows_in_torch(logits: Tensor, targets: Tensor, weights: Tensor | None, terms: Terms) -> Tensor:
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    losses = logits.new_empty(logits.shape[:1], dtype=wide)
+    losses = logits.new_empty(logits.shape[:1], dtype=wide_dtype(logits))
     for rows in row_slices(logits):
-        losses[rows] = cross_entropy_reference(logits[rows], targets[rows], terms)
+        x = _capped(logits[rows], terms)
+        lse = x.logsumexp(dim=-1)
+        losses[rows] = _losses_of(x, lse, targets[rows], terms)
         if weights is not None:
-            _put_gradient(logits[rows], targets[rows], weights[rows, None].to(wide), terms)
+            gradient = _gradient_of(x, lse[:, None], targets[rows], terms)
+            torch.mul(gradient, weights[rows, None], out=logits[rows])
     return losses
 
 
-def _put_gradient(logits: Tensor, targets: Tensor, weights: Tensor, terms: Terms) -> None:
+def _gradient_of(x: Tensor, lse: Tensor, targets: Tensor, terms: Terms) -> Tensor:
     """The derivative written out: autograd would keep copies of the rows."""
-    x = _capped(logits, terms)
-    lse = x.logsumexp(dim=-1, keepdim=True)
     kept = (targets != terms.ignore_index)[:, None]
-    gradient = torch.exp(x - lse).mul_(weights * (1 + 2 * terms.z_loss * lse))
+    gradient = torch.exp(x - lse)
+    if terms.z_loss:
+        gradient *= 1 + 2 * terms.z_loss * lse
     if terms.label_smoothing:
-        gradient -= weights * (terms.label_smoothing / x.shape[1])
-    named = targets[:, None].where(kept, 0)
-    gradient.scatter_add_(1, named, weights * (terms.label_smoothing - 1))
+        gradient -= terms.label_smoothing / x.shape[1]
+    share = torch.full_like(lse, terms.label_smoothing - 1)
+    gradient.scatter_add_(1, targets[:, None].where(kept, 0), share)
     if terms.softcap is not None:
         gradient *= 1 - (x / terms.softcap).square()
-    logits.copy_(gradient.masked_fill_(~kept, 0.0))
+    return gradient.masked_fill_(~kept, 0.0)
 
 
 def variants() -> list[Variant]:

@@ -36,6 +36,10 @@ def distillation_reference(
     """Losses (N,) by the formula in plain torch, differentiable in `student`."""
     x, log_p, log_q = _log_probabilities(student, teacher, mix)
     terms, _ = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
+    return _losses_of(x, terms, targets, mix)
+
+
+def _losses_of(x: Tensor, terms: Tensor, targets: Tensor | None, mix: Mix) -> Tensor:
     losses = mix.soft_weight * mix.temperature**2 * terms.sum(dim=-1)
     if targets is None:
         return losses
@@ -74,28 +78,29 @@ def distillation_rows_in_torch(
     losses = student.new_empty(student.shape[:1], dtype=wide_dtype(student))
     for rows in row_slices(student):
         named = None if targets is None else targets[rows]
-        losses[rows] = distillation_reference(student[rows], teacher[rows], named, mix)
+        x, log_p, log_q = _log_probabilities(student[rows], teacher[rows], mix)
+        terms, slope = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
+        losses[rows] = _losses_of(x, terms, named, mix)
         if weights is not None:
-            _put_gradient(student[rows], teacher[rows], named, weights[rows, None], mix)
+            gradient = _gradient_of(x, log_q, slope, named, mix)
+            torch.mul(gradient, weights[rows, None], out=student[rows])
     return losses
 
 
-def _put_gradient(
-    student: Tensor, teacher: Tensor, targets: Tensor | None, weights: Tensor, mix: Mix
-) -> None:
+def _gradient_of(
+    x: Tensor, log_q: Tensor, slope: Tensor, targets: Tensor | None, mix: Mix
+) -> Tensor:
     """The derivative written out: autograd would keep copies of the rows."""
-    x, log_p, log_q = _log_probabilities(student, teacher, mix)
-    _, slope = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
     gradient = slope - log_q.exp() * slope.sum(dim=-1, keepdim=True)
     gradient *= mix.soft_weight * mix.temperature
-    if targets is not None:
-        kept = (targets != mix.ignore_index)[:, None]
-        if mix.hard_weight:
-            gradient += mix.hard_weight * x.softmax(dim=-1)
-            share = torch.full_like(x[:, :1], -mix.hard_weight)
-            gradient.scatter_add_(1, targets[:, None].where(kept, 0), share)
-        gradient.masked_fill_(~kept, 0.0)
-    student.copy_(gradient.mul_(weights))
+    if targets is None:
+        return gradient
+    kept = (targets != mix.ignore_index)[:, None]
+    if mix.hard_weight:
+        gradient += mix.hard_weight * x.softmax(dim=-1)
+        share = torch.full_like(x[:, :1], -mix.hard_weight)
+        gradient.scatter_add_(1, targets[:, None].where(kept, 0), share)
+    return gradient.masked_fill_(~kept, 0.0)
 
 
 def _log_probabilities(student: Tensor, teacher: Tensor, mix: Mix) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,13 +126,13 @@ def divergence_terms(
         terms = 0.5 * tl.abs(q - p)
         slope = tl.where(q > p, 0.5 * q, tl.where(q < p, -0.5 * q, 0.0))
     elif KIND == "skew_reverse_kl":
-        m = mixture * q + (1.0 - mixture) * p
-        terms = _relative_entropy(q, log_q, tl.log(m))
-        slope = terms - tl.where(m > 0.0, mixture * q * q / m, 0.0)
+        gap = tl.where(q > 0.0, log_q - tl.log(mixture * q + (1.0 - mixture) * p), 0.0)
+        terms = q * gap
+        slope = q * (gap - mixture * tl.exp(gap))
     elif KIND == "skew_kl":
-        m = mixture * p + (1.0 - mixture) * q
-        terms = _relative_entropy(p, log_p, tl.log(m))
-        slope = tl.where(m > 0.0, (mixture - 1.0) * q * p / m, 0.0)
+        gap = tl.where(p > 0.0, log_p - tl.log(mixture * p + (1.0 - mixture) * q), 0.0)
+        terms = p * gap
+        slope = tl.where(p > 0.0, (mixture - 1.0) * q * tl.exp(gap), 0.0)
     else:
         tl.static_assert(KIND == "jsd", "an unknown divergence")
         log_m = tl.log(mixture * p + (1.0 - mixture) * q)

@@ -14,8 +14,10 @@ from kernels.quantized_gemm import cost, quantized_gemm
 from kernels.rivals import Rivals
 from kernels.shapes import MODELS, QWEN3_06B, ModelShape
 from kernels.special import Special
+from kernels.weight_only_gemm import cost as weight_only_cost
+from kernels.weight_only_gemm import pack_weight, weight_only_gemm
 
-ROWS = (512, 2048, 8192)
+ROWS, FEW_ROWS = (512, 2048, 8192), (1, 8, 32)
 SCALE = 1e-3
 
 
@@ -42,6 +44,22 @@ def product_rivals(columns: int, depth: int, rows: int, device: torch.device) ->
         calls[f"torch {name}"] = partial(rival, a, b, a_scales, b_scales)
         calls[f"ours {name}"] = partial(quantized_gemm, a, b, a_scales, b_scales, out=out)
     rivals = Rivals(device, cost(a, b), None)
+    for name, call in calls.items():
+        rivals.add(name, partial(_same, call), list)
+    return rivals
+
+
+def few_rows_rivals(columns: int, depth: int, rows: int, device: torch.device) -> Rivals:
+    """Weights of four bits and of sixteen, for a few rows."""
+    draw = Draw(device, torch.bfloat16)
+    x, weight = draw.normal(rows, depth), draw.weight(columns, depth)
+    packed, scales = pack_weight(weight)
+    scales, out = scales.bfloat16(), torch.empty(rows, columns, device=device, dtype=weight.dtype)
+    rivals = Rivals(device, weight_only_cost(x, packed, scales), None)
+    calls: dict[str, Callable[[], Tensor]] = {
+        "bf16": lambda: torch.mm(x, weight.T, out=out),
+        "ours": partial(weight_only_gemm, x, packed, scales, out=out),
+    }
     for name, call in calls.items():
         rivals.add(name, partial(_same, call), list)
     return rivals
@@ -77,7 +95,20 @@ def _rows(model: ModelShape, names: tuple[str, ...]) -> list[Special]:
     ]
 
 
-FIRST = _rows(QWEN3_06B, ("gate_up", "down"))
+def _few_rows(model: ModelShape, name: str) -> list[Special]:
+    return [
+        Special(
+            f"weight_only_gemm {name}",
+            "against bf16",
+            model.name,
+            rows,
+            partial(few_rows_rivals, *layers(model)[name], rows),
+        )
+        for rows in FEW_ROWS
+    ]
+
+
+FIRST = [*_rows(QWEN3_06B, ("gate_up", "down")), *_few_rows(QWEN3_06B, "gate_up")]
 LATER = [
     *_rows(QWEN3_06B, ("qkv", "out")),
     *(row for model in MODELS[1:] for row in _rows(model, ("gate_up", "down", "qkv", "out"))),

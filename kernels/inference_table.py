@@ -157,7 +157,26 @@ def _qk_norm_rope_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     return Cost(2 * values * operands["q"].element_size(), 7 * values)
 
 
+def _weight_only_gemm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    """At most 32 rows; words of random bits are weights like any others."""
+    depth = -(-model.hidden // 128) * 128
+    columns = model.intermediate
+    words = draw.below(1 << 32, columns, depth // 8) - (1 << 31)
+    return {
+        "x": draw.normal(min(tokens, 32), depth),
+        "packed": words.int(),
+        "scales": draw.positive(columns, depth // 128) * 1e-2,
+    }
+
+
 INFERENCE = (
+    Operation(
+        "weight_only_gemm",
+        _weight_only_gemm,
+        sizes=("hidden", "intermediate"),
+        tokens=(),  # timed against cuBLAS in `gemm_rivals`
+        dtypes=(torch.bfloat16,),
+    ),
     Operation(
         "qk_norm_rope",
         _qk_norm_rope,

@@ -20,6 +20,13 @@ def take_in(x: tl.tensor, highest: tl.tensor, total: tl.tensor) -> tl.tensor:
 
 
 @jit
+def take_in_power(x: tl.tensor, highest: tl.tensor, total: tl.tensor, power: float) -> tl.tensor:
+    """Sum of exp(power (. - maximum)) after x, by the maximum that `take_in` will raise for x."""
+    shrink = tl.exp(-power * tl.abs(x - highest))
+    return tl.where(x > highest, total * shrink + 1.0, total + shrink)
+
+
+@jit
 def merge(highest: tl.tensor, total: tl.tensor) -> tl.tensor:
     """log-sum-exp over all lanes; -inf when they have seen nothing."""
     top = tl.max(highest, axis=0)

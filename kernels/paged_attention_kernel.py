@@ -20,7 +20,7 @@ from kernels.variant import Variant
 MIN_ROWS, MAX_ROWS = 16, 128  # of a program's query tile: tokens x query heads of one key head
 MULTIPROCESSORS = 132  # of an H100 or H200
 BLOCK_KEYS, STAGES, WARPS = 64, 3, {16: 4, 32: 4, 64: 4, 128: 8}  # of 16 bits, warps by rows
-WIDE_BLOCK_KEYS, WIDE_STAGES, WIDE_WARPS = 32, 2, 8  # of fp32
+WIDE_ROWS, WIDE_BLOCK_KEYS, WIDE_STAGES, WIDE_WARPS = 16, 32, 2, 4  # of fp32
 
 
 @jit
@@ -152,7 +152,7 @@ def tile_tokens(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype) -> i
     programs = -(-tokens * group_rows // MAX_ROWS) * kv_heads
     rows = MAX_ROWS if programs >= 2 * MULTIPROCESSORS else MAX_ROWS // 2
     if dtype == torch.float32:
-        rows = MAX_ROWS // 4
+        rows = WIDE_ROWS
     return max(1, rows // group_rows)
 
 
@@ -239,7 +239,7 @@ def variants() -> list[Variant]:
     """Qwen3-0.6B and 1.7B (2 query heads a key head) and Llama-3.2-1B (4), both sizes of tile."""
     shapes = [(2, 128, 128), (2, 128, 64), (4, 64, 128), (4, 64, 64)]
     half = [_variant("bf16", *shape) for shape in shapes] + [_variant("fp16", 2, 128, 128)]
-    return [*half, _variant("fp32", 2, 128, 32)]
+    return [*half, _variant("fp32", 2, 128, WIDE_ROWS)]
 
 
 def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:

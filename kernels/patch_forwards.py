@@ -14,11 +14,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.activation import geglu, swiglu
 from kernels.cross_entropy import cross_entropy
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.norm import add_rms_norm, rms_norm
 from kernels.rope import rope
+from kernels.swiglu import geglu, swiglu
 
 Forward = Callable[..., Any]
 IGNORED = -100
@@ -65,14 +65,15 @@ def layer_forward(module: Any, backend: str) -> Forward | str:
 
     def forward(self: Any, hidden_states: Tensor, **options: Any) -> Tensor:
         norm = self.post_attention_layernorm
-        if hidden_states.dtype != norm.weight.dtype:
-            result: Tensor = type(self).forward(self, hidden_states, **options)
-            return result
         normed = self.input_layernorm(hidden_states)
         attended, _ = self.self_attn(hidden_states=normed, **options)
-        normed, total = add_rms_norm(
-            attended, hidden_states, norm.weight, norm.variance_epsilon, backend=backend
-        )
+        if attended.dtype == hidden_states.dtype == norm.weight.dtype:
+            normed, total = add_rms_norm(
+                attended, hidden_states, norm.weight, norm.variance_epsilon, backend=backend
+            )
+        else:  # mixed precision, as autocast makes it
+            total = hidden_states + attended
+            normed = norm(total)
         return total + self.mlp(normed)  # type: ignore[no-any-return]
 
     return forward

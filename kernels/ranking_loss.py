@@ -249,9 +249,8 @@ def cost(scores: Tensor, offsets: Tensor) -> Cost:
 
 
 def variants() -> list[Variant]:
-    """A slate of 16, of 100 and the longest group."""
-    lengths = (16, 128, MAX_LENGTH)
-    return [_variant(kind, length) for kind in KINDS for length in lengths]
+    """Every loss of the longest groups, and that with the most terms of short ones."""
+    return [*(_variant(kind, MAX_LENGTH) for kind in KINDS), _variant("lambdaloss", 16)]
 
 
 def _variant(kind: str, max_length: int) -> Variant:

@@ -48,12 +48,28 @@ def sparse_reference(
     x = student.to(wide_dtype(student))
     picked, others, _ = _split(x, kept)
     outcomes = torch.cat((picked, others.logsumexp(dim=-1, keepdim=True)), dim=-1)
-    losses = torch.zeros_like(outcomes[:, 0])
+    losses, _ = _coarse(kept, outcomes, temperatures, mix)
+    return _losses_of(x, losses, targets, mix)
+
+
+def _coarse(
+    kept: Kept, outcomes: Tensor, temperatures: list[float], mix: Mix
+) -> tuple[Tensor, Tensor]:
+    """Losses (N,) of the k + 1 outcomes' logits, and their gradient g (N, k + 1)."""
+    losses, slopes = torch.zeros_like(outcomes[:, 0]), torch.zeros_like(outcomes)
+    # An outcome that is not there has no probability in either.
+    scores = kept.scores.to(outcomes.dtype).masked_fill(outcomes == float("-inf"), float("-inf"))
     for temperature in temperatures:
-        log_p, log_q = _log_probabilities(kept, outcomes, temperature)
-        terms, _ = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
+        log_p = (scores / temperature).log_softmax(-1)
+        log_q = (outcomes / temperature).log_softmax(-1)
+        terms, slope = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
         losses = losses + temperature**2 * terms.sum(dim=-1)
-    losses = losses * (mix.soft_weight / len(temperatures))
+        slopes += temperature * (slope - log_q.exp() * slope.sum(dim=-1, keepdim=True)).detach()
+    share = mix.soft_weight / len(temperatures)
+    return losses * share, slopes * share
+
+
+def _losses_of(x: Tensor, losses: Tensor, targets: Tensor | None, mix: Mix) -> Tensor:
     if targets is None:
         return losses
     counted = targets != mix.ignore_index
@@ -86,48 +102,33 @@ def sparse_rows_in_torch(
     """
     losses = student.new_empty(student.shape[:1], dtype=wide_dtype(student))
     for rows in row_slices(student):
-        part = Kept(kept.scores[rows], kept.outcomes[rows])
+        x, part = student[rows].to(losses.dtype), Kept(kept.scores[rows], kept.outcomes[rows])
         named = None if targets is None else targets[rows]
-        losses[rows] = sparse_reference(student[rows], part, temperatures, named, mix)
+        picked, others, columns = _split(x, part)
+        rest = others.logsumexp(dim=-1, keepdim=True)
+        found, slopes = _coarse(part, torch.cat((picked, rest), dim=-1), temperatures, mix)
+        losses[rows] = _losses_of(x, found, named, mix)
         if weights is not None:
-            _put_gradient(student[rows], part, temperatures, named, weights[rows, None], mix)
+            gradient = _spread(others - rest, slopes, columns)
+            _add_hard(gradient, x, named, mix)
+            torch.mul(gradient, weights[rows, None], out=student[rows])
     return losses
 
 
-def _put_gradient(
-    student: Tensor,
-    kept: Kept,
-    temperatures: list[float],
-    targets: Tensor | None,
-    weights: Tensor,
-    mix: Mix,
-) -> None:
-    """The derivative written out: autograd would keep copies of the rows."""
-    x = student.to(wide_dtype(student))
-    picked, others, columns = _split(x, kept)
-    rest = others.logsumexp(dim=-1, keepdim=True)
-    outcomes = torch.cat((picked, rest), dim=-1)
-    slopes = torch.zeros_like(outcomes)
-    for temperature in temperatures:
-        log_p, log_q = _log_probabilities(kept, outcomes, temperature)
-        _, slope = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
-        slopes += temperature * (slope - log_q.exp() * slope.sum(dim=-1, keepdim=True))
-    slopes *= mix.soft_weight / len(temperatures)
-    gradient = x.new_empty((x.shape[0], x.shape[1] + 1))  # a column for outcomes that are not there
-    torch.mul((others - rest).exp_(), slopes[:, -1:], out=gradient[:, :-1])
-    gradient.scatter_(1, columns, slopes[:, :-1])
-    gradient = gradient[:, :-1]
-    if targets is not None:
-        counted = (targets != mix.ignore_index)[:, None]
-        if mix.hard_weight:
-            gradient += mix.hard_weight * x.softmax(dim=-1)
-            share = torch.full_like(rest, -mix.hard_weight)
-            gradient.scatter_add_(1, targets[:, None].where(counted, 0), share)
-        gradient.masked_fill_(~counted, 0.0)
-    student.copy_(gradient.mul_(weights))
+def _spread(shares: Tensor, slopes: Tensor, columns: Tensor) -> Tensor:
+    """(N, V): the kept outcomes' slopes in their columns, elsewhere the rest's by log-shares."""
+    gradient = shares.new_empty((shares.shape[0], shares.shape[1] + 1))
+    torch.mul(shares.exp_(), slopes[:, -1:], out=gradient[:, :-1])
+    # Outcomes that are not there go to a column of their own, which is left out.
+    return gradient.scatter_(1, columns, slopes[:, :-1])[:, :-1]
 
 
-def _log_probabilities(kept: Kept, outcomes: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(log p, log q) of k + 1 outcomes; one that is not there has no probability in either."""
-    scores = kept.scores.to(outcomes.dtype).masked_fill(outcomes == float("-inf"), float("-inf"))
-    return (scores / temperature).log_softmax(-1), (outcomes / temperature).log_softmax(-1)
+def _add_hard(gradient: Tensor, x: Tensor, targets: Tensor | None, mix: Mix) -> None:
+    if targets is None:
+        return
+    counted = (targets != mix.ignore_index)[:, None]
+    if mix.hard_weight:
+        gradient += mix.hard_weight * x.softmax(dim=-1)
+        share = torch.full_like(x[:, :1], -mix.hard_weight)
+        gradient.scatter_add_(1, targets[:, None].where(counted, 0), share)
+    gradient.masked_fill_(~counted, 0.0)

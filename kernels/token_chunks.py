@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,8 +64,7 @@ def logits_buffer(tokens: int, vocabulary: int, like: Tensor) -> Tensor:
     return like.new_empty((tokens, width))[:, :vocabulary]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Rows (N, h) before a linear layer of weight (V, h) and bias (V,) or none, of one dtype."""
 
     hidden: Tensor

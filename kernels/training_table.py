@@ -199,7 +199,57 @@ def _rope_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     return Cost(2 * moved, 3 * moved // operands["q"].element_size())
 
 
+def _gated(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    inner = (tokens, model.intermediate)
+    return {"gate": draw.normal(*inner), "up": draw.normal(*inner)}
+
+
+def _packed(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    return {"gate_up": draw.normal(tokens, 2 * model.intermediate)}
+
+
+def _gated_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    values = sum(tensor.numel() for tensor in operands.values()) // 2
+    size = next(iter(operands.values())).element_size()
+    return Cost((5 if backward else 3) * values * size, (12 if backward else 6) * values)
+
+
+def _eager_swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Two operations in the operands' dtype, as Hugging Face's models have them."""
+    return F.silu(gate) * up
+
+
+def _eager_geglu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.gelu(gate, approximate="tanh") * up
+
+
+def _swiglu_of_halves(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return (F.silu(wide(gate)) * wide(up)).to(gate.dtype)
+
+
+def _eager_packed(gate_up: Tensor) -> Tensor:
+    return _eager_swiglu(*gate_up.chunk(2, dim=-1))
+
+
 TRAINING = (
+    *(
+        Operation(
+            name,
+            operands,
+            module_name="swiglu",
+            trained=trained,
+            sizes=("intermediate",),
+            reference=reference,
+            eager=eager,
+            priced=_gated_cost,
+        )
+        for name, operands, trained, reference, eager in (
+            ("swiglu", _gated, ("gate", "up"), None, _eager_swiglu),
+            ("geglu", _gated, ("gate", "up"), None, _eager_geglu),
+            ("swiglu_packed", _packed, ("gate_up",), _swiglu_of_halves, _eager_packed),
+        )
+    ),
     Operation(
         "rope",
         _rope,

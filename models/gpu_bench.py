@@ -96,9 +96,12 @@ def main() -> None:
     with Path(arguments.json).open("w", encoding="utf-8") as file:
         for name in arguments.shapes.split(","):
             for result in bench_shape(SHAPES[name], device, arguments.seconds, limit):
-                failed |= isinstance(result, Check) and not result.ok
-                print(json.dumps(asdict(result)), flush=True)
-                file.write(json.dumps(asdict(result) | machine) + "\n")
+                line = asdict(result)
+                if isinstance(result, Check):
+                    line["ok"] = result.ok
+                    failed |= not result.ok
+                print(json.dumps(line), flush=True)
+                file.write(json.dumps(line | machine) + "\n")
                 file.flush()
             release()
     sys.exit(failed)
@@ -110,14 +113,15 @@ def bench_shape(
     """Notes and checks first, then warm rows and cold rows, `seconds` each."""
     decoder = random_decoder(shape.config, device)
     labels = (LABEL_IDS[0] % shape.config.vocab_size, LABEL_IDS[1] % shape.config.vocab_size)
-    fastest = choose_precision("fastest", shape.config, device)
-    yield Note(shape.name, f"{fastest.name} would be chosen: {fastest.reason}")
+    settings = DeviceSettings(device=str(device))
     ours = [
-        *_ours(shape, decoder, labels, DeviceSettings(device=str(device))),
-        *_ours(shape, decoder, labels, DeviceSettings(device=str(device), graphs=False)),
+        *_ours(shape, decoder, labels, settings),
+        *_ours(shape, decoder, labels, replace(settings, graphs=False)),
     ]
     try:
-        ours += _ours(shape, decoder, labels, DeviceSettings(device=str(device), precision="fp8"))
+        precision = choose_precision("fp8", shape.config, device)
+        yield Note(shape.name, f"fp8 is {precision.name}: {precision.reason}")
+        ours += _ours(shape, decoder, labels, replace(settings, precision="fp8"))
     except PrecisionUnavailableError as error:
         yield Note(shape.name, str(error))
     providers = [*ours, *_peers(decoder, labels, device)]
@@ -193,7 +197,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--json", default="/dev/stdout", help="file for the lines")
     parser.add_argument("--shapes", default="16,D", help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--seconds", type=float, default=9.0, help="for each shape, warm and cold")
+    parser.add_argument("--seconds", type=float, default=7.0, help="for each shape, warm and cold")
     parser.add_argument("--device", default="cuda")
     return parser.parse_args()
 

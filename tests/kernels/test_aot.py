@@ -1,4 +1,4 @@
-"""Every kernel compiles for GPUs that are not here. Knows nothing of what the kernels compute."""
+"""Every kernel compiles for GPUs that are not here, within their limits. Knows no results."""
 
 from __future__ import annotations
 
@@ -7,19 +7,104 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from kernels.aot import SHARED_LIMIT
+from kernels import aot
+from kernels.discovery import all_variants
+
+Rows = list[dict[str, Any]]
+ROOT = Path(__file__).parents[2]
+DOT = "%2 = tt.dot %a, %b, %c : tensor<64x64xbf16> * tensor<64x64xbf16> -> tensor<64x64xf32>"
+PROBE = """
+import json, sys
+from dataclasses import asdict
+from kernels import aot
+from kernels.dispatch import jit, tl
+from kernels.variant import Variant
+
+@jit
+def product_kernel(a_ptr, b_ptr, c_ptr, N: tl.constexpr, PRODUCT: tl.constexpr):
+    offsets = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    a, b = tl.load(a_ptr + offsets), tl.load(b_ptr + offsets)
+    tl.store(c_ptr + offsets, tl.dot(a, b) if PRODUCT else a + b)
+
+pointers = {"a_ptr": "*bf16", "b_ptr": "*bf16", "c_ptr": "*fp32"}
+def variant(product, size, warps):
+    constants = {"N": size, "PRODUCT": product}
+    signature = pointers | dict.fromkeys(constants, "constexpr")
+    return Variant(product_kernel, signature, constants, num_warps=warps)
+
+for variant in (variant(True, 64, 4), variant(False, 64, 4)):
+    print(json.dumps(asdict(aot.compile_variant(variant, 90))))
+"""
 
 
-@pytest.mark.parametrize("capability", SHARED_LIMIT)
-def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
+def compiled(arguments: list[str], folder: Path) -> tuple[int, Rows, str]:
     # A process of its own: this one interprets its kernels and cannot compile them.
-    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "kernels.aot", str(capability)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    built = [json.loads(line) for line in run.stdout.splitlines()]
-    assert {entry["dtype"] for entry in built} == {"fp32", "bf16", "fp16"}
-    assert all(entry["cubin_bytes"] > 1000 for entry in built)
+    ours = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | ours,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.returncode, [json.loads(line) for line in run.stdout.splitlines()], run.stderr
+
+
+def assert_all_compile(capability: int, folder: Path) -> None:
+    arguments = ["-m", "kernels.aot", str(capability), "--json", "-"]
+    status, rows, problems = compiled(arguments, folder)
+    assert status == 0, problems
+    assert {row["target"] for row in rows} == {f"sm_{capability}"}
+    assert all(row["registers"] > 0 for row in rows)
+    kernels = {v.kernel.__name__.strip("_") for v in all_variants() if aot.supported(v, capability)}
+    assert {row["kernel"] for row in rows} == kernels
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("capability", aot.SHARED_LIMIT)
+def test_every_kernel_compiles_for(capability: int, tmp_path: Path) -> None:
+    assert_all_compile(capability, tmp_path)
+
+
+def test_the_compiler_tells_registers_and_shared_memory(tmp_path: Path) -> None:
+    probe = tmp_path / "probe.py"
+    probe.write_text(PROBE, "utf-8")
+    status, rows, problems = compiled([str(probe)], tmp_path)
+    assert status == 0, problems
+    product, addition = rows
+    assert product["problem"] == addition["problem"] == ""
+    assert product["shared_kb"] == 16.0
+    assert product["registers"] > addition["registers"] > 0
+
+
+@pytest.mark.parametrize(
+    ("capability", "shared", "spills", "ptx", "problem"),
+    [
+        (90, 1024, 0, "wgmma.mma_async.sync", ""),
+        (90, 232_449, 0, "wgmma.mma_async.sync", "232449 bytes of shared memory; 232448 exist"),
+        (80, 166_913, 0, "mma.sync.aligned", "166913 bytes of shared memory; 166912 exist"),
+        (90, 1024, 8, "wgmma.mma_async.sync", "8 bytes spilled"),
+        (100, 1024, 8, "tcgen05.mma.cta_group::1", ""),
+        (90, 1024, 0, "fma.rn.f32", "no tensor core instruction in the PTX"),
+    ],
+)
+def test_limits_are_kept(capability: int, shared: int, spills: int, ptx: str, problem: str) -> None:
+    built = SimpleNamespace(metadata=SimpleNamespace(shared=shared), asm={"ttir": DOT, "ptx": ptx})
+    assert aot._problem(capability, built, spills) == problem
+
+
+def test_products_and_tensor_cores_are_recognised() -> None:
+    assert aot.NARROW_PRODUCT.search(DOT)
+    assert not aot.NARROW_PRODUCT.search(DOT.replace("bf16", "f32"))
+    assert aot.TENSOR_CORES.search("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16")
+    assert not aot.TENSOR_CORES.search("fma.rn.f32 %f1, %f2, %f3, %f4;")
+
+
+def test_resources_are_read_from_the_log_of_ptxas() -> None:
+    log = "0 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads\nUsed 40 registers"
+    assert aot._resources(log) == (40, 20)

@@ -46,8 +46,8 @@ TERMS = [
 UPSTREAM = 1.7
 # RMS of the error over RMS of the truth: losses are float32, the worst measured is 1.8e-7.
 TOLERANCE = 3.6e-7
-# Gradients, in the logits' dtype; the worst measured are 4.4e-7, 1.9e-3 and 4.2e-4.
-TOLERANCES = {torch.float32: 8e-7, torch.bfloat16: 3.7e-3, torch.float16: 8e-4}
+# Gradients, in the logits' dtype; the worst measured are 2.7e-7, 1.9e-3 and 4.2e-4.
+TOLERANCES = {torch.float32: 5e-7, torch.bfloat16: 3.7e-3, torch.float16: 8e-4}
 
 
 def case(rows: int, vocabulary: int, ignore_index: int = -100) -> tuple[Tensor, Tensor]:

@@ -186,7 +186,7 @@ def test_tiles_with_most_keys_come_first() -> None:
         (8192, (16, 8), torch.bfloat16, 64),
         (512, (16, 8), torch.bfloat16, 32),
         (8192, (32, 8), torch.bfloat16, 32),
-        (8192, (16, 8), torch.float32, 16),
+        (8192, (16, 8), torch.float32, 8),
         (8192, (64, 1), torch.float32, 1),
     ],
 )
