@@ -6,6 +6,7 @@ An admission is one submit, claim and settle. `claim_p50_ms` and `claim_p99_ms` 
 worker waits for one claim of `batch` jobs, round trip included, with `queued` jobs waiting.
 `admissions_per_s` is what clients that keep Redis busy get by pipelining; `redis_share` says how
 busy its one core was, and `admissions_per_core_s` divides by the CPU time it took itself.
+`slow_calls` took Redis itself more than 2 ms each, of all calls; `slowest_call_ms` is the worst.
 Every context is new to the cache, so nothing is saved by matching. Redis runs as the service runs
 it: append-only file on, synced every second.
 """
@@ -40,6 +41,7 @@ CLIENTS = 2
 KEPT_TENANTS = 3_000
 WORKER = "worker"
 BUDGET = 10**9
+SLOW_MS = 2.0  # of Redis' own time, by its slow log
 UNCAPPED = GateSettings(
     max_pool_jobs=10**9,
     max_pool_tokens=10**15,
@@ -147,10 +149,12 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         _warm_up(client)
         for _ in range(0, shape.queued, 100):
             client.store.call_all(client.submits(100))
+        client.store.note_slow_calls(SLOW_MS)
         latencies = sorted(claim_seconds(client, shape.batch, seconds))
         before = client.store.info()
         admitted, wall = _admit_in_parallel(url, shape, seconds)
         after = client.store.info()
+        slow = client.store.slow_calls_ms()
         cores = (_cpu_seconds(after) - _cpu_seconds(before)) / wall
         client.store.close()
     return {
@@ -163,6 +167,8 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         "admissions_per_s": round(admitted / wall),
         "redis_share": round(cores, 2),
         "admissions_per_core_s": round(admitted / wall / cores),
+        "slow_calls": len(slow),
+        "slowest_call_ms": max(slow, default=None),
         "redis_version": after["redis_version"],
     }
 

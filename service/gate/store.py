@@ -36,6 +36,7 @@ SOCKET_TIMEOUT_S = 0.75  # a busy machine must not look like a lost Redis, nor a
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
 SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
+SLOW_CALLS_KEPT = 1_024
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
 # Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ..."; of a
@@ -137,6 +138,18 @@ class Store:
         """Drops the answers of an API process that will not read them."""
         with _translated():
             self._client.unlink(self._calls.reply_key(reply_to))
+
+    def note_slow_calls(self, milliseconds: float) -> None:
+        """Has Redis note from now on what takes it so long, and forget what it noted before."""
+        with _translated():
+            self._client.config_set("slowlog-log-slower-than", round(1e3 * milliseconds))
+            self._client.config_set("slowlog-max-len", SLOW_CALLS_KEPT)
+            self._client.slowlog_reset()
+
+    def slow_calls_ms(self) -> list[float]:
+        """How long each call took that Redis noted, SLOW_CALLS_KEPT at most."""
+        with _translated():
+            return [call["duration"] / 1e3 for call in self._client.slowlog_get(SLOW_CALLS_KEPT)]
 
     def info(self) -> dict[str, Any]:
         """What Redis says of itself, as its INFO command names it."""

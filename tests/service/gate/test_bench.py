@@ -9,7 +9,7 @@ import sys
 import pytest
 
 FIGURES = {"queued", "tenants", "claim_p50_ms", "claim_p99_ms", "admissions_per_s"}
-FIGURES |= {"bytes_per_tenant", "redis_version"}
+FIGURES |= {"bytes_per_tenant", "redis_version", "slow_calls", "slowest_call_ms"}
 
 
 @pytest.mark.timeout(120)
