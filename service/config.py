@@ -46,7 +46,7 @@ class Settings:
     """Longest candidate id, context field name and request id."""
     default_deadline_ms: int = 10_000
     max_deadline_ms: int = 30_000
-    token_budget: int = 768
+    token_budget: int = 1536
     """B: extend tokens of one engine batch and of one job; a latency setting, nothing preempts."""
     max_batch_jobs: int = 64
     policy: str = _GATE.policy
