@@ -5,7 +5,8 @@
 
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
 fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.json of
-`service.gate.bench`, simulate_*.json of `loadtest.simulate`) and the metrics in
+`service.gate.bench`, gate_day.json of `tests.service.gate.day`, simulate_*.json of
+`loadtest.simulate`) and the metrics in
 `models/demo/model_card.json`.
 """
 
@@ -65,6 +66,7 @@ def rows() -> list[Row]:
         *fairness_rows(read(RESULTS / "fairness.json")),
         *lone_rows(read(RESULTS / "lone_tenant.json")),
         *gate_rows(),
+        *day_rows(read(RESULTS / "gate_day.json")),
         *fig1_rows(read(RESULTS / "simulate_fig1.json")),
         *fig7_rows(read(RESULTS / "simulate_fig7.json")),
         *overload_rows(read(RESULTS / "simulate_overload.json")),
@@ -179,6 +181,15 @@ def gate_rows() -> list[Row]:
         (what, figure, f"redis-server {gate['redis_version']}, {how}")
         for what, figure, how in shown
     ]
+
+
+def day_rows(hours: list[dict[str, Any]]) -> list[Row]:
+    """What a day of tenants that come once leaves behind."""
+    sizes = [hour["used_memory_mb"] for hour in hours[1:]]
+    last = hours[-1]
+    where = f"{last['tenants']:,} tenants with one job each in {last['hour']} simulated hours"
+    spread = f"{min(sizes)} to {max(sizes)} MB from the second hour on"
+    return [("Redis' memory while tenants come and go", spread, where)]
 
 
 def shape_rows(shape: dict[str, Any]) -> list[Row]:
