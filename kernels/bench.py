@@ -7,6 +7,8 @@ stops when `--budget` seconds are over. Knows no operation's inside.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -15,13 +17,13 @@ from typing import Any
 
 import torch
 
-from kernels import gemm_rivals, machine, roofline
+from kernels import gemm_rivals, machine, rivals, roofline
 from kernels.bench_plan import Row, plan
 from kernels.providers import PROVIDERS
 from kernels.records import recording
-from kernels.rivals import Rivals, rivals_of
+from kernels.rivals import Rivals
 from kernels.roofline import Roofline
-from kernels.shapes import MODELS, TINY
+from kernels.shapes import TINY
 from kernels.special import SPECIAL, Special
 from kernels.table import named
 from kernels.timing import Timing, time_side_by_side
@@ -29,13 +31,13 @@ from kernels.variant import Cost
 
 Record = dict[str, Any]
 CPU_TOKENS = (8,)
-WARM_MEMORY = 0.1  # share of the GPU that one of several warming processes may take
+WARM_MEMORY = 0.07  # share of the GPU that one of several warming processes may take
 TIMING_COLUMNS = ("median_us", "p20_us", "p80_us", "repeats", "method")
 RATE_COLUMNS = ("gb_per_s", "tflop_per_s", "share", "share_of")
 
 
 def records(
-    row: Row | Special, rivals: Rivals, timings: dict[str, Timing], best: Roofline
+    row: Row | Special, found: Rivals, timings: dict[str, Timing], best: Roofline
 ) -> list[Record]:
     """One for each provider, those that failed included, without their figures."""
     return [
@@ -46,14 +48,14 @@ def records(
             "tokens": row.tokens,
             "dtype": "bfloat16",
             "provider": provider,
-            **_figures(timings.get(provider), rivals.repeated.get(provider, 1), rivals.cost, best),
-            "peak_mb": _rounded(rivals.peaks.get(provider), 1),
-            "bytes": rivals.cost.bytes,
-            "flops": rivals.cost.flops,
-            "max_rel_error": _rounded(rivals.errors.get(provider), 8),
-            "note": rivals.notes.get(provider, ""),
+            **_figures(timings.get(provider), found.repeated.get(provider, 1), found.cost, best),
+            "peak_mb": _rounded(found.peaks.get(provider), 1),
+            "bytes": found.cost.bytes,
+            "flops": found.cost.flops,
+            "max_rel_error": _rounded(found.errors.get(provider), 8),
+            "note": found.notes.get(provider, ""),
         }
-        for provider in {**rivals.calls, **rivals.notes}
+        for provider in {**found.calls, **found.notes}
     ]
 
 
@@ -79,6 +81,14 @@ def _rounded(value: float | None, digits: int) -> float | str:
     return "" if value is None else round(value, digits)
 
 
+def prepared(row: Row | Special, device: torch.device, providers: Sequence[str]) -> Rivals:
+    """The row's calls, each made once."""
+    torch._dynamo.reset()  # no shape inherits another's guards
+    if isinstance(row, Special):
+        return row.rivals(device)
+    return rivals.rivals_of(row, device, providers)
+
+
 def measure(
     row: Row | Special,
     device: torch.device,
@@ -87,32 +97,33 @@ def measure(
     best: Roofline,
 ) -> list[Record]:
     """Prepares, times and describes one row's providers."""
-    torch._dynamo.reset()  # no shape inherits another's guards
-    rivals = row.rivals(device) if isinstance(row, Special) else rivals_of(row, device, providers)
-    timings = time_side_by_side(rivals.calls, device, window_ms)
-    return records(row, rivals, timings, best)
+    found = prepared(row, device, providers)
+    timings = time_side_by_side(found.calls, device, window_ms)
+    return records(row, found, timings, best)
 
 
-def warm(rows: Sequence[Row], device: torch.device, providers: Sequence[str]) -> None:
-    """Runs each provider once, so that the compilers' caches on disk hold what a bench needs."""
+def warm(rows: Sequence[Row | Special], device: torch.device, providers: Sequence[str]) -> None:
+    """Fills the compilers' caches on disk with what timing the rows will need."""
     for row in rows:
-        torch._dynamo.reset()
-        try:
-            rivals_of(row, device, providers)
-        except Exception as error:
-            print(f"{row.name} {row.mode} {row.tokens}: {error}"[:300], file=sys.stderr)
+        with contextlib.suppress(Exception):  # what fails here fails, and is told, when it is timed
+            if isinstance(row, Special):
+                row.rivals(device)
+            else:
+                torch._dynamo.reset()
+                rivals.warm(row, device, providers)
 
 
-def chosen_rows(options: argparse.Namespace, device: torch.device) -> Sequence[Row | Special]:
-    """Special rows first; on a CPU tiny ones, which only prove that all of it works."""
-    small = device.type == "cpu"
-    models, tokens = ((TINY,), CPU_TOKENS) if small else (MODELS, None)
-    rows = plan(named(options.ops), models, tokens)
+def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row | Special]:
+    """What matters most first; on a CPU tiny rows, which only prove that all of it works."""
+    if device.type == "cpu":
+        return [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
+    rows = plan(named(options.ops))
+    first = sum(row.importance == 0 for row in rows)
     special, late = (
         [row for row in chosen if options.ops is None or row.name.split()[0] in options.ops]
         for chosen in ([*SPECIAL, *gemm_rivals.FIRST], gemm_rivals.LATER)
     )
-    return rows if small else [*special, *rows, *late]
+    return [*rows[:first], *special, *rows[first:], *late]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -123,9 +134,9 @@ def run(options: argparse.Namespace) -> int:
         part, parts = map(int, options.warm.split("/"))
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(WARM_MEMORY)
-        plain = [row for row in rows if isinstance(row, Row)]
-        warm(plain[part::parts], device, [p for p in options.providers if p != "eager"])
+        warm(rows[part::parts], device, [p for p in options.providers if p != "eager"])
         return 0
+    gc.freeze()  # what is imported stays: collecting it again and again takes longer than the rows
     best, where = roofline.measure(device, options.window), machine.description(device)
     with recording(options.json, options.csv) as file:
         for done, row in enumerate(rows):
@@ -144,10 +155,11 @@ def main() -> None:
     parser.add_argument("--ops", nargs="*", default=None, help="names; default: all")
     parser.add_argument("--providers", nargs="*", default=list(PROVIDERS))
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds")
-    parser.add_argument("--window", type=float, default=100.0, help="milliseconds a call is timed")
+    parser.add_argument("--window", type=float, default=60.0, help="milliseconds a call is timed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--warm", metavar="I/N", help="only fill caches, for every Nth row from I")
     left_out = run(parser.parse_args())
+    gc.unfreeze()
     if left_out:
         print(f"{left_out} rows left out: the budget is spent", file=sys.stderr)
 

@@ -20,6 +20,7 @@ class Row:
     models: tuple[ModelShape, ...]  # all of the same sizes, as far as the operation sees
     tokens: int
     backward: bool
+    importance: int  # 0 is first
 
     @property
     def name(self) -> str:
@@ -47,25 +48,22 @@ def plan(
 
     `tokens` takes the place of each operation's own lengths.
     """
-    rows = [
-        (importance, position, row)
-        for position, operation in enumerate(operations)
-        for importance, row in _rows(operation, models, tokens or operation.tokens)
-    ]
-    return [row for _, _, row in sorted(rows, key=lambda entry: entry[:2])]
+    chosen = [row for operation in operations for row in _rows(operation, models, tokens)]
+    return sorted(chosen, key=lambda row: row.importance)
 
 
 def _rows(
-    operation: Operation, models: Sequence[ModelShape], lengths: Sequence[int]
-) -> list[tuple[int, Row]]:
-    usual = min(lengths, key=lambda tokens: abs(tokens - USUAL_TOKENS), default=0)
-    rows = []
-    for place, group in enumerate(_alike(operation, models)):
-        for tokens in lengths:
-            for backward in (False, True) if operation.trained else (False,):
-                row = Row(operation, group, tokens, backward)
-                rows.append((_importance(place, tokens, usual), row))
-    return rows
+    operation: Operation, models: Sequence[ModelShape], tokens: Sequence[int] | None
+) -> list[Row]:
+    lengths = operation.tokens if tokens is None else tokens
+    usual = min(lengths, key=lambda length: abs(length - USUAL_TOKENS), default=0)
+    led = sorted(models, key=lambda model: model is not operation.lead)
+    return [
+        Row(operation, group, length, backward, _importance(place, length, usual))
+        for place, group in enumerate(_alike(operation, led))
+        for length in lengths
+        for backward in ((False, True) if operation.trained else (False,))
+    ]
 
 
 def _importance(place: int, tokens: int, usual: int) -> int:

@@ -72,6 +72,8 @@ class Operation:
     trained: tuple[str, ...] = ()  # operands that get gradients
     sizes: tuple[str, ...] = ("hidden",)  # fields of a ModelShape that it depends on
     tokens: tuple[int, ...] = (256, 2048, 8192, 32_768)
+    lead: ModelShape | None = None  # the model to take first; default: the first of all
+    compiles: bool = True  # whether torch.compile takes the baseline in seconds
     bound: float = 0.0  # of the error of fp32 results, where units sum more coarsely than fp32
     dtypes: tuple[torch.dtype, ...] = BOTH
     capability: tuple[int, int] = (8, 0)
@@ -115,6 +117,11 @@ def _own_cost(module: ModuleType, operands: Operands, backward: bool) -> Cost:
     known = inspect.signature(module.cost).parameters
     cost: Cost = module.cost(**{name: operands[name] for name in known if name in operands})
     return cost
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least fp32, as losses and norms are computed."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def outputs_of(result: Any) -> list[Tensor]:

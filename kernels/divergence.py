@@ -97,7 +97,7 @@ def _losses(
     hard_weight: float,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
-    """Losses (N,) and statistics (N, 4), float32."""
+    """Losses (N,) and statistics (N, 6), float32."""
     losses, statistics = _empty_losses(student)
     mix = Mix(kind, mixture, temperature, soft_weight, hard_weight, ignore_index)
     launch_distillation(losses, statistics, None, student, teacher, targets, None, mix)

@@ -17,12 +17,13 @@ from torch import Tensor
 from kernels.dispatch import jit, tl, triton
 from kernels.divergence_mix import Mix, distillation_rows_in_torch
 from kernels.divergence_terms import MIXTURES, divergence_terms
-from kernels.online_softmax import LOWEST, merge, take_in, take_in_power
+from kernels.online_softmax import LOWEST, merge_apart, take_in, take_in_power
 from kernels.variant import Variant
 
 BLOCK = 2048
 WARPS = 8
-STATISTICS = 4  # of a row: log-sum-exps of teacher / T, student / T and student, sum of s
+# Of a row: maximum and log-sum of teacher / T and of student / T, log-sum of student, sum of s.
+STATISTICS = 6
 
 
 @jit
@@ -73,7 +74,7 @@ def _distillation_kernel(
     row = tl.program_id(0).to(tl.int64)
     student = student_ptr + row * student_row_stride
     teacher = teacher_ptr + row * teacher_row_stride
-    statistics = statistics_ptr + row * 4
+    statistics = statistics_ptr + row * 6
     student_read = student_size
     teacher_read = teacher_size
     target = -1
@@ -100,29 +101,38 @@ def _distillation_kernel(
                 hard_sum = take_in_power(x, student_top, hard_sum, temperature)
             student_top, student_sum = take_in(x, student_top, student_sum)
             teacher_top, teacher_sum = take_in(y, teacher_top, teacher_sum)
-        student_lse = merge(student_top, student_sum)
-        teacher_lse = merge(teacher_top, teacher_sum)
-        hard_lse = student_lse
         if HAS_HARD and TEMPERED:
-            hard_lse = merge(student_top * temperature, hard_sum)
+            _, hard_log = merge_apart(student_top * temperature, hard_sum)
+        student_top, student_log = merge_apart(student_top, student_sum)
+        teacher_top, teacher_log = merge_apart(teacher_top, teacher_sum)
+        if not (HAS_HARD and TEMPERED):
+            hard_log = student_log
         mean_slope = -1.0
         if not (KIND == "forward_kl" and GRADIENT):
             slopes = tl.zeros((BLOCK,), tl.float32)
             for start in range(0, student_read, BLOCK):
                 x, y = _log_pair(student, teacher, start + lanes, student_read, teacher_read, rate)
-                _, terms, slope = divergence_terms(y - teacher_lse, x - student_lse, mixture, KIND)
+                log_p = y - teacher_top - teacher_log
+                log_q = x - student_top - student_log
+                _, terms, slope = divergence_terms(log_p, log_q, mixture, KIND)
                 divergence += terms
                 slopes += slope
             mean_slope = tl.sum(slopes, axis=0)
-        tl.store(statistics, teacher_lse)
-        tl.store(statistics + 1, student_lse)
-        tl.store(statistics + 2, hard_lse)
-        tl.store(statistics + 3, mean_slope)
+        if not GRADIENT:
+            counted = student_read > 0
+            tl.store(statistics, tl.where(counted, teacher_top, 0.0))
+            tl.store(statistics + 1, tl.where(counted, teacher_log, 0.0))
+            tl.store(statistics + 2, tl.where(counted, student_top, 0.0))
+            tl.store(statistics + 3, tl.where(counted, student_log, 0.0))
+            tl.store(statistics + 4, tl.where(counted, hard_log, 0.0))
+            tl.store(statistics + 5, tl.where(counted, mean_slope, 0.0))
     else:
-        teacher_lse = tl.load(statistics).to(tl.float32)
-        student_lse = tl.load(statistics + 1).to(tl.float32)
-        hard_lse = tl.load(statistics + 2).to(tl.float32)
-        mean_slope = tl.load(statistics + 3).to(tl.float32)
+        teacher_top = tl.load(statistics).to(tl.float32)
+        teacher_log = tl.load(statistics + 1).to(tl.float32)
+        student_top = tl.load(statistics + 2).to(tl.float32)
+        student_log = tl.load(statistics + 3).to(tl.float32)
+        hard_log = tl.load(statistics + 4).to(tl.float32)
+        mean_slope = tl.load(statistics + 5).to(tl.float32)
     if GRADIENT:
         weight = tl.load(weights_ptr + row * weights_step).to(tl.float32)
         soft = weight * soft_weight * temperature
@@ -131,13 +141,15 @@ def _distillation_kernel(
         for start in range(0, student_read, BLOCK):
             columns = start + lanes
             x, y = _log_pair(student, teacher, columns, student_read, teacher_read, rate)
-            q, terms, slope = divergence_terms(y - teacher_lse, x - student_lse, mixture, KIND)
+            log_p = y - teacher_top - teacher_log
+            log_q = x - student_top - student_log
+            q, terms, slope = divergence_terms(log_p, log_q, mixture, KIND)
             if LOSSES and KIND == "forward_kl":
                 divergence += terms
             gradient = soft * (slope - q * mean_slope)
             if HAS_HARD:
                 if TEMPERED:
-                    q = tl.exp(x * temperature - hard_lse)
+                    q = tl.exp((x - student_top) * temperature - hard_log)
                 gradient += hard * (q - tl.where(columns == target, 1.0, 0.0))
             tl.store(outputs + columns, gradient, columns < student_read)
         for start in range(student_read, student_size, BLOCK):
@@ -146,7 +158,7 @@ def _distillation_kernel(
     if LOSSES:
         loss = soft_weight * temperature * temperature * tl.sum(divergence, axis=0)
         if HAS_HARD:
-            loss += hard_weight * (hard_lse - picked)
+            loss += hard_weight * (hard_log - (picked - student_top * temperature))
         tl.store(losses_ptr + row, tl.where(student_read > 0, loss, 0.0))
 
 
@@ -166,7 +178,9 @@ def launch_distillation(
     weights: Tensor | None,
     mix: Mix,
 ) -> None:
-    """Fills losses (N,) and statistics (N, 4) float32, or reads these when losses is None.
+    """Fills losses (N,) float32; what else the gradient needs is left in statistics (N, 6) float32.
+
+    Without `losses` the statistics are read, without `gradient` they are written.
 
     `weights` (N,) float32, of any stride, multiply the rows of `gradient`, which may be `student`.
     The rows of both logits are contiguous, the teacher's no longer than the student's.
@@ -218,8 +232,8 @@ def distillation_rows(
     if backend == "torch":
         return distillation_rows_in_torch(student, teacher, targets, weights, mix)
     losses = student.new_empty(student.shape[:1], dtype=torch.float32)
-    statistics = losses.new_empty((losses.shape[0], STATISTICS))
     gradient = None if weights is None else student
+    statistics = losses.new_empty((losses.shape[0] if gradient is None else 0, STATISTICS))
     launch_distillation(losses, statistics, gradient, student, teacher, targets, weights, mix)
     return losses
 

@@ -13,6 +13,10 @@ The letter is `mixture`. Definitions: Hinton et al. 2015 (forward_kl), Gu et al.
 Ko et al. 2024, DistiLLM (skew). jsd vanishes as b nears 0 or 1; there it is taken for what it
 vanishes along, as others take it: forward_kl at 0, reverse_kl at 1.
 
+Sums of p log(p / m) are taken as those of p log(p / m) + m - p: the same, but every term is at
+least 0 and rounding of a log-sum-exp, which shifts a whole row of logarithms, cancels. (In jsd the
+additions cancel by themselves.)
+
 For q = softmax(z) the gradient needs one more number per outcome, s_j = q_j dD/dq_j:
 
     dD / dz_j = s_j - q_j sum_k s_k
@@ -65,14 +69,13 @@ def divergence_terms_reference(
     """
     p, q = log_p.exp(), log_q.exp()
     if kind == "forward_kl":
-        return _relative(p, log_p, log_q), -p
+        return _kl(p, log_p, q, log_q), -p
     if kind == "reverse_kl":
-        terms = _relative(q, log_q, log_p)
-        return terms, terms
+        return _kl(q, log_q, p, log_p), _relative(q, log_q, log_p)
     if kind == "combined":
-        backward = _relative(q, log_q, log_p)
-        terms = mixture * _relative(p, log_p, log_q) + (1 - mixture) * backward
-        return terms, (1 - mixture) * backward - mixture * p
+        forward, backward = _kl(p, log_p, q, log_q), _kl(q, log_q, p, log_p)
+        slope = (1 - mixture) * _relative(q, log_q, log_p) - mixture * p
+        return mixture * forward + (1 - mixture) * backward, slope
     if kind == "tvd":
         return 0.5 * (q - p).abs(), 0.5 * q * (q - p).sign()
     return _mixed_terms(kind, mixture, log_p, log_q)
@@ -83,10 +86,11 @@ def _mixed_terms(kind: str, mixture: float, log_p: Tensor, log_q: Tensor) -> tup
     if kind == "skew_reverse_kl":
         m = _positive(mixture * q + (1 - mixture) * p)
         terms = _relative(q, log_q, m.log())
-        return terms, terms - mixture * q * q / m
+        return terms + (1 - mixture) * (p - q), terms - mixture * q * q / m
     m = _positive(mixture * p + (1 - mixture) * q)
     if kind == "skew_kl":
-        return _relative(p, log_p, m.log()), -(1 - mixture) * q * p / m
+        terms = _relative(p, log_p, m.log())
+        return terms + (1 - mixture) * (q - p), -(1 - mixture) * q * p / m
     student = (1 - mixture) * _relative(q, log_q, m.log())
     return mixture * _relative(p, log_p, m.log()) + student, student
 
@@ -98,6 +102,11 @@ def _positive(m: Tensor) -> Tensor:
 def _relative(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
     """p log(p / q), 0 where p is 0."""
     return p * torch.where(p > 0, log_p - log_q, 0.0)
+
+
+def _kl(p: Tensor, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:
+    """p log(p / q) + q - p: the sum is KL(p || q), and no error of q's normalisation moves it."""
+    return _relative(p, log_p, log_q) + (q - p)
 
 
 @jit
@@ -113,25 +122,26 @@ def divergence_terms(
     p = tl.exp(log_p)
     q = tl.exp(log_q)
     if KIND == "forward_kl":
-        terms = _relative_entropy(p, log_p, log_q)
+        terms = _relative_entropy(p, log_p, log_q) + (q - p)
         slope = -p
     elif KIND == "reverse_kl":
-        terms = _relative_entropy(q, log_q, log_p)
-        slope = terms
+        slope = _relative_entropy(q, log_q, log_p)
+        terms = slope + (p - q)
     elif KIND == "combined":
+        forward = mixture * (_relative_entropy(p, log_p, log_q) + (q - p))
         backward = (1.0 - mixture) * _relative_entropy(q, log_q, log_p)
-        terms = mixture * _relative_entropy(p, log_p, log_q) + backward
+        terms = forward + backward + (1.0 - mixture) * (p - q)
         slope = backward - mixture * p
     elif KIND == "tvd":
         terms = 0.5 * tl.abs(q - p)
         slope = tl.where(q > p, 0.5 * q, tl.where(q < p, -0.5 * q, 0.0))
     elif KIND == "skew_reverse_kl":
         gap = tl.where(q > 0.0, log_q - tl.log(mixture * q + (1.0 - mixture) * p), 0.0)
-        terms = q * gap
+        terms = q * gap + (1.0 - mixture) * (p - q)
         slope = q * (gap - mixture * tl.exp(gap))
     elif KIND == "skew_kl":
         gap = tl.where(p > 0.0, log_p - tl.log(mixture * p + (1.0 - mixture) * q), 0.0)
-        terms = p * gap
+        terms = p * gap + (1.0 - mixture) * (q - p)
         slope = tl.where(p > 0.0, (mixture - 1.0) * q * tl.exp(gap), 0.0)
     else:
         tl.static_assert(KIND == "jsd", "an unknown divergence")

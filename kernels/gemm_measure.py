@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.gemm_choice import CHOICES, KINDS
+from kernels.gemm_rivals import layers as layers_of
 from kernels.quantize import quantize_rows_reference
 from kernels.quantized_gemm import quantized_gemm
 from kernels.quantized_linear import vendor_gemm
@@ -28,17 +29,8 @@ Record = dict[str, Any]
 
 
 def layers() -> list[tuple[int, int]]:
-    """(columns, depth) of the linear layers of the models: q, k and v in one, gate and up too."""
-    found = set()
-    for model in MODELS:
-        heads = model.head_dim * model.heads
-        found |= {
-            (heads + 2 * model.head_dim * model.kv_heads, model.hidden),
-            (model.hidden, heads),
-            (2 * model.intermediate, model.hidden),
-            (model.hidden, model.intermediate),
-        }
-    return sorted(found)
+    """(columns, depth) of the linear layers of all models."""
+    return sorted({shape for model in MODELS for shape in layers_of(model).values()})
 
 
 def measured(device: torch.device, window_ms: float) -> Iterator[Record]:

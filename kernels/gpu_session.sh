@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 OUT=$1
 shift
 STEPS=${*:-check bench train scorer}
-CHECK_LIMIT=${CHECK_LIMIT:-110} BENCH_SECONDS=${BENCH_SECONDS:-150} TRAIN_LIMIT=${TRAIN_LIMIT:-130}
-SCORER_LIMIT=${SCORER_LIMIT:-110} WARMERS=${WARMERS:-5} PYTHON=${PYTHON:-python3}
+CHECK_LIMIT=${CHECK_LIMIT:-110} BENCH_SECONDS=${BENCH_SECONDS:-150} TRAIN_LIMIT=${TRAIN_LIMIT:-110}
+SCORER_LIMIT=${SCORER_LIMIT:-110} WARMERS=${WARMERS:-9} PYTHON=${PYTHON:-python3}
 BATCH=${BATCH:-8} LENGTH=${LENGTH:-2048} TRAIN_STEPS=${TRAIN_STEPS:-6}
 TRAIN_MODELS=${TRAIN_MODELS:-Qwen3-0.6B Llama-3.2-1B}
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
@@ -46,37 +46,45 @@ environment() {
 }
 
 warm() { # fills the compilers' caches while the checks run; nothing is timed meanwhile
-    for part in $(seq 0 $((WARMERS - 1))); do
-        TORCHINDUCTOR_COMPILE_THREADS=2 timeout "$CHECK_LIMIT" nice \
-            "$PYTHON" -m kernels.bench --warm "$part/$WARMERS" >"/tmp/warm.$part" 2>&1 &
-    done
-    if [[ $STEPS == *train* ]]; then
-        for model in $TRAIN_MODELS; do
-            timeout "$CHECK_LIMIT" nice "$PYTHON" -m kernels.train_bench --provider torch.compile \
-                --model "$model" --batch "$BATCH" --length "$LENGTH" --warm 1 --steps 1 \
-                --memory 0.45 --lock /tmp/warm.lock >"/tmp/warm.$model" 2>&1 &
+    local part
+    if [[ $STEPS == *bench* ]]; then
+        for part in $(seq 0 $((WARMERS - 1))); do
+            TORCHINDUCTOR_COMPILE_THREADS=1 timeout "$CHECK_LIMIT" nice \
+                "$PYTHON" -m kernels.bench --warm "$part/$WARMERS" >"/tmp/warm.$part" 2>&1 &
+        done
+    fi
+    if [[ $STEPS == *sweep* ]]; then
+        for part in 0 1 2; do
+            # shellcheck disable=SC2086  # several names
+            timeout "$CHECK_LIMIT" nice "$PYTHON" -m kernels.sweep ${SWEEP_OPS:+--ops $SWEEP_OPS} \
+                --warm "$part/3" >"/tmp/warm.sweep.$part" 2>&1 &
         done
     fi
 }
 
-check() {
-    local until=$((SECONDS + CHECK_LIMIT)) shard shards=()
-    [[ $STEPS == *bench* ]] && warm
+check() { # the kernels compile in parallel first; then a service's start is timed
+    local until=$((SECONDS + CHECK_LIMIT)) shard shards=() job
+    # shellcheck disable=SC2086  # several options
+    timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -q --timeout 40 \
+        -p no:cacheprovider -p no:benchmark --continue-on-collection-errors --durations 12 \
+        ${PYTEST_OPTIONS--n 6} >"$OUT/pytest.log" 2>&1 &
+    local tests=$!
     for shard in 0 1 2 3; do
         timeout 60 "$PYTHON" -m kernels.selfcheck --part "$shard/4" --json "/tmp/shard.$shard" &
         shards+=($!)
     done
+    warm
     await "${shards[@]}"
     say "kernels compiled"
+    await $tests
+    tail -n 30 "$OUT/pytest.log"
+    say "tests done"
     limited 60 "$PYTHON" -m kernels.selfcheck --json "$OUT/selfcheck.jsonl"
     grep '"ok": false' "$OUT/selfcheck.jsonl"
-    limited $((until - SECONDS > 30 ? until - SECONDS : 30)) \
-        "$PYTHON" -m pytest -m gpu tests/kernels tests/models -q --timeout 60 \
-        -p no:cacheprovider --continue-on-collection-errors ${PYTEST_OPTIONS--n 4} 2>&1 | tee "$OUT/pytest.log" | tail -40
     while [ $SECONDS -lt $until ] && [ -n "$(jobs -pr)" ]; do sleep 1; done
     for job in $(jobs -pr); do kill "$job"; done
     await
-    tail -qn 2 /tmp/warm.* 2>/dev/null
+    tail -qn 1 /tmp/warm.* 2>/dev/null | cut -c1-200
 }
 
 bench() {
@@ -85,7 +93,7 @@ bench() {
 }
 
 sweep() {
-    limited "${SWEEP_LIMIT:-60}" "$PYTHON" -m kernels.sweep --csv "$OUT/sweep.csv" \
+    limited "${SWEEP_LIMIT:-60}" "$PYTHON" -m kernels.sweep ${SWEEP_OPS:+--ops $SWEEP_OPS} --csv "$OUT/sweep.csv" \
         --json /tmp/sweep.jsonl
 }
 
@@ -104,7 +112,7 @@ train() { # all providers load at once and then take turns, one at a time, on th
 
 scorer() {
     limited "$SCORER_LIMIT" "$PYTHON" -m models.gpu_bench --json "$OUT/scorer.jsonl" \
-        --seconds "${SCORER_SECONDS:-9}"
+        --seconds "${SCORER_SECONDS:-7}"
 }
 
 environment

@@ -27,7 +27,15 @@ def take_in_power(x: tl.tensor, highest: tl.tensor, total: tl.tensor, power: flo
 
 
 @jit
+def merge_apart(highest: tl.tensor, total: tl.tensor) -> tl.tensor:
+    """(maximum, log of the sum of exp(. - maximum)) over all lanes: x less one, then the other, is
+    log softmax(x) to more places than x less their sum."""
+    top = tl.max(highest, axis=0)
+    return top, tl.log(tl.sum(total * tl.exp(highest - top), axis=0))
+
+
+@jit
 def merge(highest: tl.tensor, total: tl.tensor) -> tl.tensor:
     """log-sum-exp over all lanes; -inf when they have seen nothing."""
-    top = tl.max(highest, axis=0)
-    return top + tl.log(tl.sum(total * tl.exp(highest - top), axis=0))
+    top, log_total = merge_apart(highest, total)
+    return top + log_total

@@ -39,6 +39,8 @@ class Task:
         if provider == "eager":
             return {provider: self.operation.baseline()}
         if provider == "torch.compile":
+            if not self.operation.compiles:
+                return {}
             return {provider: torch.compile(self.operation.baseline(), dynamic=False)}
         if provider == "liger":
             return liger_functions(self.operation)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,6 +20,7 @@ from kernels.timing import Call
 from kernels.variant import Cost
 
 MEGABYTE = 1e6
+PATIENCE = 20  # seconds for one provider to compile and be judged
 
 
 @dataclass(slots=True)
@@ -38,10 +41,11 @@ class Rivals:
     ) -> None:
         """Takes a provider in, or notes why it cannot run: that is a finding, not the end."""
         try:
-            if self.truth is not None:
-                self.errors[provider] = worst_error(results(), self.truth)
-            call = make()
-            self.peaks[provider] = peak_megabytes(call, self.device)
+            with deadline(PATIENCE):
+                call = make()
+                self.peaks[provider] = peak_megabytes(call, self.device)
+                if self.truth is not None:
+                    self.errors[provider] = worst_error(results(), self.truth)
             self.calls[provider] = call
         except Exception as error:
             self.notes[provider] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -57,8 +61,34 @@ def rivals_of(row: Row, device: torch.device, providers: Sequence[str]) -> Rival
         for name, function in task.functions(provider).items():
             rivals.add(name, partial(task.call, function), partial(task.results, function))
     rivals.truth = None
-    free(device)
     return rivals
+
+
+def warm(row: Row, device: torch.device, providers: Sequence[str]) -> None:
+    """Calls each provider once, so that the compilers' caches hold what timing it will need."""
+    operands = row.operation.operands(Draw(device, torch.bfloat16), row.model, row.tokens)
+    task = Task(row.operation, operands, row.backward)
+    for provider in providers:
+        for function in task.functions(provider).values():
+            with contextlib.suppress(Exception), deadline(PATIENCE):
+                task.call(function)()
+            free(device)
+
+
+@contextlib.contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError in the block when it takes longer; for the main thread."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"not ready after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _truth(task: Task) -> Sequence[Tensor] | None:
@@ -83,7 +113,10 @@ def peak_megabytes(call: Call, device: torch.device) -> float:
 
 
 def free(device: torch.device) -> None:
-    """Returns what is no longer used, so that the next provider's peak has room."""
-    gc.collect()
-    if device.type == "cuda":
+    """Returns the memory of a GPU that is half full: the next provider may need it in one piece."""
+    if device.type != "cuda":
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    if torch.cuda.memory_reserved(device) > total // 2:
+        gc.collect()
         torch.cuda.empty_cache()

@@ -16,7 +16,7 @@ from kernels.paged_attention import cost as paged_attention_cost
 from kernels.paged_attention import paged_attention
 from kernels.rivals import Rivals
 from kernels.score_head import score_head, score_head_reference
-from kernels.shapes import QWEN3_06B, ModelShape
+from kernels.shapes import LLAMA32_1B, QWEN3_06B, ModelShape
 from kernels.timing import Call
 from kernels.variant import Cost
 
@@ -68,11 +68,7 @@ def _in_a_row(call: Call) -> None:
 
 
 def _attention(
-    device: torch.device,
-    model: ModelShape = QWEN3_06B,
-    prefix: int = 512,
-    items: int = 32,
-    length: int = 64,
+    model: ModelShape, prefix: int, items: int, length: int, device: torch.device
 ) -> Rivals:
     """Items that share a prefix in pages, against as many whole sequences in one batch."""
     draw = Draw(device, torch.bfloat16)
@@ -109,7 +105,16 @@ def _whole(operands: Operands, name: str, items: int, prefix: int) -> Tensor:
     return whole.transpose(1, 2).contiguous()
 
 
+def _shared(model: ModelShape, prefix: int, items: int, length: int) -> Special:
+    name, mode = f"paged_attention P={prefix} N={items} L={length}", "against separate sequences"
+    attention = partial(_attention, model, prefix, items, length)
+    return Special(name, mode, model.name, items * length, attention)
+
+
 SPECIAL = (
+    _shared(QWEN3_06B, 512, 32, 64),
     Special("score_head", "against the vocabulary", QWEN3_06B.name, 64, _score_head),
-    Special("paged_attention", "against separate sequences", QWEN3_06B.name, 2048, _attention),
+    _shared(LLAMA32_1B, 512, 32, 64),
+    _shared(QWEN3_06B, 2048, 100, 64),
+    _shared(QWEN3_06B, 120, 10, 180),
 )

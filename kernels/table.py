@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from kernels.catalogue import Operation
 from kernels.inference_table import INFERENCE
+from kernels.layer_table import LAYERS
+from kernels.loss_table import LOSSES
 from kernels.ranking_table import RANKING
-from kernels.training_table import TRAINING
 
-OPERATIONS: tuple[Operation, ...] = (*INFERENCE, *TRAINING, *RANKING)
+OPERATIONS: tuple[Operation, ...] = (*LAYERS, *INFERENCE, *LOSSES, *RANKING)
 
 
 def named(names: Sequence[str] | None) -> list[Operation]:

@@ -11,43 +11,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from kernels import score_head as module
 from kernels.score_head import label_difference, score_head, score_probabilities
 from tests.kernels.planted import assert_caught
+from tests.kernels.score_case import EPS, TOLERANCE, operands, truth
 from tests.kernels.truth import (
     DTYPES,
     assert_accurate,
     assert_guard_untouched,
-    draw,
     guarded,
-    rmse_ratio,
     spread,
     surrounded,
 )
 
-EPS = 1e-6
 BACKENDS = ["torch", "triton"]
 # rows, hidden, labels: the demo ranker, one value, a tail block, two tail blocks, many labels
 SHAPES = [(24, 192, 2), (1, 1, 1), (3, 123, 2), (5, 2049, 3), (2, 700, 128)]
-# Results are fp32 whatever comes in; the worst RMSE ratio measured over SHAPES and DTYPES is 2.7e-7
-TOLERANCE = 5e-7
 # |p - truth| in fp32; the worst measured is 1.6e-6, of 128 labels whose logits reach 50
 PROBABILITY_TOLERANCE = 3.2e-6
-
-
-def operands(
-    rows: int, hidden: int, labels: int, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor, Tensor]:
-    states, weight = draw(rows, hidden).mul(3), draw(hidden, seed=1).add(1)
-    return states.to(dtype), weight.to(dtype), draw(labels, hidden, seed=2).to(dtype)
-
-
-def truth(hidden: Tensor, norm_weight: Tensor, label_rows: Tensor) -> Tensor:
-    rows = hidden.double()
-    norm = rows / (rows.square().mean(-1, keepdim=True) + EPS).sqrt()
-    return (norm * norm_weight.double()) @ label_rows.double().T
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -193,50 +175,6 @@ def test_a_row_scores_the_same_in_any_company(order: list[int], count: int) -> N
     assert torch.equal(some, full[chosen])
 
 
-@pytest.mark.parametrize(
-    ("hidden", "norm_weight", "label_rows", "message"),
-    [
-        ((4,), (4,), (2, 4), r"hidden has shape \(4,\)"),
-        ((3, 4), (5,), (2, 4), r"norm_weight has shape \(5,\); it must be \(4,\)"),
-        ((3, 4), (4,), (2, 5), r"label_rows has shape \(2, 5\); it must be \(labels, 4\)"),
-        ((3, 4), (4,), (0, 4), "label_rows has 0 labels; pass 1 to 128"),
-        ((3, 4), (4,), (129, 4), "label_rows has 129 labels; pass 1 to 128"),
-    ],
-)
-def test_wrong_shapes_are_named_and_never_reach_the_kernel(
-    hidden: tuple[int, ...], norm_weight: tuple[int, ...], label_rows: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        score_head(torch.ones(hidden), torch.ones(norm_weight), EPS, torch.ones(label_rows))
-
-
-def test_wrong_dtypes_devices_and_shifts_are_named() -> None:
-    hidden, norm_weight, label_rows = operands(4, 8, 2)
-    with pytest.raises(TypeError, match="hidden is int32"):
-        score_head(hidden.int(), norm_weight, EPS, label_rows)
-    with pytest.raises(TypeError, match="rows is float32; pass int32 or int64"):
-        score_head(hidden, norm_weight, EPS, label_rows, rows=torch.ones(2))
-    with pytest.raises(ValueError, match="label_rows is on meta, but hidden is on cpu"):
-        score_head(hidden, norm_weight, EPS, label_rows.to("meta"))
-    with pytest.raises(ValueError, match=r"shift is 1\.0 for 2 labels"):
-        score_probabilities(hidden, norm_weight, EPS, label_rows, shift=1.0)
-
-
-@pytest.mark.parametrize(
-    ("out", "error"),
-    [
-        (torch.empty(3, 3), ValueError),
-        (torch.empty(4, 2).half(), TypeError),
-        (torch.empty(2, 4).T, ValueError),
-    ],
-    ids=["shape", "dtype", "strides"],
-)
-def test_an_output_of_another_form_is_refused(out: Tensor, error: type[Exception]) -> None:
-    hidden, norm_weight, label_rows = operands(4, 8, 2)
-    with pytest.raises(error, match="out "):
-        score_head(hidden, norm_weight, EPS, label_rows, out=out)
-
-
 def test_torch_library_accepts_the_operator() -> None:
     hidden, norm_weight, label_rows = operands(4, 16, 2)
     rows, (logits, probabilities) = torch.tensor([3, 1]), torch.empty(2, 2, 2)
@@ -299,33 +237,3 @@ def test_kernels_work_without_triton_installed() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "4.0\n"
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_captured_graph_scores_new_rows_without_memory(dtype: torch.dtype) -> None:
-    hidden, norm_weight, label_rows = (t.cuda() for t in operands(256, 1024, 2, dtype))
-    rows = torch.arange(64, device="cuda", dtype=torch.int32)
-    out = tuple(torch.empty(2, 64, 2, device="cuda"))
-    arguments = (hidden, norm_weight, EPS, label_rows)
-    score_probabilities(*arguments, rows=rows, out=out)
-    before = torch.cuda.memory_allocated()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        score_probabilities(*arguments, rows=rows, out=out)
-    assert torch.cuda.memory_allocated() - before < 1_000_000
-    rows += 100
-    graph.replay()
-    expected = truth(hidden[rows.long()], norm_weight, label_rows)
-    assert rmse_ratio(out[0], expected) <= TOLERANCE
-    assert float((out[1].double() - expected.softmax(1)).abs().max()) <= 1e-5
-
-
-@pytest.mark.gpu
-def test_rows_behind_two_billion_values_are_found() -> None:
-    hidden = torch.zeros(2**31 // 1024 + 2, 1024, dtype=torch.bfloat16, device="cuda")
-    _, norm_weight, label_rows = (t.cuda() for t in operands(1, 1024, 2, torch.bfloat16))
-    hidden[-1] = 2.0
-    rows = torch.tensor([hidden.shape[0] - 1], device="cuda")
-    actual = score_head(hidden, norm_weight, EPS, label_rows, rows=rows)
-    assert_accurate("logits", actual, truth(hidden[-1:], norm_weight, label_rows), TOLERANCE)

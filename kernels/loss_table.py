@@ -1,4 +1,4 @@
-"""Operands and rivals in plain torch for the operations of training. Computes nothing itself."""
+"""Operands and rivals in plain torch for losses over a vocabulary. Computes nothing itself."""
 
 from __future__ import annotations
 
@@ -10,36 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.catalogue import Draw, Operands, Operation
-from kernels.shapes import ModelShape
+from kernels.catalogue import Draw, Operands, Operation, wide
+from kernels.shapes import LLAMA32_1B, ModelShape
 from kernels.variant import Cost
 
-EPS = 1e-6
 LOSS_TOKENS = (2048, 8192, 16_384)
-
-
-def wide(x: Tensor) -> Tensor:
-    """At least fp32, as losses and norms are computed."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _rms_norm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    return {
-        "x": draw.normal(tokens, model.hidden),
-        "weight": draw.normal(model.hidden, scale=0.1, shift=1.0),
-        "eps": EPS,
-    }
-
-
-def _add_rms_norm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    return {"residual": draw.normal(tokens, model.hidden), **_rms_norm(draw, model, tokens)}
-
-
-def _norm_cost(module: Any, operands: Operands, backward: bool) -> Cost:
-    from kernels.norm import cost
-
-    x, add = operands["x"], "residual" in operands
-    return cost(x.shape[0], x.shape[1], x.element_size(), add=add, backward=backward)
 
 
 def _cross_entropy(draw: Draw, model: ModelShape, tokens: int) -> Operands:
@@ -176,98 +151,7 @@ def _student_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     return _linear_cost(module, {"hidden": hidden, "weight": weight}, backward)
 
 
-def _rope(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    """One sequence as Hugging Face has it after the projections: heads before tokens, a view."""
-    q, k = (
-        draw.normal(1, tokens, heads, model.head_dim).transpose(1, 2)
-        for heads in (model.heads, model.kv_heads)
-    )
-    rates = model.theta ** -torch.linspace(0, 1, model.head_dim // 2, device=draw.device)
-    angles = torch.arange(tokens, device=draw.device)[None, :, None] * rates.repeat(2)
-    return {"q": q, "k": k, "cos": angles.cos().to(draw.dtype), "sin": angles.sin().to(draw.dtype)}
-
-
-def _eager_rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """In the operands' dtype throughout, as Hugging Face's models rotate."""
-    turned = [torch.cat((-x.chunk(2, -1)[1], x.chunk(2, -1)[0]), dim=-1) for x in (q, k)]
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    return q * cos + turned[0] * sin, k * cos + turned[1] * sin
-
-
-def _rope_cost(module: Any, operands: Operands, backward: bool) -> Cost:
-    moved = operands["q"].nbytes + operands["k"].nbytes
-    return Cost(2 * moved, 3 * moved // operands["q"].element_size())
-
-
-def _gated(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    inner = (tokens, model.intermediate)
-    return {"gate": draw.normal(*inner), "up": draw.normal(*inner)}
-
-
-def _packed(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    return {"gate_up": draw.normal(tokens, 2 * model.intermediate)}
-
-
-def _gated_cost(module: Any, operands: Operands, backward: bool) -> Cost:
-    values = sum(tensor.numel() for tensor in operands.values()) // 2
-    size = next(iter(operands.values())).element_size()
-    return Cost((5 if backward else 3) * values * size, (12 if backward else 6) * values)
-
-
-def _eager_swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Two operations in the operands' dtype, as Hugging Face's models have them."""
-    return F.silu(gate) * up
-
-
-def _eager_geglu(gate: Tensor, up: Tensor) -> Tensor:
-    return F.gelu(gate, approximate="tanh") * up
-
-
-def _swiglu_of_halves(gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, dim=-1)
-    return (F.silu(wide(gate)) * wide(up)).to(gate.dtype)
-
-
-def _eager_packed(gate_up: Tensor) -> Tensor:
-    return _eager_swiglu(*gate_up.chunk(2, dim=-1))
-
-
-TRAINING = (
-    *(
-        Operation(
-            name,
-            operands,
-            module_name="swiglu",
-            trained=trained,
-            sizes=("intermediate",),
-            reference=reference,
-            eager=eager,
-            priced=_gated_cost,
-        )
-        for name, operands, trained, reference, eager in (
-            ("swiglu", _gated, ("gate", "up"), None, _eager_swiglu),
-            ("geglu", _gated, ("gate", "up"), None, _eager_geglu),
-            ("swiglu_packed", _packed, ("gate_up",), _swiglu_of_halves, _eager_packed),
-        )
-    ),
-    Operation(
-        "rope",
-        _rope,
-        trained=("q", "k"),
-        sizes=("heads", "kv_heads", "head_dim"),
-        eager=_eager_rope,
-        priced=_rope_cost,
-    ),
-    Operation(
-        "rms_norm", _rms_norm, trained=("x", "weight"), module_name="norm", priced=_norm_cost
-    ),
-    Operation(
-        "add_rms_norm",
-        _add_rms_norm,
-        trained=("x", "residual", "weight"),
-        module_name="norm",
-        priced=_norm_cost,
-    ),
+LOSSES = (
     Operation(
         "cross_entropy",
         _cross_entropy,
@@ -301,6 +185,7 @@ TRAINING = (
         _linear_distillation,
         variant="jsd",
         trained=("student_hidden", "student_weight"),
+        lead=LLAMA32_1B,
         sizes=("hidden", "vocabulary"),
         tokens=LOSS_TOKENS,
         reference=_plain_linear_distillation,

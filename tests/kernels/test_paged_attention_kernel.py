@@ -1,0 +1,124 @@
+"""Planted bugs of paged attention, and what only a GPU can show of it. Knows nothing of caches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from kernels import paged_attention as public
+from kernels import paged_attention_kernel as module
+from kernels.paged_attention import paged_attention
+from kernels.paged_layout import LAYOUT_FIELDS
+from tests.kernels.paged_case import paged_case
+from tests.kernels.paged_checks import (
+    CASES,
+    GPU_TOLERANCES,
+    check,
+    check_large_scores,
+    check_strides,
+    check_unused_tiles,
+)
+from tests.kernels.planted import assert_caught
+from tests.kernels.truth import DTYPES, assert_accurate
+
+
+def test_torch_library_accepts_the_operator() -> None:
+    case = paged_case([[3, 4]], [20], (4, 2, 16))
+    *tensors, layout = case.operands
+    columns = [getattr(layout, name) for name in LAYOUT_FIELDS]
+    operands = (torch.empty_like(case.q), *(t.nan_to_num() for t in tensors), *columns, 8)
+    torch.library.opcheck(module.launch_paged_attention.twin, operands)
+
+
+# Each is a plausible slip; the checks above must catch every one of them.
+PLANTED_BUGS = {
+    "later tokens seen": ("keys[None, :] <= tokens[:, None]", "keys[None, :] < last"),
+    "earlier items seen": ("keys[None, :] >= item_starts[:, None]", "keys[None, :] >= 0"),
+    "prefix unmasked": ("scores += tl.where(inside", "scores += tl.where(keys >= 0"),
+    "sums not rescaled": ("total * rescale + tl.sum", "total + tl.sum"),
+    "values not rescaled": ("mixed = mixed * rescale[:, None]", "mixed = mixed"),
+    "largest score forgotten": ("tl.maximum(largest, tl.max(scores, axis=1))", "largest * 0"),
+    "page size taken for tile": ("pages + keys // PAGE_SIZE", "pages + keys // BLOCK_KEYS"),
+    "first group's pages": ("page_ids_ptr + tl.load(page_offsets_ptr + group)", "page_ids_ptr"),
+    "first group's length": ("tl.load(prefix_lengths_ptr + group)", "tl.load(prefix_lengths_ptr)"),
+    "heads of one group mixed": ("head = rows % GROUP_ROWS", "head = rows % 1"),
+    "padded head stored": ("(tokens < last) & (head < GROUP)", "(tokens < last)"),
+    "next tile overwritten": ("(tokens < last) & (head < GROUP)", "(head < GROUP)"),
+    "key stride for values": ("wide * v_token_stride", "wide * k_token_stride * 2"),
+    "scale forgotten": ("math.log2(math.e) / math.sqrt(head_dim)", "math.log2(math.e)"),
+}
+
+
+def run_all_checks(found: ModuleType) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(public, "launch_paged_attention", found.launch_paged_attention)
+        for name in ("candidates share tiles", "a group of three heads", "pages of one token"):
+            check(paged_case(*CASES[name]))
+        check_strides()
+        check_large_scores()
+        check_unused_tiles()
+        check(paged_case([[3, 2], [4]], [90, 40], (2, 1, 16)))
+
+
+def test_the_checks_pass_without_a_bug() -> None:
+    run_all_checks(module)
+
+
+@pytest.mark.parametrize("bug", PLANTED_BUGS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_planted_bugs_are_caught(bug: str, tmp_path: Path) -> None:
+    assert_caught(module, PLANTED_BUGS[bug], tmp_path, run_all_checks)
+
+
+QWEN3 = (16, 8, 128)
+LLAMA = (32, 8, 64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("heads", [QWEN3, LLAMA], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [32, 64, 128])
+def test_agrees_at_real_shapes_on_a_gpu(
+    rows: int, dtype: torch.dtype, heads: tuple[int, int, int]
+) -> None:
+    tokens = rows // (heads[0] // heads[1])
+    case = paged_case([[64, 31, 50], [200]], [512, 100], heads, tile_tokens=tokens)
+    truth = case.to(dtype).truth()
+    case = case.to(dtype).to("cuda")
+    actual = paged_attention(*case.operands, tile_tokens=tokens)
+    assert_accurate("out", actual.cpu(), truth, GPU_TOLERANCES[dtype])
+
+
+@pytest.mark.gpu
+def test_a_captured_graph_replays_another_batch_of_the_same_size() -> None:
+    first = paged_case([[5, 6], [3]], [40, 9], QWEN3, seed=1).to(torch.bfloat16).to("cuda")
+    second = paged_case([[4, 7], [3]], [20, 29], QWEN3, seed=5).to(torch.bfloat16).to("cuda")
+    out = paged_attention(*first.operands, tile_tokens=8)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        paged_attention(*first.operands, tile_tokens=8, out=out)
+    for held, new in zip(first.operands[:5], second.operands[:5], strict=True):
+        held.copy_(new)
+    for name in LAYOUT_FIELDS:
+        getattr(first.layout, name).copy_(getattr(second.layout, name))
+    graph.replay()
+    expected = paged_attention(*second.operands, tile_tokens=8)
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.gpu
+def test_pages_behind_two_billion_values_are_found() -> None:
+    case = paged_case([[5, 6]], [16], QWEN3, page_size=16, seed=1).to(torch.bfloat16).to("cuda")
+    page = 16 * 8 * 128
+    pool = torch.zeros(2, 2**31 // page + 2, 16, 8, 128, dtype=torch.bfloat16, device="cuda")
+    held = int(case.layout.page_ids[0])
+    pool[0, -1], pool[1, -1] = case.key_pages[held], case.value_pages[held]
+    last = torch.full_like(case.layout.page_ids, pool.shape[1] - 1)
+    layout = replace(case.layout, page_ids=last)
+    actual = paged_attention(*case.operands[:3], pool[0], pool[1], layout, tile_tokens=8)
+    expected = paged_attention(*case.operands, tile_tokens=8)
+    assert torch.equal(actual, expected)
