@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures everything a GPU is needed for, in minutes. Knows no kernel.
 #
-#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train scorer
+#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices scorer
 #
 # Each step has a time limit (seconds, from the variables below) and writes to OUT as it goes, so
 # that a crash or a limit loses nothing. Wheels in .whl/ (Liger) are installed beside python3.
@@ -108,6 +108,11 @@ train() { # all providers load at once and then take turns, one at a time, on th
         done
         await
     done
+}
+
+choices() { # measures which product of eight bits the dispatcher takes at each shape
+    limited "${CHOICES_LIMIT:-45}" "$PYTHON" -m kernels.gemm_measure
+    cp kernels/gemm_choices.json "$OUT/"
 }
 
 scorer() {
