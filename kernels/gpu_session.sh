@@ -64,8 +64,8 @@ warm() { # fills the compilers' caches while the checks run; nothing is timed me
 
 check() { # the kernels compile in parallel first; then a service's start is timed
     local until=$((SECONDS + CHECK_LIMIT)) shard shards=() job
-    # shellcheck disable=SC2086  # several options
-    timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -q --timeout 40 \
+    # shellcheck disable=SC2046,SC2086  # several files and options
+    timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -v --tb=short --timeout 40 \
         -p no:cacheprovider -p no:benchmark --continue-on-collection-errors --durations 12 \
         ${PYTEST_OPTIONS--n 6} >"$OUT/pytest.log" 2>&1 &
     local tests=$!
