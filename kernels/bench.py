@@ -142,7 +142,13 @@ def run(options: argparse.Namespace) -> int:
         for done, row in enumerate(rows):
             if time.monotonic() - started > options.budget:
                 return len(rows) - done
-            for record in measure(row, device, options.providers, options.window, best):
+            try:
+                found = measure(row, device, options.providers, options.window, best)
+            except Exception as error:  # operands that do not fit, or a module that is broken
+                print(f"{row.name} {row.mode} {row.tokens}: {error!r}"[:300], file=sys.stderr)
+                rivals.free(device)
+                continue
+            for record in found:
                 file.write(record | best.columns() | where)
     return 0
 

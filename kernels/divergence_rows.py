@@ -102,7 +102,7 @@ def _distillation_kernel(
             student_top, student_sum = take_in(x, student_top, student_sum)
             teacher_top, teacher_sum = take_in(y, teacher_top, teacher_sum)
         if HAS_HARD and TEMPERED:
-            _, hard_log = merge_apart(student_top * temperature, hard_sum)
+            _hard_top, hard_log = merge_apart(student_top * temperature, hard_sum)
         student_top, student_log = merge_apart(student_top, student_sum)
         teacher_top, teacher_log = merge_apart(teacher_top, teacher_sum)
         if not (HAS_HARD and TEMPERED):
@@ -114,7 +114,7 @@ def _distillation_kernel(
                 x, y = _log_pair(student, teacher, start + lanes, student_read, teacher_read, rate)
                 log_p = y - teacher_top - teacher_log
                 log_q = x - student_top - student_log
-                _, terms, slope = divergence_terms(log_p, log_q, mixture, KIND)
+                q, terms, slope = divergence_terms(log_p, log_q, mixture, KIND)
                 divergence += terms
                 slopes += slope
             mean_slope = tl.sum(slopes, axis=0)

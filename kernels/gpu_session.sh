@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures everything a GPU is needed for, in minutes. Knows no kernel.
 #
-#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train scorer
+#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices scorer
 #
 # Each step has a time limit (seconds, from the variables below) and writes to OUT as it goes, so
 # that a crash or a limit loses nothing. Wheels in .whl/ (Liger) are installed beside python3.
@@ -64,8 +64,8 @@ warm() { # fills the compilers' caches while the checks run; nothing is timed me
 
 check() { # the kernels compile in parallel first; then a service's start is timed
     local until=$((SECONDS + CHECK_LIMIT)) shard shards=() job
-    # shellcheck disable=SC2086  # several options
-    timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -q --timeout 40 \
+    # shellcheck disable=SC2046,SC2086  # several files and options
+    timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -v --tb=short --timeout 40 \
         -p no:cacheprovider -p no:benchmark --continue-on-collection-errors --durations 12 \
         ${PYTEST_OPTIONS--n 6} >"$OUT/pytest.log" 2>&1 &
     local tests=$!
@@ -108,6 +108,11 @@ train() { # all providers load at once and then take turns, one at a time, on th
         done
         await
     done
+}
+
+choices() { # measures which product of eight bits the dispatcher takes at each shape
+    limited "${CHOICES_LIMIT:-45}" "$PYTHON" -m kernels.gemm_measure
+    cp kernels/gemm_choices.json "$OUT/"
 }
 
 scorer() {

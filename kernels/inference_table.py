@@ -110,6 +110,16 @@ def _quantize_rows(dtype: torch.dtype, draw: Draw, model: ModelShape, tokens: in
     return {"x": draw.normal(tokens, model.intermediate), "dtype": dtype}
 
 
+def _swiglu_quantize(dtype: torch.dtype, draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    return {"gate_up": draw.normal(tokens, 2 * model.intermediate), "dtype": dtype}
+
+
+def _swiglu_quantize_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    gate_up = operands["gate_up"]
+    found: Cost = module.cost(gate_up.shape[0], gate_up.shape[1] // 2, gate_up.element_size())
+    return found
+
+
 def _plain_quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     from kernels.quantize import quantize_rows_reference
 
@@ -212,6 +222,17 @@ INFERENCE = (
             sizes=("intermediate",),
             capability=capability,
             reference=_plain_quantize_rows,
+        )
+        for dtype, name, capability in EIGHT_BITS
+    ),
+    *(
+        Operation(
+            "swiglu_quantize",
+            partial(_swiglu_quantize, dtype),
+            variant=name,
+            sizes=("intermediate",),
+            capability=capability,
+            priced=_swiglu_quantize_cost,
         )
         for dtype, name, capability in EIGHT_BITS
     ),

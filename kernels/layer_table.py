@@ -27,6 +27,20 @@ def _add_rms_norm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
     return {"residual": draw.normal(tokens, model.hidden), **_rms_norm(draw, model, tokens)}
 
 
+def _layer_norm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
+    return {"bias": draw.normal(model.hidden, scale=0.1), **_rms_norm(draw, model, tokens)}
+
+
+def _eager_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+
+def _layer_norm_cost(module: Any, operands: Operands, backward: bool) -> Cost:
+    x = operands["x"]
+    found: Cost = module.cost(x.shape[0], x.shape[1], x.element_size(), backward=backward)
+    return found
+
+
 def _norm_cost(module: Any, operands: Operands, backward: bool) -> Cost:
     from kernels.norm import cost
 
@@ -125,5 +139,12 @@ LAYERS = (
         sizes=("heads", "kv_heads", "head_dim"),
         eager=_eager_rope,
         priced=_rope_cost,
+    ),
+    Operation(
+        "layer_norm",
+        _layer_norm,
+        trained=("x", "weight", "bias"),
+        eager=_eager_layer_norm,
+        priced=_layer_norm_cost,
     ),
 )

@@ -33,7 +33,9 @@ def check_target(dtype: torch.dtype, device: torch.device) -> None:
 def quantize_rows_reference(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The formula in plain torch: (..., n) to values (..., n) of `dtype` and scales (...) fp32."""
     wide = rows.float()
-    scales = wide.abs().amax(dim=-1).clamp_min(SMALLEST) / LIMITS[dtype]
+    largest = wide.abs().amax(dim=-1).clamp_min(SMALLEST)
+    # By a tensor: on CUDA torch divides by a number as it multiplies by the rounded reciprocal.
+    scales = largest / torch.full_like(largest, LIMITS[dtype])
     scaled = wide / scales.unsqueeze(-1)
     return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scales
 

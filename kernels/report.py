@@ -77,11 +77,22 @@ def _number(text: str | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def gemm_table(rows: Sequence[Row]) -> str:
+    """Microseconds of products in eight and four bits beside bf16."""
+    names = ("bf16", "torch int8", "ours int8", "torch fp8", "torch fp8 coarse", "ours fp8", "ours")
+    lines = [
+        [key[0], *key[2:], *(_number(group.get(name, {}).get("median_us")) for name in names)]
+        for key, group in grouped(rows, MODEL_COLUMNS).items()
+        if "bf16" in group
+    ]
+    return table(["product", "model", "rows", *names[:-1], "ours 4 bits"], lines)
+
+
 def special_table(rows: Sequence[Row]) -> str:
     """Comparisons with another way to the same end."""
     lines = []
     for key, group in grouped(rows, MODEL_COLUMNS).items():
-        if key[1].startswith("against"):
+        if key[1].startswith("against") and "bf16" not in group:
             slowest = max(
                 (float(row["median_us"]) for row in group.values() if row["median_us"]), default=0
             )

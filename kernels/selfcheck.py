@@ -30,6 +30,7 @@ from kernels.catalogue import (
     upstream_of,
     widened,
 )
+from kernels.machine import version
 from kernels.records import recording
 from kernels.shapes import SERVED, TINY
 from kernels.table import OPERATIONS, named
@@ -135,10 +136,11 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":  # before any operation's module imports Triton
         os.environ["TRITON_INTERPRET"] = "1"
-    good = True
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, interpreted"
+    good, where = True, {"device": name, "triton": version("triton")}
     with recording(options.json) as file:
         for row in check_all(named(options.ops)[part::parts], options.backends, device):
-            file.write(asdict(row))
+            file.write(asdict(row) | where)
             good = good and row.ok
     sys.exit(not good)
 

@@ -23,7 +23,7 @@ from tests.kernels.paged_checks import (
     check_unused_tiles,
 )
 from tests.kernels.planted import assert_caught
-from tests.kernels.truth import DTYPES, assert_accurate
+from tests.kernels.truth import assert_accurate
 
 
 def test_torch_library_accepts_the_operator() -> None:
@@ -80,15 +80,16 @@ LLAMA = (32, 8, 64)
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("heads", [QWEN3, LLAMA], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("rows", [32, 64, 128])
+@pytest.mark.parametrize(
+    ("dtype", "rows"),
+    [(torch.bfloat16, 64), (torch.bfloat16, 128), (torch.float16, 128), (torch.float32, 16)],
+)
 def test_agrees_at_real_shapes_on_a_gpu(
     rows: int, dtype: torch.dtype, heads: tuple[int, int, int]
 ) -> None:
     tokens = rows // (heads[0] // heads[1])
-    case = paged_case([[64, 31, 50], [200]], [512, 100], heads, tile_tokens=tokens)
-    truth = case.to(dtype).truth()
-    case = case.to(dtype).to("cuda")
+    case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens).to(dtype)
+    truth, case = case.truth(), case.to("cuda")
     actual = paged_attention(*case.operands, tile_tokens=tokens)
     assert_accurate("out", actual.cpu(), truth, GPU_TOLERANCES[dtype])
 

@@ -260,7 +260,8 @@ def test_agrees_at_real_shapes_on_a_gpu(shape: tuple[int, int, int], kind: torch
     given_operands = [t.cuda() for t in operands(*shape, kind)]
     residual = draw(*shape[:2]).bfloat16().cuda()
     graph = torch.cuda.CUDAGraph()
-    quantized_gemm(*given_operands, residual=residual)
+    # Compiled beforehand: a module cannot be loaded while a graph is captured.
+    quantized_gemm(*given_operands, residual=residual, dtype=torch.float32)
     with torch.cuda.graph(graph):
         actual = quantized_gemm(*given_operands, residual=residual, dtype=torch.float32)
     graph.replay()

@@ -28,6 +28,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "choices.json"
     monkeypatch.setattr(gemm_choice, "CHOICES", path)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "tested")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     gemm_choice._measured.cache_clear()
     yield path
     gemm_choice._measured.cache_clear()
@@ -54,12 +55,26 @@ def test_the_fastest_measured_provider_is_chosen(records: Path) -> None:
     }  # fmt: skip
 
 
-def test_what_was_never_measured_follows_the_rule(records: Path) -> None:
-    records.write_text(json.dumps([record(512, dense=1.0, ours=2.0)]))
-    assert choose_provider(torch.int8, 512, 3072, 1024, GPU) == "dense"
-    assert choose_provider(torch.int8, 512, 1024, 1024, GPU) == "ours"
-    assert choose_provider(torch.int8, 511, 1024, 1024, GPU) == "dense"
-    assert choose_provider(torch.float8_e4m3fn, 512, 3072, 1024, GPU) == "ours"
+def test_what_was_never_measured_follows_the_rule(
+    records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.write_text(json.dumps([record(1024, dense=1.0, ours=2.0)]))
+    fp8 = torch.float8_e4m3fn
+    assert choose_provider(torch.int8, 1024, 3072, 1024, GPU) == "dense"
+    assert choose_provider(torch.int8, 1024, 1024, 1024, GPU) == "ours"
+    assert choose_provider(torch.int8, 1023, 1024, 1024, GPU) == "dense"
+    assert choose_provider(fp8, 1024, 3072, 1024, GPU) == "vendor"
+    assert choose_provider(fp8, 1024, 3070, 1024, GPU) == "dense"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    assert choose_provider(fp8, 1024, 3072, 1024, GPU) == "dense"
+
+
+def test_an_h200_takes_bf16_where_eight_bits_were_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    gemm_choice._measured.cache_clear()
+    few, many = (choose_provider(torch.int8, rows, 1024, 2048, GPU) for rows in (64, 8192))
+    assert (few, many) == ("dense", "ours")
+    assert choose_provider(torch.float8_e4m3fn, 8192, 6144, 1024, GPU) == "vendor"
 
 
 def test_a_cpu_multiplies_int8_only() -> None:

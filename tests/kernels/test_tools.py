@@ -1,0 +1,174 @@
+"""The tools around the operations: table, check, benchmark, tables of figures. Knows no kernel."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels import readme, selfcheck
+from kernels.accuracy import relative_error, worst_error
+from kernels.bench_plan import plan
+from kernels.catalogue import Draw, Operation
+from kernels.discovery import FOLDER
+from kernels.goals import goals_table, losses_table
+from kernels.records import read_csv
+from kernels.shapes import MODELS, TINY
+from kernels.table import OPERATIONS, named
+from kernels.timing import time_side_by_side
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+
+
+def entry(name: str) -> Operation:
+    return named([name])[0]
+
+
+def public_operations() -> set[str]:
+    """Functions of the package whose caller may choose a backend."""
+    found = set()
+    for path in FOLDER.glob("*.py"):
+        if 'backend: str = "auto"' in path.read_text("utf-8"):
+            module = importlib.import_module(f"kernels.{path.stem}")
+            for name, function in inspect.getmembers(module, inspect.isfunction):
+                chosen = inspect.signature(function).parameters.get("backend")
+                if chosen and chosen.default == "auto" and function.__module__ == module.__name__:
+                    found.add(name)
+    return found
+
+
+# Not operations of their own: another form of one in the table, and what replaces modules.
+OTHERS = {
+    "geglu_packed": "swiglu_packed",
+    "score_probabilities": "score_head",
+    "patch": "",
+    "quantized_linear": "quantized_gemm",
+}
+
+
+def test_every_public_operation_stands_in_the_table() -> None:
+    assert public_operations() - OTHERS.keys() == {operation.name for operation in OPERATIONS}
+
+
+def test_an_unknown_operation_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no operation soft_head; known are rms_norm"):
+        named(["soft_head"])
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_an_operation_is_right_on_torch_and_knows_its_cost(operation: Operation) -> None:
+    for dtype in operation.dtypes:
+        row = selfcheck.check(operation, "torch", dtype, CPU)
+        assert row.ok, row
+    operands = operation.operands(Draw(CPU, torch.bfloat16), TINY, 5)
+    cost = operation.cost(operands, bool(operation.trained))
+    assert cost.bytes > 0
+
+
+def test_a_wrong_operation_fails_its_check() -> None:
+    wrong = replace(entry("rms_norm"), reference=lambda x, weight, eps: x * weight)
+    row = selfcheck.check(wrong, "torch", torch.float32, CPU)
+    assert not row.ok
+    assert row.max_error is not None
+    assert row.max_error > 0.1
+
+
+def test_an_operation_that_raises_is_told_and_hides_no_other() -> None:
+    broken = replace(entry("rms_norm"), module_name="no_such_module")
+    rows = list(selfcheck.check_all([broken, entry("score_head")], ["torch"], CPU))
+    assert [row.ok for row in rows] == [False, False, True, True]
+    assert "no_such_module" in rows[0].problem
+
+
+def test_failures_are_named_for_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = replace(entry("rms_norm"), module_name="no_such_module")
+    monkeypatch.setattr(selfcheck, "OPERATIONS", (broken, entry("score_head")))
+    assert selfcheck.failed_operations("cpu") == {"rms_norm"}
+
+
+@pytest.mark.parametrize(
+    ("actual", "truth", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.5], [1.0, 2.0], 0.25),
+        ([1.0, math.nan], [1.0, 2.0], math.inf),
+        ([1.0, -math.inf], [1.0, -math.inf], 0.0),
+        ([1.0, 7.0], [1.0, -math.inf], math.inf),
+        ([], [], 0.0),
+        ([1.0], [1.0, 2.0], math.inf),
+    ],
+)
+def test_errors_are_relative_to_the_largest_value(
+    actual: list[float], truth: list[float], error: float
+) -> None:
+    assert relative_error(torch.tensor(actual), torch.tensor(truth)) == error
+
+
+def test_a_missing_result_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1 results; the reference has 2"):
+        worst_error([torch.ones(1)], [torch.ones(1)] * 2)
+
+
+def test_rows_are_planned_by_importance_and_models_alike_share_one() -> None:
+    rows = plan(named(["rms_norm", "linear_distillation"]))
+    assert [row.importance for row in rows] == sorted(row.importance for row in rows)
+    wide = [row for row in rows if row.name == "rms_norm" and row.model.hidden == 2048]
+    assert {row.model_names for row in wide} == {"Qwen3-1.7B, Llama-3.2-1B"}
+    first = next(row for row in rows if row.name == "linear_distillation jsd")
+    assert first.model == MODELS[2]
+
+
+def test_calls_take_turns() -> None:
+    calls: list[str] = []
+    timings = time_side_by_side({n: partial(calls.append, n) for n in "ab"}, CPU, 0.01)
+    assert timings["a"].method == "wall"
+    assert "".join(calls[-10:]) == "ab" * 5
+
+
+def test_the_benchmark_runs_and_keeps_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    command = [sys.executable, "-m", "kernels.bench", "--ops", "rms_norm", "--window", "1"]
+    command += ["--device", "cpu", "--providers", "eager", "ours", "--csv", str(path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [(row["mode"], row["provider"]) for row in rows] == [
+        (mode, provider)
+        for mode in ("forward", "forward+backward")
+        for provider in ("eager", "ours")
+    ]
+    assert [row["op"] for row in read_csv(path)] == ["rms_norm"] * 4
+    wanted = "median_us p20_us p80_us peak_mb bytes flops share gpu driver torch triton commit date"
+    assert rows[0].keys() >= set(wanted.split())
+
+
+def test_goals_without_figures_read_not_measured() -> None:
+    lines = goals_table([], [], []).splitlines()[2:]
+    assert lines
+    assert all(line.endswith("| not measured |") for line in lines)
+
+
+def figures(provider: str, median: float) -> dict[str, str]:
+    names = {"op": "rms_norm", "mode": "forward", "model": "Qwen3-0.6B", "tokens": "32768"}
+    return names | {"provider": provider, "median_us": str(median), "share": "0.5"}
+
+
+def test_a_row_we_lose_is_shown_with_its_reason() -> None:
+    rows = [figures("ours", 10.0), figures("liger", 9.0), figures("torch.compile", 10.1)]
+    shown = losses_table(rows, {"rms_norm, forward": "small"}, "unknown").splitlines()[2:]
+    assert shown == ["| rms_norm | forward | Qwen3-0.6B | 32768 | liger | 0.90x | small |"]
+    assert "| 50% | **no** |" in goals_table(rows, [], [])
+
+
+def test_the_readme_holds_the_kept_figures() -> None:
+    text = readme.README.read_text("utf-8")
+    assert readme.generated(text) == text, "run python -m kernels.readme"
