@@ -6,7 +6,7 @@
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
 fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.json of
 `service.gate.bench`, gate_day.json of `tests.service.gate.day`, simulate_*.json of
-`loadtest.simulate`) and the metrics in
+`loadtest.simulate`), `kernels/results/h200/scorer.jsonl` of `models.gpu_bench`, and the metrics in
 `models/demo/model_card.json`.
 """
 
@@ -23,6 +23,7 @@ from loadtest.simulated import fig1_rows, fig7_rows, overload_rows
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "loadtest" / "results"
+SCORER = ROOT / "kernels" / "results" / "h200" / "scorer.jsonl"
 CARD = ROOT / "models" / "demo" / "model_card.json"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 Row = tuple[str, str, str]
@@ -67,6 +68,7 @@ def rows() -> list[Row]:
         *lone_rows(read(RESULTS / "lone_tenant.json")),
         *gate_rows(),
         *day_rows(read(RESULTS / "gate_day.json")),
+        *scorer_rows(read_lines(SCORER)),
         *fig1_rows(read(RESULTS / "simulate_fig1.json")),
         *fig7_rows(read(RESULTS / "simulate_fig7.json")),
         *overload_rows(read(RESULTS / "simulate_overload.json")),
@@ -76,6 +78,11 @@ def rows() -> list[Row]:
 def read(path: Path) -> Any:
     """Parsed JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Parsed JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def quality_rows(card: dict[str, Any]) -> list[Row]:
@@ -180,6 +187,26 @@ def gate_rows() -> list[Row]:
     return [
         (what, figure, f"redis-server {gate['redis_version']}, {how}")
         for what, figure, how in shown
+    ]
+
+
+def scorer_rows(rounds: list[dict[str, Any]]) -> list[Row]:
+    """The scorer on a GPU, bf16, warm contexts and fresh candidates."""
+    warm = {(row["shape"], row["provider"]): row for row in rounds if row.get("cache") == "warm"}
+    few, many = warm["16", "fairslate"], warm["D", "fairslate"]
+    peer = warm["16", "hf-shared"]
+    where = f"{few['gpu']}, bf16, context warm, without the service"
+    return [
+        (
+            "scorer, 16 candidates at Qwen3-0.6B, p50 / p95",
+            f"{few['p50_ms']:.1f} / {few['p95_ms']:.1f} ms",
+            f"{where}; transformers with a shared prefix {peer['p50_ms']:.0f} ms",
+        ),
+        (
+            "scorer, 50 candidates of 150 tokens at 375 M, candidates per second / p99",
+            f"{many['items_per_s']:,.0f} / {many['p99_ms']:.1f} ms",
+            f"{where}; {100 * many['gemm_fraction']:.0f} % of a bf16 product's rate",
+        ),
     ]
 
 
