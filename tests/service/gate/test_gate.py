@@ -237,3 +237,16 @@ def test_an_absent_redis_is_gate_unavailable(tmp_path: Path) -> None:
         api.submit(build_job("job"))
     assert outage.value.retry_after_ms == 1_000
     api.close()
+
+
+def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
+    api: Api, worker: WorkerGate
+) -> None:
+    """Bob is in debt, so his warm job shows at acme's level only once Alice waits no more."""
+    api.submit(build_job("spent", "acme:100/bob", "", candidate_tokens=300))
+    worker.claim(1_000, 1, chain("a"))
+    api.submit(build_job("cold", "acme:100/alice", "z", deadline_ms=9_000))
+    api.submit(build_job("warm", "acme:100/bob", "a", deadline_ms=9_000))
+    api.submit(build_job("due", "solo/carol", "y", deadline_ms=5_000))
+    api.cancel("cold")
+    assert [job.job_id for job in worker.claim(1_000, 1).jobs] == ["warm"]
