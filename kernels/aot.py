@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import re
@@ -133,11 +134,22 @@ def supported(variant: Variant, capability: int) -> bool:
 
 
 def telling(variants: list[Variant]) -> list[Variant]:
-    """Those in bf16 of a kernel that has such, all others: what is compiled beside sm_90."""
+    """Of each kernel and its choice of flags the largest tile, in bf16 where it has that.
+
+    What is compiled beside sm_90: the flags decide the code, the tile how tight it gets.
+    """
     narrow = {v.kernel.__name__ for v in variants if "*bf16" in v.signature.values()}
-    return [
-        v for v in variants if v.kernel.__name__ not in narrow or "*bf16" in v.signature.values()
-    ]
+    largest: dict[tuple[object, ...], Variant] = {}
+    for variant in sorted(variants, key=_tile_size):
+        if variant.kernel.__name__ not in narrow or "*bf16" in variant.signature.values():
+            flags = [(name, v) for name, v in variant.constants.items() if type(v) is not int]
+            types = sorted(set(variant.signature.values()))
+            largest[variant.kernel.__name__, str(flags), str(types)] = variant
+    return list(largest.values())
+
+
+def _tile_size(variant: Variant) -> int:
+    return math.prod(value for value in variant.constants.values() if type(value) is int)
 
 
 def compile_all(capabilities: list[int], kernels: str = "") -> Iterator[Compiled]:

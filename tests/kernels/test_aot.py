@@ -108,3 +108,13 @@ def test_products_and_tensor_cores_are_recognised() -> None:
 def test_resources_are_read_from_the_log_of_ptxas() -> None:
     log = "0 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads\nUsed 40 registers"
     assert aot._resources(log) == (40, 20)
+
+
+def test_beside_the_main_target_each_kind_of_a_kernel_is_compiled_at_its_largest_tile() -> None:
+    variants = all_variants()
+    chosen = aot.telling(variants)
+    assert {v.kernel.__name__ for v in chosen} == {v.kernel.__name__ for v in variants}
+    assert len(chosen) < len(variants) / 2
+    norms = [v for v in chosen if v.kernel.__name__ == "_rms_norm_kernel"]
+    assert all("*bf16" in v.signature.values() for v in norms)
+    assert {v.constants["BLOCK_HIDDEN"] for v in norms} == {8192}

@@ -1,4 +1,4 @@
-"""Planted bugs of distillation on kept outcomes, its memory, and its numbers at a model's size."""
+"""Planted bugs of distillation on kept outcomes, its memory, and what only a GPU can show."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from kernels import sparse_rows as rows_module
-from kernels.sparse_distillation import (
-    with_rest,
-)
+from kernels.sparse_distillation import with_rest
 from kernels.sparse_mix import Kept, Mix, sparse_reference
 from tests.kernels.planted import assert_caught
 from tests.kernels.test_sparse_distillation import (
@@ -25,6 +23,8 @@ from tests.kernels.test_sparse_distillation import (
     truth,
 )
 from tests.kernels.truth import assert_accurate, assert_guard_untouched, draw, guarded
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def check_rows(found: ModuleType) -> None:
