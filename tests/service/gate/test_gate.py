@@ -243,6 +243,8 @@ def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
     api: Api, worker: WorkerGate
 ) -> None:
     """Bob is in debt, so his warm job shows at acme's level only once Alice waits no more."""
+    api.submit(build_job("known", "solo/carol"))  # so that solo takes part in the refill
+    api.cancel("known")
     api.submit(build_job("spent", "acme:100/bob", "", candidate_tokens=300))
     worker.claim(1_000, 1, chain("a"))
     api.submit(build_job("cold", "acme:100/alice", "z", deadline_ms=9_000))

@@ -254,3 +254,18 @@ def test_one_worker_may_report_another_as_dead(
 def test_a_worker_name_that_could_break_a_key_is_refused(redis_url: str, name: str) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
         WorkerGate(redis_url, POOL, SETTINGS, name)
+
+
+def test_an_exchange_settles_and_claims_also_when_redis_forgot_the_scripts(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    for name in ("first", "second", "third"):
+        api.submit(build_job(name))
+    [first] = worker.exchange([], 10_000, 1, chain("ab")).jobs
+    redis_client.script_flush()
+    [second] = worker.exchange([scored(first)], 10_000, 1).jobs
+    [third] = worker.exchange([scored(second)], 10_000, 1).jobs
+    assert [job.cached_tokens_believed for job in (first, second, third)] == [32, 32, 32]
+    assert worker.exchange([scored(third)], 10_000, 1).jobs == ()
+    assert worker.settle([scored(job) for job in (first, second, third)]) == [False] * 3
+    assert {reply.job_id for reply in api.replies()} == {"first", "second", "third"}
