@@ -63,6 +63,8 @@ class EngineLoop:
         settlements: list[Settlement] = []
         while not self._stopping.is_set():
             claimed = self._patiently(self._exchange, settlements)
+            if claimed is None:  # told to stop before Redis took the settlements
+                break
             settlements = self._serve(claimed) if claimed else []
             if not claimed:
                 self._patiently(self._gate.wait_for_work)

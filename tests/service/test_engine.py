@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from models.engines.base import CacheEvents, JobScores, ScoreJob
 from service.dispatch import Dispatcher
 from service.engine import EngineLoop
 from service.errors import EngineAbsentError, ScoringError
+from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Job, Level
+from service.gate.job import Claim, Job, Level, Settlement
 from service.gate.settings import GateSettings
 from service.jobs import JobResult, encode_job
 from tests.e2e.server import wait_until
@@ -165,6 +167,26 @@ def test_stopping_settles_the_batch_in_hand_and_takes_no_other(
     stats = observer.stats()
     assert (engine.batches, stats.leased_jobs, stats.queued_jobs) == ([1], 0, 1)
     assert stats.service == 4, "the batch in hand was settled, not given back"
+
+
+def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop(
+    service_redis_url: str, pool: str
+) -> None:
+    class Away(WorkerGate):
+        def exchange(self, settlements: Sequence[Settlement], *rest: Any) -> Claim:
+            if settlements:
+                loop.stop()
+                raise GateUnavailableError("away", retry_after_ms=1)
+            return super().exchange(settlements, *rest)
+
+    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
+    worker = Away(service_redis_url, pool, GateSettings(), "worker")
+    loop = EngineLoop(ScriptedEngine(only_candidate), worker, token_budget=4096, max_batch_jobs=8)
+    worker.join()
+    asyncio.run(submit(service_redis_url, pool, job("1", "here")))
+    loop.run()
+    stats = observer.stats()
+    assert (stats.leased_jobs, stats.queued_jobs, stats.service) == (0, 0, 4)
 
 
 async def submit(url: str, pool: str, *jobs: Job) -> None:
