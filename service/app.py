@@ -84,6 +84,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
         )
         tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
         spare_collector()
+        housekeeper.take_over()
         yield
         dispatcher.close()
         for task in tasks:

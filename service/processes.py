@@ -51,23 +51,25 @@ def running_redis(settings: Settings) -> Iterator[str]:
 
 
 def spare_collector() -> None:
-    """Exempts all that lives now from garbage collection; to be called when a process has started.
-
-    Full passes are left to `Housekeeper`: beside 500 requests in flight one stopped them all for
-    0.3 s, every four seconds.
-    """
+    """Exempts all that lives now from garbage collection, when a process has started."""
     gc.collect()
     gc.freeze()
-    young, middle, _old = gc.get_threshold()
-    gc.set_threshold(young, middle, NEVER)
 
 
 class Housekeeper:
-    """Makes the full passes of garbage collection when they stop nobody, or when they must."""
+    """Makes the full passes of garbage collection when they stop nobody, or when they must.
+
+    Beside 500 requests in flight a pass stopped them all for 0.3 s, every four seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
+
+    def take_over(self) -> None:
+        """Has Python make no full pass by itself; `tidy` must be called from then on."""
+        young, middle, _old = gc.get_threshold()
+        gc.set_threshold(young, middle, NEVER)
 
     def tidy(self, in_flight: int) -> bool:
         """To be called about once a second; whether a pass was made."""

@@ -17,14 +17,18 @@ from service.processes import (
 def test_what_lives_at_the_start_is_exempt_from_garbage_collection() -> None:
     program = (
         "import gc\n"
-        "from service.processes import spare_collector\n"
+        "from service.processes import Housekeeper, spare_collector\n"
+        "before = gc.get_threshold()\n"
         "spare_collector()\n"
-        "print(len(gc.get_objects()) < 1_000 < gc.get_freeze_count(), gc.get_threshold()[2])"
+        "print(len(gc.get_objects()) < 1_000 < gc.get_freeze_count())\n"
+        "print(gc.get_threshold() == before)\n"
+        "Housekeeper().take_over()\n"
+        "print(gc.get_threshold()[:2] == before[:2], gc.get_threshold()[2])"
     )
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert run.stdout == "True 1000000\n"
+    assert run.stdout == "True\nTrue\nTrue 1000000\n"
     assert gc.get_freeze_count() == 0  # this process still collects its own
 
 
