@@ -18,7 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loadtest.simulated import fig1_rows, fig7_rows, overload_rows
+from loadtest.simulated import (
+    attribution_rows,
+    fig1_rows,
+    fig7_rows,
+    fig10_rows,
+    overload_rows,
+)
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -71,6 +77,8 @@ def rows() -> list[Row]:
         *scorer_rows(read_lines(SCORER)),
         *fig1_rows(read(RESULTS / "simulate_fig1.json")),
         *fig7_rows(read(RESULTS / "simulate_fig7.json")),
+        *fig10_rows(read(RESULTS / "simulate_fig10.json")),
+        *attribution_rows(read(RESULTS / "simulate_attribution.json")),
         *overload_rows(read(RESULTS / "simulate_overload.json")),
     ]
 

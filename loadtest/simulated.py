@@ -49,6 +49,26 @@ def overload_rows(kept: Rows) -> list[Row]:
     return [("largest gap of charged service, DLPM (FCFS)", gaps, where)]
 
 
+def fig10_rows(kept: Rows) -> list[Row]:
+    """D2LPM's throughput over its sweep of Q^w, with a misbehaving client."""
+    swept = [row for row in kept if row["workload"] == "s1-tot" and "Q^w" in row["policy"]]
+    first, last = (f"{row['policy'].partition('=')[2]}" for row in (swept[0], swept[-1]))
+    figure = " / ".join(f"{row['throughput'] / swept[0]['throughput']:.2f}" for row in swept)
+    what = f"D2LPM throughput over Q^w {int(first):,} to {int(last):,}, relative"
+    jain = ", ".join(f"{row['jain']:.3f}" for row in swept)
+    return [(what, figure, f"{WHERE} Fig. 10 of the paper, four GPUs; Jain's index {jain}")]
+
+
+def attribution_rows(kept: Rows) -> list[Row]:
+    """What the tenant who opens the documents that all read gets, by who pays for them."""
+    shares = ", ".join(
+        f"{row['policy'].removeprefix('dlpm ')} {100 * row['first_share']:.1f} %" for row in kept
+    )
+    jain = " / ".join(f"{row['jain']:.3f}" for row in kept)
+    what = "share of one of three tenants who opens what all read, by attribution"
+    return [(what, shares, f"{WHERE}, an even share is 33.3 %; Jain's index {jain}")]
+
+
 def _only(rows: Rows, **cells: Any) -> dict[str, Any]:
     (row,) = (row for row in rows if all(row[name] == value for name, value in cells.items()))
     return row

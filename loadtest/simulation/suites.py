@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from loadtest.simulation.ablations import attribution, fig10
 from loadtest.simulation.hardware import A10, A100, LLAMA2_7B, LLAMA_3B, LLAMA_8B, RANKER, engine
 from loadtest.simulation.ranking import RankingShape, ranking
 from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, Router
@@ -160,4 +161,6 @@ SUITES: dict[str, Callable[[bool], Iterator[Scenario]]] = {
     "overload": overload_suite,
     "ranking": ranking_suite,
     "sybil": sybil_suite,
+    "fig10": fig10,
+    "attribution": attribution,
 }

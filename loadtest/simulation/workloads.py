@@ -50,13 +50,16 @@ def panel(name: str, load: float) -> list[Client]:
 
 
 def tree_of_thoughts(setting: str, load: float) -> list[Client]:
-    """S1: the bad client branches four times instead of twice; S2: its questions are 10x longer."""
+    """S1: the bad client branches four times instead of twice; S2: its questions are 10x longer.
+
+    S0: it behaves like the others.
+    """
     good = TreeShape(branches=2)
-    bad = TreeShape(branches=4) if setting == "s1" else TreeShape(branches=2, question=640)
+    bad = {"s0": good, "s1": TreeShape(branches=4), "s2": TreeShape(branches=2, question=640)}
     names = Names()
     return clients(
         lambda shape: lambda random: TreeOfThoughts(shape, names, random),
-        [bad, good],
+        [bad[setting], good],
         [round(TREE_SLOTS * load)] * CLIENTS,
     )
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from loadtest.simulated import fig1_rows, fig7_rows, overload_rows
+from loadtest.simulated import (
+    attribution_rows,
+    fig1_rows,
+    fig7_rows,
+    fig10_rows,
+    overload_rows,
+)
 
 
 def row(workload: str, policy: str, throughput: int, **cells: Any) -> dict[str, Any]:
@@ -53,3 +59,26 @@ def test_overload_states_the_gap_beside_its_bound() -> None:
     ]
     ((_, figure, _),) = overload_rows(kept)
     assert figure == "768 of at most 1,538 (146,688)"
+
+
+def test_fig10_states_throughput_relative_to_the_smallest_quantum() -> None:
+    kept = [
+        row("s1-tot", "d2lpm Q^w=2000", 100, jain=0.9),
+        row("s1-tot", "d2lpm Q^w=40000", 130, jain=0.8),
+        row("s1-tot", "vtc", 50),
+        row("s0-tot", "d2lpm Q^w=2000", 7),
+    ]
+    ((what, figure, where),) = fig10_rows(kept)
+    assert what.endswith("Q^w 2,000 to 40,000, relative")
+    assert figure == "1.00 / 1.30"
+    assert where.endswith("0.900, 0.800")
+
+
+def test_attribution_states_the_openers_share_of_each_choice() -> None:
+    kept = [
+        row("readers", "dlpm first", 1, first_share=0.25, jain=0.9),
+        row("readers", "dlpm platform", 1, first_share=0.3333, jain=1.0),
+    ]
+    ((_, figure, where),) = attribution_rows(kept)
+    assert figure == "first 25.0 %, platform 33.3 %"
+    assert where.endswith("0.900 / 1.000")
