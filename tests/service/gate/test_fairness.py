@@ -104,7 +104,7 @@ def test_idling_earns_no_more_than_one_quantum(parts: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 7])
-@pytest.mark.parametrize("tenants", [2, 10, 100])
+@pytest.mark.parametrize("tenants", [2, 10, 100, pytest.param(1_000, marks=pytest.mark.long)])
 def test_a_newcomer_waits_no_longer_than_the_published_bound_and_the_explained_one(
     tenants: int, parts: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
@@ -128,6 +129,21 @@ def test_concurrent_submits_each_hear_their_own_verdict(redis_url: str) -> None:
 
     answers = [type(answer) for answer in asyncio.run(submit_all())]
     assert answers == [type(None)] * 6 + [TenantThrottledError] * 4 + [DeadlineExceededError]
+
+
+def test_a_cap_holds_to_the_job_however_many_replicas_submit_at_once(redis_url: str) -> None:
+    async def submit_all() -> list[BaseException | None]:
+        settings = replace(SETTINGS, max_tenant_jobs=137)
+        gates = [AsyncGate(redis_url, POOL, settings) for _ in range(4)]
+        jobs = [build_job(f"job-{number}", "a") for number in range(1_000)]
+        calls = [gates[at % len(gates)].submit(job) for at, job in enumerate(jobs)]
+        try:
+            return await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await asyncio.gather(*(gate.close() for gate in gates))
+
+    answers = Counter(type(answer) for answer in asyncio.run(submit_all()))
+    assert answers == {type(None): 137, TenantThrottledError: 863}
 
 
 def test_an_overdue_job_is_answered_and_never_claimed(
