@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from compress.bench_distillation import TOKENS, measured
 from compress.gptq import quantize_gptq
 from compress.gram import Gram, Moments
 from compress.grid import Grid
@@ -51,7 +52,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     rows = []
-    for figures in (osscar_small, downdates, osscar_large, quantease_small, quantease_large):
+    for figures in (
+        osscar_small,
+        downdates,
+        osscar_large,
+        quantease_small,
+        quantease_large,
+        lambda: distillation(options.threads),
+    ):
         for row in figures():
             print(json.dumps(asdict(row)), file=sys.stderr)
             rows.append(asdict(row))
@@ -120,6 +128,16 @@ def quantease_large() -> Iterator[Row]:
     grid = Grid.of(layer, 4, 128)
     quantease(layer, hessian, grid, quantize_gptq(layer, hessian, grid))
     yield figure("quantease_layer_s", time.perf_counter() - begin, 60, le)
+
+
+def distillation(threads: int) -> Iterator[Row]:
+    """Forward KL at Qwen3's vocabulary, a chunk of logits at a time beside all at once."""
+    ways = {way: measured(way, TOKENS, threads) for way in ("chunked", "plain")}
+    for name, field, target in (
+        ("kd_peak_ratio", "peak_mb", 0.25),
+        ("kd_time_ratio", "seconds", 1.1),
+    ):
+        yield figure(name, ways["chunked"][field] / ways["plain"][field], target, le)
 
 
 def moments(seed: int, features: int, rows: int) -> Moments:

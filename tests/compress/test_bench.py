@@ -22,6 +22,7 @@ def test_small_figures_are_recomputed_and_met(
         monkeypatch.setattr(bench, name, small)
     monkeypatch.setattr(bench, "osscar_small", lambda: iter(()))  # its targets are for a hundred
     monkeypatch.setattr(bench, "quantease_large", lambda: iter(()))
+    monkeypatch.setattr(bench, "TOKENS", 8)
     bench.main(["--threads", "1"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows] == [
