@@ -88,10 +88,10 @@ def test_agrees_at_real_shapes_on_a_gpu(
     rows: int, dtype: torch.dtype, heads: tuple[int, int, int]
 ) -> None:
     tokens = rows // (heads[0] // heads[1])
-    case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens).to(dtype)
-    truth, case = case.truth(), case.to("cuda")
+    case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens)
+    case = case.to(dtype).to("cuda")
     actual = paged_attention(*case.operands, tile_tokens=tokens)
-    assert_accurate("out", actual.cpu(), truth, GPU_TOLERANCES[dtype])
+    assert_accurate("out", actual, case.truth(), GPU_TOLERANCES[dtype])
 
 
 @pytest.mark.gpu
