@@ -63,7 +63,7 @@ def _ratio(group: dict[str, Row]) -> str:
     rivals = [
         float(row["median_us"])
         for name, row in group.items()
-        if name != "ours" and row["median_us"]
+        if name in PROVIDERS and row["median_us"]
     ]
     ours = group.get("ours", {}).get("median_us")
     return f"{min(rivals) / float(ours):.2f}x" if rivals and ours else ""
