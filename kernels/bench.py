@@ -7,11 +7,11 @@ stops when `--budget` seconds are over. Knows no operation's inside.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -33,18 +33,17 @@ CPU_TOKENS = (8,)
 
 
 def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row | Special]:
-    """What was asked for, what matters most first; on a CPU tiny rows, to see that all works."""
+    """What was asked for, by the first pattern that fits, then what matters most; on a CPU tiny."""
     if device.type == "cpu":
         rows: list[Row | Special] = [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
     else:
         rows = _in_order(options.ops)
     known = {_label(row["op"], row["mode"], row["model"], row["tokens"]) for row in _known(options)}
-    labels = [_label(row.name, row.mode, row.model_names, row.tokens) for row in rows]
-    return [
-        row
-        for row, label in zip(rows, labels, strict=True)
-        if label not in known and any(fnmatchcase(label, pattern) for pattern in options.rows)
-    ]
+    by_label = {_label(row.name, row.mode, row.model_names, row.tokens): row for row in rows}
+    wanted = [fnmatch.filter(by_label.keys() - known, pattern) for pattern in options.rows]
+    places = {label: place for place, found in reversed([*enumerate(wanted)]) for label in found}
+    chosen = [label for label in by_label if label in places]
+    return [by_label[label] for label in sorted(chosen, key=places.__getitem__)]
 
 
 def _in_order(names: Sequence[str] | None) -> list[Row | Special]:
@@ -101,6 +100,7 @@ def _write(
         for index, row in enumerate(rows):
             if time.monotonic() - started > options.budget:
                 return len(rows) - index
+            begun = time.monotonic()
             try:
                 found = measured(index)
             except Exception as error:  # operands that do not fit, or a module that is broken
@@ -109,6 +109,7 @@ def _write(
                 continue
             for record in found:
                 file.write(record | best.columns() | where)
+            print(f"{time.monotonic() - begun:.1f} s: {row.name} {row.mode}", file=sys.stderr)
     return 0
 
 
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--json", default="-", help="file of JSON lines, - for standard output")
     parser.add_argument("--csv", type=Path, default=None, help="file the rows are appended to")
     parser.add_argument("--ops", nargs="*", default=None, help="names; default: all")
-    patterns = "shell patterns of 'operation mode models tokens', such as '* 256'"
+    patterns = "shell patterns of 'operation mode models tokens', such as '* 256', in order"
     parser.add_argument("--rows", nargs="*", default=["*"], help=patterns)
     parser.add_argument("--missing", type=Path, help="only rows that are not in this CSV file")
     parser.add_argument("--providers", nargs="*", default=list(PROVIDERS))

@@ -29,7 +29,7 @@ from kernels.roofline import Roofline
 from kernels.special import Special
 
 # Of the GPU, shared by all while they compile: beside whatever else runs, and behind the gate.
-MEMORY, MEMORY_ALONE = 0.4, 0.9
+MEMORY, MEMORY_ALONE = 0.6, 0.9
 GRACE_SECONDS = 2.0
 ROW_SECONDS = 90.0  # for one row; a process that needs more is ended
 
@@ -127,6 +127,7 @@ def _serve(job: Job, place: int, size: int, link: Connection) -> None:
     _limit_memory(job.device, MEMORY_ALONE / size)
     _compile(job, too_large, link)
     _limit_memory(job.device, 1.0)
+    gc.freeze()
     link.send(None)
     link.recv()  # nobody compiles any more
     best: Roofline = link.recv()

@@ -143,19 +143,19 @@ def _paged_attention_kernel(
 def tile_tokens(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype) -> int:
     """Tokens of a query tile for a layout of `tokens`.
 
-    Large tiles read the prefix less often but must fill the GPU twice over; fp32 has registers for
-    small ones only.
+    Large tiles read the prefix less often, and small ones reach the limit of what L2 can deliver,
+    but each multiprocessor must have one; fp32 has registers for small ones only.
     """
     group_rows = power_of_two(heads // kv_heads)
     programs = -(-tokens * group_rows // MAX_ROWS) * kv_heads
-    rows = MAX_ROWS if programs >= 2 * MULTIPROCESSORS else MAX_ROWS // 2
+    rows = MAX_ROWS if programs >= MULTIPROCESSORS else MAX_ROWS // 2
     if dtype == torch.float32:
         rows = WIDE_ROWS
     return max(1, rows // group_rows)
 
 
 def block_sizes(group: int, tile_tokens: int, dtype: torch.dtype) -> dict[str, int]:
-    """Tile, warps and pipeline depth: no registers spilled, two programs a multiprocessor."""
+    """Tile, warps and pipeline depth: no registers spilled, eight warps a multiprocessor."""
     group_rows, wide = power_of_two(group), dtype == torch.float32
     rows = max(MIN_ROWS, tile_tokens * group_rows)
     return {

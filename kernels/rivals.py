@@ -20,7 +20,7 @@ from kernels.timing import Call
 from kernels.variant import Cost
 
 MEGABYTE = 1e6
-PATIENCE = 20  # seconds for one provider to compile and be judged
+PATIENCE = 12  # seconds for one provider to compile and be judged
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Times calls side by side, so that drift of clocks and heat hits all alike. Knows no kernel.
 
-Calls take turns one by one, after the L2 cache was overwritten. On a GPU, when any of them is so
-short that launching may take longer, all are timed as replays of CUDA graphs; a call that cannot be
-captured is timed between events and says so.
+Calls take turns one by one, after the L2 cache was overwritten. On a GPU a call so short that
+launching it may take longer is timed as a replay of a CUDA graph; one that is long or cannot be
+captured is timed between events, and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 Call = Callable[[], object]
 
-SHORT_US = 2000.0  # less, and the host's launches may be what events time
+SHORT_US = 4000.0  # less, and the host's launches may be what events time
 WARM_CALLS = 3
 ROUGH_US = 10_000.0  # longer calls are not repeated to learn how long they take
 FEWEST_REPEATS = 5
@@ -35,9 +35,15 @@ class Timing:
 
 
 def time_side_by_side(
-    calls: Mapping[str, Call], device: torch.device, window_ms: float = 60.0
+    calls: Mapping[str, Call],
+    device: torch.device,
+    window_ms: float = 60.0,
+    short_us: float = SHORT_US,
 ) -> dict[str, Timing]:
-    """Times each call for about `window_ms`, cache refills included, in turns with the others."""
+    """Times each call for about `window_ms`, cache refills included, in turns with the others.
+
+    Those that take less than `short_us` are replayed from graphs.
+    """
     if device.type != "cuda":
         wall = WallClock()
         rough = {name: _rough(call, wall) for name, call in calls.items()}
@@ -45,12 +51,11 @@ def time_side_by_side(
     clock = EventClock(device)
     rough = {name: _rough(call, clock) for name, call in calls.items()}
     methods, ready = dict.fromkeys(calls, "events"), dict(calls)
-    if min(rough.values()) < SHORT_US:
-        for name, call in calls.items():
-            graph = captured(call)
-            if graph is not None:
-                ready[name], methods[name] = graph.replay, "graph"
-                rough[name] = _rough(graph.replay, clock)
+    for name, call in calls.items():
+        graph = captured(call) if rough[name] < short_us else None
+        if graph is not None:
+            ready[name], methods[name] = graph.replay, "graph"
+            rough[name] = _rough(graph.replay, clock)
     return _time(ready, methods, rough, clock, window_ms)
 
 

@@ -14,7 +14,8 @@ import torch
 from kernels.bench import chosen_rows
 from kernels.bench_crew import Crew, Job, wait
 from kernels.bench_plan import Row, plan
-from kernels.bench_records import COPY, Record
+from kernels.bench_records import Record
+from kernels.figures import COPY
 from kernels.records import read_csv
 from kernels.roofline import Roofline
 from kernels.shapes import TINY
@@ -34,12 +35,12 @@ def labels(**changes: object) -> list[str]:
     return [f"{row.name} {row.mode} {row.model_names} {row.tokens}" for row in rows]
 
 
-def test_rows_are_chosen_by_operation_and_pattern() -> None:
+def test_rows_are_chosen_by_operation_and_come_in_the_order_of_patterns() -> None:
     found = labels(ops=["layer_norm"], rows=["* forward * 256", "* forward Qwen3-0.6B 8192"])
     assert found == [
-        "layer_norm forward Qwen3-0.6B 8192",
         "layer_norm forward Qwen3-0.6B 256",
         "layer_norm forward Qwen3-1.7B, Llama-3.2-1B 256",
+        "layer_norm forward Qwen3-0.6B 8192",
     ]
     assert "score_head against the vocabulary Qwen3-0.6B 64" in labels()
 

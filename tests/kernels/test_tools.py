@@ -11,12 +11,11 @@ from functools import partial
 import pytest
 import torch
 
-from kernels import readme, selfcheck
+from kernels import selfcheck
 from kernels.accuracy import relative_error, worst_error
 from kernels.bench_plan import plan
 from kernels.catalogue import Draw, Operation
 from kernels.discovery import FOLDER
-from kernels.goals import goals_table, losses_table
 from kernels.shapes import MODELS, TINY
 from kernels.table import OPERATIONS, named
 from kernels.timing import time_side_by_side
@@ -127,26 +126,3 @@ def test_calls_take_turns() -> None:
     timings = time_side_by_side({n: partial(calls.append, n) for n in "ab"}, CPU, 0.01)
     assert timings["a"].method == "wall"
     assert "".join(calls[-10:]) == "ab" * 5
-
-
-def test_goals_without_figures_read_not_measured() -> None:
-    lines = goals_table([], [], []).splitlines()[2:]
-    assert lines
-    assert all(line.endswith("| not measured |") for line in lines)
-
-
-def figures(provider: str, median: float) -> dict[str, str]:
-    names = {"op": "rms_norm", "mode": "forward", "model": "Qwen3-0.6B", "tokens": "32768"}
-    return names | {"provider": provider, "median_us": str(median), "share": "0.5"}
-
-
-def test_a_row_we_lose_is_shown_with_its_reason() -> None:
-    rows = [figures("ours", 10.0), figures("liger", 9.0), figures("torch.compile", 10.1)]
-    shown = losses_table(rows, {"rms_norm, forward": "small"}, "unknown").splitlines()[2:]
-    assert shown == ["| rms_norm | forward | Qwen3-0.6B | 32768 | liger | 0.90x | small |"]
-    assert "| 50% | **no** |" in goals_table(rows, [], [])
-
-
-def test_the_readme_holds_the_kept_figures() -> None:
-    text = readme.README.read_text("utf-8")
-    assert readme.generated(text) == text, "run python -m kernels.readme"
