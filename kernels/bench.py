@@ -7,149 +7,109 @@ stops when `--budget` seconds are over. Knows no operation's inside.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import fnmatch
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from kernels import gemm_rivals, machine, rivals, roofline
+from kernels import gemm_rivals, machine, roofline
+from kernels.bench_crew import Crew, Job, wait
 from kernels.bench_plan import Row, plan
+from kernels.bench_records import Record, measure
 from kernels.providers import PROVIDERS
-from kernels.records import recording
-from kernels.rivals import Rivals
+from kernels.records import read_csv, recording
+from kernels.rivals import free
 from kernels.roofline import Roofline
 from kernels.shapes import TINY
 from kernels.special import SPECIAL, Special
 from kernels.table import named
-from kernels.timing import Timing, time_side_by_side
-from kernels.variant import Cost
 
-Record = dict[str, Any]
 CPU_TOKENS = (8,)
-WARM_MEMORY = 0.07  # share of the GPU that one of several warming processes may take
-TIMING_COLUMNS = ("median_us", "p20_us", "p80_us", "repeats", "method")
-RATE_COLUMNS = ("gb_per_s", "tflop_per_s", "share", "share_of")
-
-
-def records(
-    row: Row | Special, found: Rivals, timings: dict[str, Timing], best: Roofline
-) -> list[Record]:
-    """One for each provider, those that failed included, without their figures."""
-    return [
-        {
-            "op": row.name,
-            "mode": row.mode,
-            "model": row.model_names,
-            "tokens": row.tokens,
-            "dtype": "bfloat16",
-            "provider": provider,
-            **_figures(timings.get(provider), found.repeated.get(provider, 1), found.cost, best),
-            "peak_mb": _rounded(found.peaks.get(provider), 1),
-            "bytes": found.cost.bytes,
-            "flops": found.cost.flops,
-            "max_rel_error": _rounded(found.errors.get(provider), 8),
-            "note": found.notes.get(provider, ""),
-        }
-        for provider in {**found.calls, **found.notes}
-    ]
-
-
-def _figures(timing: Timing | None, repeated: int, cost: Cost, best: Roofline) -> Record:
-    if timing is None:
-        return dict.fromkeys((*TIMING_COLUMNS, *RATE_COLUMNS), "")
-    median = timing.median_us / repeated
-    share, limit = best.share(cost, median)
-    return {
-        "median_us": round(median, 2),
-        "p20_us": round(timing.p20_us / repeated, 2),
-        "p80_us": round(timing.p80_us / repeated, 2),
-        "repeats": timing.repeats,
-        "method": timing.method,
-        "gb_per_s": round(cost.bytes / median / 1e3, 1),
-        "tflop_per_s": round(cost.flops / median / 1e6, 2),
-        "share": round(share, 4),
-        "share_of": limit,
-    }
-
-
-def _rounded(value: float | None, digits: int) -> float | str:
-    return "" if value is None else round(value, digits)
-
-
-def prepared(row: Row | Special, device: torch.device, providers: Sequence[str]) -> Rivals:
-    """The row's calls, each made once."""
-    torch._dynamo.reset()  # no shape inherits another's guards
-    if isinstance(row, Special):
-        return row.rivals(device)
-    return rivals.rivals_of(row, device, providers)
-
-
-def measure(
-    row: Row | Special,
-    device: torch.device,
-    providers: Sequence[str],
-    window_ms: float,
-    best: Roofline,
-) -> list[Record]:
-    """Prepares, times and describes one row's providers."""
-    found = prepared(row, device, providers)
-    timings = time_side_by_side(found.calls, device, window_ms)
-    return records(row, found, timings, best)
-
-
-def warm(rows: Sequence[Row | Special], device: torch.device, providers: Sequence[str]) -> None:
-    """Fills the compilers' caches on disk with what timing the rows will need."""
-    for row in rows:
-        with contextlib.suppress(Exception):  # what fails here fails, and is told, when it is timed
-            if isinstance(row, Special):
-                row.rivals(device)
-            else:
-                torch._dynamo.reset()
-                rivals.warm(row, device, providers)
 
 
 def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row | Special]:
-    """What matters most first; on a CPU tiny rows, which only prove that all of it works."""
+    """What was asked for, by the first pattern that fits, then what matters most; on a CPU tiny."""
     if device.type == "cpu":
-        return [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
-    rows = plan(named(options.ops))
-    first = sum(row.importance == 0 for row in rows)
+        rows: list[Row | Special] = [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
+    else:
+        rows = _in_order(options.ops)
+    known = {_label(row["op"], row["mode"], row["model"], row["tokens"]) for row in _known(options)}
+    by_label = {_label(row.name, row.mode, row.model_names, row.tokens): row for row in rows}
+    wanted = [fnmatch.filter(by_label.keys() - known, pattern) for pattern in options.rows]
+    places = {label: place for place, found in reversed([*enumerate(wanted)]) for label in found}
+    chosen = [label for label in by_label if label in places]
+    return [by_label[label] for label in sorted(chosen, key=places.__getitem__)]
+
+
+def _in_order(names: Sequence[str] | None) -> list[Row | Special]:
+    planned = plan(named(names))
+    first = sum(row.importance == 0 for row in planned)
     special, late = (
-        [row for row in chosen if options.ops is None or row.name.split()[0] in options.ops]
+        [row for row in chosen if names is None or row.name.split()[0] in names]
         for chosen in ([*SPECIAL, *gemm_rivals.FIRST], gemm_rivals.LATER)
     )
-    return [*rows[:first], *special, *rows[first:], *late]
+    return [*planned[:first], *special, *planned[first:], *late]
+
+
+def _label(op: str, mode: str, models: str, tokens: int | str) -> str:
+    return f"{op} {mode} {models} {tokens}"
+
+
+def _known(options: argparse.Namespace) -> list[dict[str, str]]:
+    return read_csv(options.missing) if options.missing else []
 
 
 def run(options: argparse.Namespace) -> int:
     """Rows until the budget is spent; returns how many were left out."""
-    started, device = time.monotonic(), torch.device(options.device)
+    device = torch.device(options.device)
     rows = chosen_rows(options, device)
-    if options.warm:
-        part, parts = map(int, options.warm.split("/"))
-        if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(WARM_MEMORY)
-        warm(rows[part::parts], device, [p for p in options.providers if p != "eager"])
-        return 0
-    gc.freeze()  # what is imported stays: collecting it again and again takes longer than the rows
-    best, where = roofline.measure(device, options.window), machine.description(device)
+    if not options.workers:
+        best = roofline.measure(device, options.window)
+        return _write(options, rows, partial(_measure_here, options, rows, best), best)
+    job = Job(rows, device, options.providers, options.window, options.gate)
+    with Crew(job, options.workers) as crew:
+        wait(crew, options.gate, options.prepare)
+        best = roofline.measure(device, options.window)
+        crew.begin(best)
+        return _write(options, rows, crew.measure, best)
+
+
+def _measure_here(
+    options: argparse.Namespace, rows: Sequence[Row | Special], best: Roofline, index: int
+) -> list[Record]:
+    device = torch.device(options.device)
+    try:
+        return measure(rows[index], device, options.providers, options.window, best)
+    finally:
+        free(device)
+
+
+def _write(
+    options: argparse.Namespace,
+    rows: Sequence[Row | Special],
+    measured: Callable[[int], list[Record]],
+    best: Roofline,
+) -> int:
+    started, where = time.monotonic(), machine.description(torch.device(options.device))
     with recording(options.json, options.csv) as file:
-        for done, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if time.monotonic() - started > options.budget:
-                return len(rows) - done
+                return len(rows) - index
+            begun = time.monotonic()
             try:
-                found = measure(row, device, options.providers, options.window, best)
+                found = measured(index)
             except Exception as error:  # operands that do not fit, or a module that is broken
-                print(f"{row.name} {row.mode} {row.tokens}: {error!r}"[:300], file=sys.stderr)
-                rivals.free(device)
+                problem = f"{row.name} {row.mode} {row.tokens}: {error!r}"
+                print(problem[:300], file=sys.stderr)
                 continue
             for record in found:
                 file.write(record | best.columns() | where)
+            print(f"{time.monotonic() - begun:.1f} s: {row.name} {row.mode}", file=sys.stderr)
     return 0
 
 
@@ -159,11 +119,19 @@ def main() -> None:
     parser.add_argument("--json", default="-", help="file of JSON lines, - for standard output")
     parser.add_argument("--csv", type=Path, default=None, help="file the rows are appended to")
     parser.add_argument("--ops", nargs="*", default=None, help="names; default: all")
+    patterns = "shell patterns of 'operation mode models tokens', such as '* 256', in order"
+    parser.add_argument("--rows", nargs="*", default=["*"], help=patterns)
+    parser.add_argument("--missing", type=Path, help="only rows that are not in this CSV file")
     parser.add_argument("--providers", nargs="*", default=list(PROVIDERS))
-    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of timing")
     parser.add_argument("--window", type=float, default=60.0, help="milliseconds a call is timed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--warm", metavar="I/N", help="only fill caches, for every Nth row from I")
+    parser.add_argument("--workers", type=int, default=0, help="processes that compile ahead")
+    parser.add_argument(
+        "--prepare", type=float, default=120.0, help="seconds to compile, once --gate is there"
+    )
+    parser.add_argument("--gate", type=Path, help="file before whose existence nothing is timed")
+    gc.freeze()  # what is imported stays: collecting it again and again takes longer than the rows
     left_out = run(parser.parse_args())
     gc.unfreeze()
     if left_out:

@@ -1,9 +1,8 @@
 """Cross-entropy of logits with integer targets, trained through. Knows nothing of its kernel.
 
-The formula is that of `cross_entropy_rows`. Plainly, the losses cost one pass over the logits and
-the gradient two (a read and a write) in the backward pass; the logits stay as they are. In place,
-one kernel makes all three passes and leaves the gradient where the logits were, so that nothing
-else of their size exists; an upstream gradient of 1 then costs no further pass.
+The formula is that of `cross_entropy_rows`. The losses cost one pass over the logits, the gradient
+two (a read and a write) in the backward pass, whatever the upstream gradient. Plainly the logits
+stay as they are; in place the gradient overwrites them, so that nothing else of their size exists.
 """
 
 from __future__ import annotations
@@ -20,11 +19,9 @@ from kernels.cross_entropy_rows import (
     cross_entropy_rows,
     launch_cross_entropy,
 )
-from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.reduction import check_reduction, reduced, row_weight
-from kernels.variant import Cost, Variant
-
-SCALE_BLOCK = 4096
+from kernels.dispatch import Operator, choose_backend
+from kernels.reduction import check_reduction, reduced
+from kernels.variant import Cost
 
 
 def cross_entropy(
@@ -43,18 +40,19 @@ def cross_entropy(
 
     Rows whose target is `ignore_index` give loss and gradient 0 and do not count in the mean, which
     is 0 when none is left. label_smoothing is torch's; z_loss adds z_loss * lse^2; softcap bounds
-    the logits first. With `inplace` the logits hold the gradient afterwards: pass logits nobody
-    reads again, a reduction of "mean" or "sum", and call backward once. Raises ValueError or
-    TypeError naming the operand, BackendUnavailableError as `choose_backend` does. A target outside
-    [0, V) raises IndexError or RuntimeError in torch; Triton's loss for it is NaN.
+    the logits first. With `inplace` the backward pass puts the gradient where the logits were: pass
+    logits nobody reads again, and call backward once. Raises ValueError or TypeError naming the
+    operand, BackendUnavailableError as `choose_backend` does. A target outside [0, V) raises
+    IndexError or RuntimeError in torch; Triton's loss for it is NaN.
     """
     check_logits(logits, targets)
     check_reduction(reduction)
     terms = checked_terms(ignore_index, label_smoothing, z_loss, softcap)
     chosen = choose_backend(backend, logits)
     if inplace:
-        return _in_place(logits, targets, terms, reduction, chosen)
-    if chosen == "torch":
+        _check_rows(logits)
+        losses = _CrossEntropyInPlace.apply(logits, targets.contiguous(), chosen, *terms)  # type: ignore[no-untyped-call]
+    elif chosen == "torch":
         losses = cross_entropy_reference(logits, targets, terms)
     else:
         losses = _CrossEntropy.apply(rows_contiguous(logits), targets.contiguous(), *terms)  # type: ignore[no-untyped-call]
@@ -151,83 +149,37 @@ class _CrossEntropy(torch.autograd.Function):
         return (gradient, *[None] * 5)
 
 
-def _in_place(
-    logits: Tensor, targets: Tensor, terms: Terms, reduction: str, backend: str
-) -> Tensor:
-    if reduction == "none":
-        raise ValueError("reduction is 'none'; inplace needs 'mean' or 'sum'")
-    if logits.shape[1] > 1 and logits.stride(1) != 1:
-        raise ValueError(f"logits have strides {logits.stride()}; inplace needs contiguous rows")
-    weight = row_weight(targets, logits, terms.ignore_index, reduction)
-    if not (logits.requires_grad and torch.is_grad_enabled()):
-        losses = cross_entropy_rows(logits, targets.contiguous(), None, terms, backend)
-        return losses.sum() * weight
-    return _CrossEntropyInPlace.apply(logits, targets.contiguous(), weight, terms, backend)  # type: ignore[no-any-return, no-untyped-call]
-
-
 class _CrossEntropyInPlace(torch.autograd.Function):
-    """The reduced loss; the gradient waits in the logits' memory for its upstream factor."""
+    """Losses of rows; the backward pass overwrites the logits, which nobody else may need."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, weight: Tensor, terms: Terms, backend: str
-    ) -> Tensor:
-        weights = weight.expand(logits.shape[0])
-        losses = cross_entropy_rows(logits, targets, weights, terms, backend)
-        ctx.gradient, ctx.backend = logits.detach(), backend
-        return losses.sum() * weight
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, backend: str, *terms: Any) -> Tensor:
+        if backend == "torch":
+            losses = cross_entropy_rows(logits, targets, None, Terms(*terms), backend)
+            lse = None
+        else:
+            losses, lse = losses_operator(logits, targets, *terms)
+        ctx.kept, ctx.backend, ctx.terms = (logits.detach(), targets, lse), backend, Terms(*terms)
+        return losses
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradient is None:
+        if ctx.kept is None:
             raise RuntimeError("backward ran again through cross_entropy(inplace=True)")
-        gradient, ctx.gradient = ctx.gradient, None
+        (logits, targets, lse), ctx.kept = ctx.kept, None
         if ctx.backend == "torch":
-            gradient.mul_(upstream)
+            cross_entropy_rows(logits, targets, upstream, ctx.terms, ctx.backend)
         else:
-            launch_scale(gradient, upstream.float())
-        return gradient, None, None, None, None
+            weights = upstream.float()
+            launch_cross_entropy(None, lse, logits, logits, targets, weights, ctx.terms)
+        return (logits, *[None] * 6)
 
 
-@jit
-def _scale_kernel(
-    values_ptr: tl.tensor,
-    values_row_stride: int,
-    scale_ptr: tl.tensor,
-    row_size: int,
-    BLOCK: tl.constexpr,
-) -> None:
-    # One program per row; a scale of 1, known only here, costs no more than its own read.
-    scale = tl.load(scale_ptr).to(tl.float32)
-    if scale != 1.0:
-        values = values_ptr + tl.program_id(0).to(tl.int64) * values_row_stride
-        for start in range(0, row_size, BLOCK):
-            columns = start + tl.arange(0, BLOCK)
-            x = tl.load(values + columns, columns < row_size, 0.0).to(tl.float32)
-            tl.store(values + columns, x * scale, columns < row_size)
-
-
-def launch_scale(values: Tensor, scale: Tensor) -> None:
-    """values (N, V), whose rows are contiguous, *= scale () float32."""
-    if values.shape[0]:
-        block = min(SCALE_BLOCK, triton.next_power_of_2(values.shape[1]))
-        _scale_kernel[(values.shape[0],)](
-            values, values.stride(0), scale, values.shape[1], BLOCK=block, num_warps=4
-        )
+def _check_rows(logits: Tensor) -> None:
+    if logits.shape[1] > 1 and logits.stride(1) != 1:
+        raise ValueError(f"logits have strides {logits.stride()}; inplace needs contiguous rows")
 
 
 def cost(logits: Tensor, *, gradient: bool = True) -> Cost:
     """One read of the logits for the losses, one more and a write for the gradient."""
     return Cost(logits.nbytes * (3 if gradient else 1), logits.numel() * (7 if gradient else 4))
-
-
-def variants() -> list[Variant]:
-    """The scaling of a gradient in place; the loss itself is declared where its kernel is."""
-    signature = {
-        "values_ptr": "*bf16",
-        "values_row_stride": "i32",
-        "scale_ptr": "*fp32",
-        "row_size": "i32",
-        "BLOCK": "constexpr",
-    }
-    return [Variant(_scale_kernel, signature, {"BLOCK": SCALE_BLOCK}, 4, shape="V=151936 bf16")]

@@ -1,4 +1,4 @@
-"""Sets the kept figures of a run beside what they should be. Measures nothing, knows no kernel."""
+"""Sets the kept figures of devices beside what they should be. Measures nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernels.report import MODEL_COLUMNS, Row, grouped, table
+from kernels.figures import (
+    EQUAL,
+    RIVALS,
+    Group,
+    Groups,
+    Row,
+    copy_share,
+    grouped,
+    over,
+    speeds,
+    value,
+)
+from kernels.reasons import reason_of_goal
+from kernels.report import table
 
-RIVALS = ("torch.compile", "liger")
 LARGE = "32768"  # tokens at which a row of the smallest model moves 64 MB a tensor
-Groups = dict[tuple[str, ...], dict[str, Row]]
+MISSED = " **missed**"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one device's runs left: rows of operations, of training steps and of the scorer."""
+
+    bench: Sequence[Row]
+    train: Sequence[Row] = ()
+    scorer: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +42,37 @@ class Goal:
     measured: str
     reached: bool | None
 
-    def cells(self) -> list[str]:
-        verdict = {True: "yes", False: "**no**", None: "not measured"}[self.reached]
-        return [self.asked, self.measured, verdict]
+    def cell(self) -> str:
+        if self.reached is None:
+            return "not measured"
+        return self.measured + ("" if self.reached else MISSED)
 
 
-def goals_table(
-    bench: Sequence[Row], train: Sequence[Row], scorer: Sequence[Mapping[str, Any]]
-) -> str:
-    """One line for each goal."""
-    groups = grouped(bench, MODEL_COLUMNS)
-    goals = [
+def goals_table(devices: Mapping[str, Figures]) -> str:
+    """One line for each goal, a column for each device, and the reason for what is missed."""
+    found = {name: {goal.asked: goal for goal in goals(kept)} for name, kept in devices.items()}
+    asked = dict.fromkeys(text for by_text in found.values() for text in by_text)
+    lines = []
+    for text in asked:
+        cells = [by_text.get(text, Goal(text, "", None)).cell() for by_text in found.values()]
+        missed = any(cell.endswith(MISSED) for cell in cells)
+        lines.append([text, *cells, reason_of_goal(text) if missed else ""])
+    return table(["goal", *found, "why missed"], lines)
+
+
+def goals(kept: Figures) -> list[Goal]:
+    """All goals, those nothing was measured for among them."""
+    groups = grouped(kept.bench)
+    return [
         *_inference(groups),
-        *_scoring(scorer),
+        *_scoring(kept.scorer),
         *_training(groups),
-        *_steps(train),
+        *_steps(kept.train),
         *_everywhere(groups),
     ]
-    return table(["goal", "measured", "reached"], [goal.cells() for goal in goals])
 
 
-def _find(groups: Groups, op: str, mode: str, model: str = "", tokens: str = "") -> dict[str, Row]:
+def _find(groups: Groups, op: str, mode: str, model: str = "", tokens: str = "") -> Group:
     """The first group of that operation, mode, model and length; empty if there is none."""
     for (name, kind, models, length), group in groups.items():
         if name == op and kind == mode and model in models and tokens in ("", length):
@@ -49,25 +80,16 @@ def _find(groups: Groups, op: str, mode: str, model: str = "", tokens: str = "")
     return {}
 
 
-def _value(group: dict[str, Row], provider: str, column: str = "median_us") -> float | None:
-    text = group.get(provider, {}).get(column, "")
-    return float(text) if text else None
-
-
-def _judged(asked: str, value: float | None, text: str, good: Callable[[float], bool]) -> Goal:
-    if value is None:
+def _judged(asked: str, measured: float | None, text: str, good: Callable[[float], bool]) -> Goal:
+    if measured is None:
         return Goal(asked, "", None)
-    return Goal(asked, text.format(value), good(value))
-
-
-def _over(slow: float | None, fast: float | None) -> float | None:
-    return slow / fast if slow and fast else None
+    return Goal(asked, text.format(measured), good(measured))
 
 
 def _inference(groups: Groups) -> list[Goal]:
     head = _find(groups, "score_head", "against the vocabulary")
-    alone, in_a_row = _value(head, "ours"), _value(head, "ours, one of 20 in a row")
-    gain = _over(_value(head, "full vocabulary"), alone)
+    alone, in_a_row = value(head, "ours"), value(head, "ours, one of 20 in a row")
+    gain = over(value(head, "full vocabulary"), alone)
     goals = [
         _judged(
             "`score_head` 64 x 1024, K = 2, alone in a graph: 5 us", alone, "{:.1f} us", _at_most(5)
@@ -78,7 +100,7 @@ def _inference(groups: Groups) -> list[Goal]:
     for model in ("Qwen3-0.6B", "Llama-3.2-1B"):
         name, mode = "paged_attention P=512 N=32 L=64", "against separate sequences"
         group = _find(groups, name, mode, model)
-        gain = _over(_value(group, "separate sequences"), _value(group, "ours"))
+        gain = over(value(group, "separate sequences"), value(group, "ours"))
         asked = f"attention 4x separate sequences at P=512, N=32, L=64, {model}"
         goals.append(_judged(asked, gain, "{:.1f}x", _at_least(4)))
     return goals + [goal for kind in ("int8", "fp8") for goal in _products(groups, kind)]
@@ -104,7 +126,7 @@ def _products(groups: Groups, kind: str) -> list[Goal]:
         f"{op.split()[-1]} {tokens}": gain
         for (op, _, _, tokens), group in groups.items()
         if op.startswith("quantized_gemm")
-        and (gain := _over(_value(group, "bf16"), _value(group, f"ours {kind}")))
+        and (gain := over(value(group, "bf16"), value(group, f"ours {kind}")))
     }
     asked = f"{kind} products 1.3x bf16 at 512 rows and more, else the dispatcher takes another"
     if not gains:
@@ -116,18 +138,18 @@ def _products(groups: Groups, kind: str) -> list[Goal]:
 def _training(groups: Groups) -> list[Goal]:
     goals = []
     for op in ("rms_norm", "add_rms_norm", "swiglu", "rope"):
-        share = _value(_find(groups, op, "forward", "Qwen3-0.6B", LARGE), "ours", "share")
+        share = copy_share(_find(groups, op, "forward", "Qwen3-0.6B", LARGE))
         asked = f"`{op}` 85 % of a copy at 64 MB and more"
         goals.append(_judged(asked, share, "{:.0%}", _at_least(0.85)))
     for op in ("cross_entropy", "cross_entropy in place"):
-        share = _value(_find(groups, op, "forward+backward"), "ours", "share")
+        share = value(_find(groups, op, "forward+backward"), "ours", "share")
         goals.append(_judged(f"`{op}` 80 % of a copy", share, "{:.0%}", _at_least(0.8)))
     for op in ("linear_cross_entropy", "linear_distillation jsd"):
-        share = _value(_find(groups, op, "forward+backward"), "ours", "share")
+        share = value(_find(groups, op, "forward+backward"), "ours", "share")
         goals.append(_judged(f"`{op}` 60 % of a bf16 GEMM", share, "{:.0%}", _at_least(0.6)))
     kd = _find(groups, "linear_distillation jsd", "forward+backward", "Llama-3.2-1B", "8192")
-    peak = _value(kd, "ours", "peak_mb")
-    gain = _over(_value(kd, "eager"), _value(kd, "ours"))
+    peak = value(kd, "ours", "peak_mb")
+    gain = over(value(kd, "eager"), value(kd, "ours"))
     return [
         *goals,
         _judged(
@@ -141,9 +163,9 @@ def _steps(train: Sequence[Row]) -> list[Goal]:
     goals = []
     for (model,), group in grouped(train, ("model",)).items():
         plain, ours, liger = (group.get(name, {}) for name in ("eager", "ours", "liger"))
-        speed = _over(_rate(ours), _rate(plain))
-        memory = _over(_peak(ours), _peak(plain))
-        ahead = _over(_rate(ours), _rate(liger))
+        speed = over(_rate(ours), _rate(plain))
+        memory = over(_peak(ours), _peak(plain))
+        ahead = over(_rate(ours), _rate(liger))
         goals += [
             _judged(f"training step, {model}: 1.2x tokens/s", speed, "{:.2f}x", _at_least(1.2)),
             _judged(f"training step, {model}: 40 % of the memory", memory, "{:.0%}", _at_most(0.4)),
@@ -162,35 +184,20 @@ def _peak(row: Row) -> float | None:
 
 def _everywhere(groups: Groups) -> list[Goal]:
     """Rows within 2 % of a rival count as equal: as much differs from run to run."""
-    goals = []
-    for rival in RIVALS:
-        ratios = [
-            ratio
-            for group in groups.values()
-            if (ratio := _over(_value(group, rival), _value(group, "ours")))
-        ]
-        if ratios:
-            good = sum(ratio >= 0.98 for ratio in ratios)
-            text = f"{good} of {len(ratios)} rows"
-            goals.append(Goal(f"no slower than {rival} on every row", text, good == len(ratios)))
-    return goals
-
-
-def losses_table(bench: Sequence[Row], why: Mapping[str, str], otherwise: str) -> str:
-    """The rows on which a rival is more than 2 % faster; reasons by "operation, mode"."""
-    lines = []
-    for key, group in grouped(bench, MODEL_COLUMNS).items():
-        for rival in RIVALS:
-            ratio = _over(_value(group, rival), _value(group, "ours"))
-            if ratio and ratio < 0.98:
-                reason = why.get(f"{key[0]}, {key[1]}", otherwise)
-                lines.append([*key, rival, f"{ratio:.2f}x", reason])
-    return table([*MODEL_COLUMNS, "faster rival", "our speed", "why"], lines)
+    found = [speeds(group) for group in groups.values()]
+    result = []
+    for rival in RIVALS[:2]:
+        asked = f"no slower than {rival} on every row"
+        ratios = [speed[rival] for speed in found if rival in speed]
+        good = sum(ratio >= EQUAL for ratio in ratios)
+        text = f"{good} of {len(ratios)} rows"
+        result.append(Goal(asked, text, good == len(ratios) if ratios else None))
+    return result
 
 
 def _at_most(limit: float) -> Callable[[float], bool]:
-    return lambda value: value <= limit
+    return lambda measured: measured <= limit
 
 
 def _at_least(limit: float) -> Callable[[float], bool]:
-    return lambda value: value >= limit
+    return lambda measured: measured >= limit

@@ -4,14 +4,15 @@
 #   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices scorer
 #
 # Each step has a time limit (seconds, from the variables below) and writes to OUT as it goes, so
-# that a crash or a limit loses nothing. Wheels in .whl/ (Liger) are installed beside python3.
+# that a crash or a limit loses nothing. `bench` directly behind `check`: it compiles meanwhile. Wheels in .whl/ (Liger) are installed beside python3.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=$1
 shift
 STEPS=${*:-check bench train scorer}
-CHECK_LIMIT=${CHECK_LIMIT:-110} BENCH_SECONDS=${BENCH_SECONDS:-150} TRAIN_LIMIT=${TRAIN_LIMIT:-110}
-SCORER_LIMIT=${SCORER_LIMIT:-110} WARMERS=${WARMERS:-9} PYTHON=${PYTHON:-python3}
+CHECK_LIMIT=${CHECK_LIMIT:-90} BENCH_SECONDS=${BENCH_SECONDS:-150} TRAIN_LIMIT=${TRAIN_LIMIT:-110}
+SCORER_LIMIT=${SCORER_LIMIT:-110} WORKERS=${WORKERS:-12} PYTHON=${PYTHON:-python3}
+PREPARE_SECONDS=${PREPARE_SECONDS:-25} # to go on compiling for the benchmark after the checks
 BATCH=${BATCH:-8} LENGTH=${LENGTH:-2048} TRAIN_STEPS=${TRAIN_STEPS:-6}
 TRAIN_MODELS=${TRAIN_MODELS:-Qwen3-0.6B Llama-3.2-1B}
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
@@ -21,10 +22,8 @@ export COMMIT=${COMMIT:-$(git describe --always --dirty=+ --exclude='*' 2>/dev/n
 mkdir -p "$OUT"
 exec > >(tee -a "$OUT/session.log") 2>&1
 
-await() { # the background jobs named, all by default
-    local pids=${*:-$(jobs -p)}
-    # shellcheck disable=SC2086  # one word for each process
-    [ -z "$pids" ] || wait $pids
+await() { # the background jobs named
+    [ $# -eq 0 ] || wait "$@"
 }
 
 say() { echo "== $SECONDS s: $*"; }
@@ -45,29 +44,38 @@ environment() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,power.limit --format=csv,noheader || true
 }
 
-warm() { # fills the compilers' caches while the checks run; nothing is timed meanwhile
+warm() { # compiles while the checks run; nothing is timed meanwhile
     local part
-    if [[ $STEPS == *bench* ]]; then
-        for part in $(seq 0 $((WARMERS - 1))); do
-            TORCHINDUCTOR_COMPILE_THREADS=1 timeout "$CHECK_LIMIT" nice \
-                "$PYTHON" -m kernels.bench --warm "$part/$WARMERS" >"/tmp/warm.$part" 2>&1 &
-        done
-    fi
+    [[ $STEPS != *bench* ]] || start_bench
     if [[ $STEPS == *sweep* ]]; then
         for part in 0 1 2; do
             # shellcheck disable=SC2086  # several names
             timeout "$CHECK_LIMIT" nice "$PYTHON" -m kernels.sweep ${SWEEP_OPS:+--ops $SWEEP_OPS} \
                 --warm "$part/3" >"/tmp/warm.sweep.$part" 2>&1 &
+            warmers+=($!)
         done
     fi
 }
 
+warmers=() bench_job=
+start_bench() { # its processes compile at once and time nothing before the gate is there
+    [ -z "$bench_job" ] || return
+    rm -f /tmp/bench.gate
+    local options
+    eval "options=(${BENCH_OPTIONS:-})" # such as --ops rope --rows '* 256' '* 2048'
+    nice "$PYTHON" -m kernels.bench "${options[@]}" \
+        --workers "$WORKERS" --gate /tmp/bench.gate --prepare "$PREPARE_SECONDS" \
+        --window "${WINDOW_MS:-40}" --budget "$BENCH_SECONDS" \
+        --csv "$OUT/bench.csv" --json /tmp/bench.jsonl &
+    bench_job=$!
+}
+
 check() { # the kernels compile in parallel first; then a service's start is timed
-    local until=$((SECONDS + CHECK_LIMIT)) shard shards=() job
+    local shard shards=() job
     # shellcheck disable=SC2046,SC2086  # several files and options
-    timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -v --tb=short --timeout 40 \
+    OMP_NUM_THREADS=1 timeout "${PYTEST_LIMIT:-75}" "$PYTHON" -m pytest -m gpu $(grep -rl "mark\.gpu" tests --include="test_*.py") -v --tb=short --timeout 40 \
         -p no:cacheprovider -p no:benchmark --continue-on-collection-errors --durations 12 \
-        ${PYTEST_OPTIONS--n 6} >"$OUT/pytest.log" 2>&1 &
+        ${PYTEST_OPTIONS--n 8} >"$OUT/pytest.log" 2>&1 &
     local tests=$!
     for shard in 0 1 2 3; do
         timeout 60 "$PYTHON" -m kernels.selfcheck --part "$shard/4" --json "/tmp/shard.$shard" &
@@ -81,15 +89,18 @@ check() { # the kernels compile in parallel first; then a service's start is tim
     say "tests done"
     limited 60 "$PYTHON" -m kernels.selfcheck --json "$OUT/selfcheck.jsonl"
     grep '"ok": false' "$OUT/selfcheck.jsonl"
-    while [ $SECONDS -lt $until ] && [ -n "$(jobs -pr)" ]; do sleep 1; done
-    for job in $(jobs -pr); do kill "$job"; done
-    await
-    tail -qn 1 /tmp/warm.* 2>/dev/null | cut -c1-200
+    for job in "${warmers[@]}"; do kill "$job" 2>/dev/null; done
+    await "${warmers[@]}"
 }
 
 bench() {
-    limited $((BENCH_SECONDS + 30)) "$PYTHON" -m kernels.bench --budget "$BENCH_SECONDS" \
-        --csv "$OUT/bench.csv" --json /tmp/bench.jsonl
+    local last=$((SECONDS + PREPARE_SECONDS + BENCH_SECONDS + 60))
+    start_bench
+    touch /tmp/bench.gate
+    while [ $SECONDS -lt $last ] && kill -0 "$bench_job" 2>/dev/null; do sleep 1; done
+    kill "$bench_job" 2>/dev/null
+    await "$bench_job"
+    say "bench: $(wc -l <"$OUT/bench.csv") lines"
 }
 
 sweep() {
@@ -98,15 +109,17 @@ sweep() {
 }
 
 train() { # all providers load at once and then take turns, one at a time, on the device
-    local until=$((SECONDS + TRAIN_LIMIT)) model provider
+    local until=$((SECONDS + TRAIN_LIMIT)) model provider jobs
     for model in $TRAIN_MODELS; do
+        jobs=()
         for provider in ours liger eager torch.compile; do
             timeout $((until - SECONDS)) "$PYTHON" -m kernels.train_bench --provider $provider \
                 --model "$model" --batch "$BATCH" --length "$LENGTH" --warm 2 \
                 --steps "$TRAIN_STEPS" --lock /tmp/train.lock --csv "$OUT/train.csv" \
                 --json "/tmp/train.$model.$provider" 2>&1 | tail -n 3 &
+            jobs+=($!)
         done
-        await
+        await "${jobs[@]}"
     done
 }
 

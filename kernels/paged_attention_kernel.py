@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.attention_step import attend_to_tile, load_prefix, page_of
 from kernels.dispatch import Operator, interpreting, jit, tl
 from kernels.paged_layout import LAYOUT_FIELDS
 from kernels.variant import Variant
@@ -21,25 +22,6 @@ MIN_ROWS, MAX_ROWS = 16, 128  # of a program's query tile: tokens x query heads 
 MULTIPROCESSORS = 132  # of an H100 or H200
 BLOCK_KEYS, STAGES, WARPS = 64, 3, {16: 4, 32: 4, 64: 4, 128: 8}  # of 16 bits, warps by rows
 WIDE_ROWS, WIDE_BLOCK_KEYS, WIDE_STAGES, WIDE_WARPS = 16, 32, 2, 4  # of fp32
-
-
-@jit
-def _attend_to_tile(
-    total: tl.tensor,
-    largest: tl.tensor,
-    mixed: tl.tensor,
-    scores: tl.tensor,
-    values: tl.tensor,
-    PRECISION: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """One step of the online softmax in base 2: sums so far, rescaled to the new largest score."""
-    new_largest = tl.maximum(largest, tl.max(scores, axis=1))
-    weights = tl.exp2(scores - new_largest[:, None])
-    rescale = tl.exp2(largest - new_largest)
-    total = total * rescale + tl.sum(weights, axis=1)
-    mixed = mixed * rescale[:, None]
-    mixed = tl.dot(weights.to(values.dtype), values, mixed, input_precision=PRECISION)
-    return total, new_largest, mixed
 
 
 @jit
@@ -75,6 +57,7 @@ def _paged_attention_kernel(
     GROUP_ROWS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
+    FAR: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ) -> None:
@@ -82,16 +65,20 @@ def _paged_attention_kernel(
     kv_head = tl.program_id(0)
     tile = tl.program_id(1)
     first, last = tl.load(tile_starts_ptr + tile), tl.load(tile_stops_ptr + tile)
+    # All of the tile's few numbers are under way before the first is waited for.
+    group = tl.load(tile_groups_ptr + tile)
+    prefix_length = tl.load(prefix_lengths_ptr + group)
+    pages = page_ids_ptr + tl.load(page_offsets_ptr + group)
     if first == last:
         return
-    group = tl.load(tile_groups_ptr + tile)
+    own_start = tl.load(item_starts_ptr + first)
     rows = tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, HEAD_DIM)
     tokens = first + rows // GROUP_ROWS
     head = rows % GROUP_ROWS
     in_tile = (tokens < last) & (head < GROUP)
     head = kv_head * GROUP + head
-    # Offsets of tokens and pages are int64: both pools may hold more than 2^31 values.
+    # Offsets of tokens are int64, only those within an item are not.
     q_offsets = tokens.to(tl.int64) * q_token_stride + head * q_head_stride
     q = tl.load(q_ptr + q_offsets[:, None] + columns[None, :], in_tile[:, None], 0.0)
     # A row outside the tile belongs to an item that starts behind all keys: it sees none.
@@ -104,37 +91,48 @@ def _paged_attention_kernel(
     largest = tl.full((BLOCK_ROWS,), -1.0e38, dtype=tl.float32)
     mixed = tl.zeros((BLOCK_ROWS, HEAD_DIM), dtype=tl.float32)
 
-    prefix_length = tl.load(prefix_lengths_ptr + group)
-    pages = page_ids_ptr + tl.load(page_offsets_ptr + group)
-    for start in range(0, prefix_length, BLOCK_KEYS):
-        keys = start + tl.arange(0, BLOCK_KEYS)
-        inside = keys < prefix_length
-        page = tl.load(pages + keys // PAGE_SIZE, inside, 0).to(tl.int64)
-        slots = page * page_stride + keys % PAGE_SIZE * slot_stride + kv_head * page_head_stride
-        cells = slots[:, None] + columns[None, :]
-        k = tl.load(key_pages_ptr + cells, inside[:, None], 0.0)
-        v = tl.load(value_pages_ptr + cells, inside[:, None], 0.0)
+    keys_at = key_pages_ptr + kv_head * page_head_stride + columns[None, :]
+    values_at = value_pages_ptr + kv_head * page_head_stride + columns[None, :]
+    lanes = tl.arange(0, BLOCK_KEYS)
+    page = page_of(pages, lanes, prefix_length, PAGE_SIZE, FAR)
+    full = prefix_length // BLOCK_KEYS * BLOCK_KEYS
+    for start in range(0, full, BLOCK_KEYS):
+        slots = (start + lanes) % PAGE_SIZE
+        k, v = load_prefix(keys_at, values_at, page, slots, page_stride, slot_stride, lanes >= 0)
+        # Numbers of pages are read a step ahead, else keys would wait for them in every step.
+        page = page_of(pages, start + BLOCK_KEYS + lanes, prefix_length, PAGE_SIZE, FAR)
         if INTERPRETED:
             k, v = k.to(tl.float32), v.to(tl.float32)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        scores += tl.where(inside, 0.0, float("-inf"))[None, :]
-        total, largest, mixed = _attend_to_tile(total, largest, mixed, scores, v, PRECISION)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
+    if full < prefix_length:
+        keys = full + lanes
+        inside = keys < prefix_length
+        page = page_of(pages, keys, prefix_length, PAGE_SIZE, FAR)
+        slots = keys % PAGE_SIZE
+        k, v = load_prefix(keys_at, values_at, page, slots, page_stride, slot_stride, inside)
+        if INTERPRETED:
+            k, v = k.to(tl.float32), v.to(tl.float32)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
 
     # The first token's item is the earliest in the tile: no row sees a key before it.
-    for start in range(tl.load(item_starts_ptr + first), last, BLOCK_KEYS):
-        keys = start + tl.arange(0, BLOCK_KEYS)
-        inside = keys < last
-        wide = keys.to(tl.int64)
-        k_offsets = wide * k_token_stride + kv_head * k_head_stride
-        v_offsets = wide * v_token_stride + kv_head * v_head_stride
-        k = tl.load(k_ptr + k_offsets[:, None] + columns[None, :], inside[:, None], 0.0)
-        v = tl.load(v_ptr + v_offsets[:, None] + columns[None, :], inside[:, None], 0.0)
+    k_ptr += own_start.to(tl.int64) * k_token_stride + kv_head * k_head_stride
+    v_ptr += own_start.to(tl.int64) * v_token_stride + kv_head * v_head_stride
+    for start in range(0, last - own_start, BLOCK_KEYS):
+        offsets = start + tl.arange(0, BLOCK_KEYS)
+        keys = own_start + offsets
+        inside = (keys < last)[:, None]
+        k_offsets = offsets[:, None] * k_token_stride + columns[None, :]
+        v_offsets = offsets[:, None] * v_token_stride + columns[None, :]
+        k, v = tl.load(k_ptr + k_offsets, inside, 0.0), tl.load(v_ptr + v_offsets, inside, 0.0)
         if INTERPRETED:
             k, v = k.to(tl.float32), v.to(tl.float32)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         seen = (keys[None, :] >= item_starts[:, None]) & (keys[None, :] <= tokens[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        total, largest, mixed = _attend_to_tile(total, largest, mixed, scores, v, PRECISION)
+        total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
 
     out_offsets = tokens.to(tl.int64) * out_token_stride + head * out_head_stride
     outputs = out_ptr + out_offsets[:, None] + columns[None, :]
@@ -145,19 +143,19 @@ def _paged_attention_kernel(
 def tile_tokens(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype) -> int:
     """Tokens of a query tile for a layout of `tokens`.
 
-    Large tiles read the prefix less often but must fill the GPU twice over; fp32 has registers for
-    small ones only.
+    Large tiles read the prefix less often, and small ones reach the limit of what L2 can deliver,
+    but each multiprocessor must have one; fp32 has registers for small ones only.
     """
     group_rows = power_of_two(heads // kv_heads)
     programs = -(-tokens * group_rows // MAX_ROWS) * kv_heads
-    rows = MAX_ROWS if programs >= 2 * MULTIPROCESSORS else MAX_ROWS // 2
+    rows = MAX_ROWS if programs >= MULTIPROCESSORS else MAX_ROWS // 2
     if dtype == torch.float32:
         rows = WIDE_ROWS
     return max(1, rows // group_rows)
 
 
 def block_sizes(group: int, tile_tokens: int, dtype: torch.dtype) -> dict[str, int]:
-    """Tile, warps and pipeline depth: no registers spilled, two programs a multiprocessor."""
+    """Tile, warps and pipeline depth: no registers spilled, eight warps a multiprocessor."""
     group_rows, wide = power_of_two(group), dtype == torch.float32
     rows = max(MIN_ROWS, tile_tokens * group_rows)
     return {
@@ -212,6 +210,7 @@ def _launch(
         math.log2(math.e) / math.sqrt(head_dim),
         PAGE_SIZE=key_pages.shape[1],
         HEAD_DIM=head_dim,
+        FAR=key_pages.shape[0] * key_pages.stride(0) >= 2**31,
         PRECISION=_precision(q.dtype),
         INTERPRETED=interpreting(),
         **block_sizes(heads // kv_heads, tile_tokens, q.dtype),
@@ -248,6 +247,7 @@ def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:
         **block_sizes(group, rows // group, torch_dtype),
         "PAGE_SIZE": 16,
         "HEAD_DIM": head_dim,
+        "FAR": False,
         "PRECISION": _precision(torch_dtype),
         "INTERPRETED": False,
     }

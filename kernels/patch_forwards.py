@@ -1,13 +1,15 @@
 """Forwards of a Hugging Face decoder's modules that call these kernels. Binds none of them.
 
 A maker takes a module and a backend and gives a function to bind to the module as its forward, or
-the reason why there is none. The functions hold no module: a copied model's run on the copy.
+the reason why there is none. The functions hold no module: a copied model's run on the copy. What
+norms and gated products give is not kept for the backward pass but computed again from what is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from kernels.cross_entropy import cross_entropy
 from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.made_again import made_again
 from kernels.norm import add_rms_norm, rms_norm
 from kernels.rope import rope
 from kernels.swiglu import geglu, swiglu
@@ -66,7 +69,8 @@ def layer_forward(module: Any, backend: str) -> Forward | str:
     def forward(self: Any, hidden_states: Tensor, **options: Any) -> Tensor:
         norm = self.post_attention_layernorm
         normed = self.input_layernorm(hidden_states)
-        attended, _ = self.self_attn(hidden_states=normed, **options)
+        with made_again(normed, partial(self.input_layernorm, hidden_states.detach())):
+            attended, _ = self.self_attn(hidden_states=normed, **options)
         if attended.dtype == hidden_states.dtype == norm.weight.dtype:
             normed, total = add_rms_norm(
                 attended, hidden_states, norm.weight, norm.variance_epsilon, backend=backend
@@ -74,7 +78,8 @@ def layer_forward(module: Any, backend: str) -> Forward | str:
         else:  # mixed precision, as autocast makes it
             total = hidden_states + attended
             normed = norm(total)
-        return total + self.mlp(normed)  # type: ignore[no-any-return]
+        with made_again(normed, partial(norm, total.detach())):
+            return total + self.mlp(normed)  # type: ignore[no-any-return]
 
     return forward
 
@@ -115,8 +120,10 @@ def mlp_forward(module: Any, backend: str) -> Forward | str:
         return f"activation {type(module.act_fn).__name__} has no kernel"
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        inner = gated(self.gate_proj(x), self.up_proj(x), backend=backend)
-        return self.down_proj(inner)  # type: ignore[no-any-return]
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        inner = gated(gate, up, backend=backend)
+        with made_again(inner, partial(gated, gate.detach(), up.detach(), backend=backend)):
+            return self.down_proj(inner)  # type: ignore[no-any-return]
 
     return forward
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from kernels.catalogue import (
 )
 from kernels.liger_table import liger_functions
 
+MOST_SHAPES = 256  # that torch.compile may take one function at
 PROVIDERS = ("eager", "torch.compile", "liger", "ours")
 
 
@@ -41,7 +43,7 @@ class Task:
         if provider == "torch.compile":
             if not self.operation.compiles:
                 return {}
-            return {provider: torch.compile(self.operation.baseline(), dynamic=False)}
+            return {provider: compiled(self.operation.baseline())}
         if provider == "liger":
             return liger_functions(self.operation)
         return {provider: partial(self.operation.function(), backend=self._backend())}
@@ -64,10 +66,23 @@ class Task:
         return self.results(self.operation.truth(), widened(self.operands, torch.float32))
 
     def upstream(self) -> list[Tensor]:
-        """The gradients that every provider's outputs receive."""
+        """What every provider's outputs receive: random gradients, a loss 1 as from backward()."""
         with torch.no_grad():
             outputs = outputs_of(self.operation.truth()(**copied(self.operands)))
-        return upstream_of(outputs)
+        floats = [output for output in outputs if output.is_floating_point()]
+        return [
+            torch.ones_like(output) if output.ndim == 0 else gradient
+            for output, gradient in zip(floats, upstream_of(floats), strict=True)
+        ]
+
+    def compile(self, function: Function) -> None:
+        """Calls it once, sparing memory: the operands themselves may be overwritten."""
+        if not self.backward:
+            run(function, self.operands)
+            return
+        leaves = [self.operands[name].requires_grad_() for name in self.operation.trained]
+        reached = [out for out in outputs_of(function(**self.operands)) if out.requires_grad]
+        torch.autograd.grad(reached, leaves, [torch.ones_like(out) for out in reached])
 
     def call(self, function: Function) -> Callable[[], Any]:
         """What is timed: it owns whatever operands the function may overwrite."""
@@ -83,6 +98,14 @@ class Task:
             return torch.autograd.grad(reached, leaves, given)
 
         return forward_and_backward
+
+
+@functools.cache
+def compiled(function: Function) -> Function:
+    """One for each function, so that what it compiled at a shape serves again."""
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    torch._dynamo.config.accumulated_recompile_limit = MOST_SHAPES
+    return torch.compile(function, dynamic=False)
 
 
 def _copies(tensors: list[Tensor]) -> list[Tensor]:

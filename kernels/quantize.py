@@ -1,10 +1,11 @@
 """Rows to eight bits with one scale each, as every kernel here that writes eight bits does it.
 
     scale = max(max_j |x_j|, 1e-12) / limit        limit = 127 (int8), 448 (float8_e4m3fn)
-    value = round(x / scale), half to even
+    value = round(x * (1 / scale)), half to even
 
-Both divisions are IEEE's and all else is exact, so that a kernel and the reference agree bit for
-bit. Knows nothing of where rows come from or what multiplies them.
+Two divisions a row, by IEEE's rule, and one rounded product a value: a kernel and the reference
+agree bit for bit, and no value waits for a division. Knows nothing of where rows come from or what
+multiplies them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def quantize_rows_reference(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
     largest = wide.abs().amax(dim=-1).clamp_min(SMALLEST)
     # By a tensor: on CUDA torch divides by a number as it multiplies by the rounded reciprocal.
     scales = largest / torch.full_like(largest, LIMITS[dtype])
-    scaled = wide / scales.unsqueeze(-1)
+    scaled = wide * (torch.ones_like(scales) / scales).unsqueeze(-1)
     return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scales
 
 
@@ -44,7 +45,7 @@ def quantize_rows_reference(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
 def quantize_tile(tile: tl.tensor, LIMIT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """(scaled and, for int8, rounded rows of an fp32 tile, their scales); the caller casts."""
     scales = tl.div_rn(tl.maximum(tl.max(tl.abs(tile), axis=1), 1e-12), LIMIT)
-    scaled = tl.div_rn(tile, scales[:, None])
+    scaled = tile * tl.div_rn(1.0, scales)[:, None]
     if LIMIT == 127.0:
         # At 1.5 * 2^23 fp32 holds whole numbers only, and addition rounds half to even.
         scaled = (scaled + 12582912.0) - 12582912.0

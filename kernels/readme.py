@@ -1,40 +1,66 @@
-"""Writes the generated parts of README.md from the table of operations and the kept figures.
+"""Writes the generated parts of README.md and a page for each device that was measured.
 
-`python -m kernels.readme` rewrites them in place; a test compares. Measures nothing.
+`python -m kernels.readme` rewrites them from the table of operations and the kept figures; a test
+compares. Measures nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernels.goals import goals_table, losses_table
+from kernels.figures import Row
+from kernels.goals import Figures, goals_table
 from kernels.records import read_csv
-from kernels.report import bench_table, gemm_table, special_table, table, train_table
+from kernels.report import (
+    bench_table,
+    gemm_table,
+    losses_table,
+    special_table,
+    table,
+    train_table,
+    won,
+)
 from kernels.table import OPERATIONS
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
-RESULTS = FOLDER / "results" / "h200"
+RESULTS = FOLDER / "results"
+TESTS = FOLDER.parent / "tests" / "kernels"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-HOST = "timed by events, so the host's launches count: its bytes take a tenth of that"
-UNKNOWN = "not known yet"
-WITH_GRADIENT = "the gradient is computed with the loss, wanted or not"
-MEMORY = "kept for its memory, see MB"
-WHY = {
-    "cross_entropy in place, forward+backward": MEMORY,
-    "linear_cross_entropy, forward+backward": MEMORY,
-    "add_rms_norm, forward+backward": HOST,
-    "ranking_loss listnet, forward": WITH_GRADIENT,
-    "ranking_loss ranknet, forward": WITH_GRADIENT,
-}
+SHARES = (
+    "Microseconds, medians. Of a copy: of as many bytes, timed in turns with the row (where the "
+    "file has none, at the rate of 1 GiB); of a GEMM: of the product's rate."
+)
+PRODUCTS = (
+    "`torch int8` is the bare product without scales, `coarse` keeps sums in the tensor cores' "
+    "short format. `gemm_choice` takes whichever of bf16, the vendor's and ours was measured to be "
+    "fastest at a shape."
+)
+STEPS = (
+    "Plain transformers with SDPA, the same with each layer and the loss compiled, Liger and ours, "
+    "one after the other in one run; random weights and tokens, AdamW. The losses agree afterwards "
+    "to bf16's precision (`loss` in the file)."
+)
+
+
+def measured_folders() -> list[Path]:
+    """One for each device that a benchmark ran on."""
+    return [path.parent for path in sorted(RESULTS.glob("*/bench.csv"))]
+
+
+def figures_of(folder: Path) -> Figures:
+    """What is kept of one device."""
+    scorer = folder / "scorer.jsonl"
+    files = (read_csv(folder / "bench.csv"), read_csv(folder / "train.csv"))
+    return Figures(*files, _json_lines(scorer) if scorer.exists() else [])
 
 
 def operations() -> str:
-    """Operation, file, test, what trains and how it was checked on both devices."""
+    """Operation, file, test, what trains and how to time it."""
     lines = []
     for name in dict.fromkeys(operation.name for operation in OPERATIONS):
         operation = next(entry for entry in OPERATIONS if entry.name == name)
@@ -52,19 +78,16 @@ def operations() -> str:
     return table(["operation", "file", "test", "gradients of", "benchmark"], lines)
 
 
-TESTS = FOLDER.parent / "tests" / "kernels"
-
-
 def checked() -> str:
-    """Each operation by dtype: error over bound where it ran, device and Triton in the heading."""
+    """Each operation by dtype: error where it ran, device and Triton in the heading."""
     runs = {}
-    for path in sorted(FOLDER.glob("results/*/selfcheck.jsonl")):
+    for path in sorted(RESULTS.glob("*/selfcheck*.jsonl")):
         rows = _json_lines(path)
         triton_rows = [row for row in rows if row["backend"] == "triton"]
         runs[f"{rows[0]['device']}, Triton {rows[0]['triton']}"] = {
             (row["op"], row["dtype"]): _verdict(row) for row in triton_rows
         }
-    keys = list(dict.fromkeys(key for run in runs.values() for key in run))
+    keys = dict.fromkeys((op.label, str(dt).split(".")[1]) for op in OPERATIONS for dt in op.dtypes)
     lines = [
         [f"`{op}`", dtype, *(run.get((op, dtype), "not run") for run in runs.values())]
         for op, dtype in keys
@@ -72,58 +95,71 @@ def checked() -> str:
     return table(["operation", "dtype", *runs], lines)
 
 
-def _verdict(row: dict[str, object]) -> str:
+def _verdict(row: Mapping[str, Any]) -> str:
     return f"ok, {row['max_error']:.0e}" if row["ok"] else "**failed**"
 
 
 def goals() -> str:
-    """What was asked beside what was measured."""
-    files = (read_csv(RESULTS / "bench.csv"), read_csv(RESULTS / "train.csv"))
-    return goals_table(*files, _json_lines(RESULTS / "scorer.jsonl"))
+    """What was asked beside what was measured on each device."""
+    return goals_table({_device(folder): figures_of(folder) for folder in measured_folders()})
+
+
+def _device(folder: Path) -> str:
+    return f"[{folder.name.upper()}](results/{folder.name}/README.md)"
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def measured() -> str:
-    """Every row, with the machine it was measured on."""
-    rows = read_csv(RESULTS / "bench.csv")
-    if not rows:
-        return "not measured"
-    first = rows[0]
-    where = (
-        f"{first['gpu']}, driver {first['driver']}, torch {first['torch']}, Triton "
-        f"{first['triton']}, Liger {first['liger']}, commit {first['commit']}; in the same run a "
-        f"copy moved {first['copy_gb_per_s']} GB/s and a bf16 product ran at "
-        f"{first['gemm_tflop_per_s']} TFLOP/s. Microseconds, medians."
+def devices() -> str:
+    """A paragraph and two plots for each."""
+    parts = []
+    for folder in measured_folders():
+        place, rows = f"results/{folder.name}", read_csv(folder / "bench.csv")
+        parts.append(
+            f"### {folder.name.upper()}\n\n{conditions(rows)} No slower than a rival: {won(rows)}. "
+            f"[All rows]({place}/README.md).\n\n"
+            f"![share of a copy or a product by operation]({place}/share.png)\n"
+            f"![speed over torch.compile and Liger by operation]({place}/speed.png)\n"
+        )
+    return "\n".join(parts)
+
+
+def conditions(rows: list[Row]) -> str:
+    """The device and software of each run that rows were kept of."""
+    runs = dict.fromkeys(tuple(row[name] for name in RUN) for row in rows)
+    return " ".join(
+        f"{gpu}, driver {driver}, torch {torch}, Triton {triton}, Liger {liger}, commit {commit}: "
+        f"a copy of 1 GiB moved {copied or 'an unknown number of'} GB/s, a bf16 product ran at "
+        f"{multiplied} TFLOP/s."
+        for gpu, driver, torch, triton, liger, commit, copied, multiplied in runs
     )
-    return f"{where}\n\n{bench_table(rows)}"
 
 
-def special() -> str:
-    """Comparisons with another way to the same end."""
-    return special_table(read_csv(RESULTS / "bench.csv"))
-
-
-def products() -> str:
-    """Products in eight and four bits."""
-    return gemm_table(read_csv(RESULTS / "bench.csv"))
+RUN = ("gpu", "driver", "torch", "triton", "liger", "commit", "copy_gb_per_s", "gemm_tflop_per_s")
 
 
 def training() -> str:
-    """Whole training steps."""
-    return train_table(read_csv(RESULTS / "train.csv"))
+    """Whole training steps, by device."""
+    parts = []
+    for folder in measured_folders():
+        rows = read_csv(folder / "train.csv")
+        if rows:
+            parts.append(f"{rows[0]['gpu']}, commit {rows[0]['commit']}:\n\n{train_table(rows)}")
+    return "\n\n".join(parts)
 
 
 def losses() -> str:
-    """Rows that a rival wins."""
-    return losses_table(read_csv(RESULTS / "bench.csv"), WHY, UNKNOWN)
+    """Rows that a rival wins, by device."""
+    return "\n\n".join(
+        f"{_device(folder)}:\n\n{losses_table(read_csv(folder / 'bench.csv'))}"
+        for folder in measured_folders()
+    )
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part
-    for part in (operations, goals, measured, special, products, training, losses, checked)
+    part.__name__: part for part in (operations, goals, devices, training, losses, checked)
 }
 
 
@@ -132,5 +168,30 @@ def generated(text: str) -> str:
     return PART.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}\n{found[3]}", text)
 
 
-if __name__ == "__main__":
+def page(folder: Path) -> str:
+    """Everything one device's benchmarks left, all of it generated."""
+    rows = read_csv(folder / "bench.csv")
+    parts = [
+        f"# Kernels on {folder.name.upper()}",
+        "Generated by `python -m kernels.readme` from the files in this folder.",
+        f"{conditions(rows)} {SHARES}",
+        "![share](share.png)\n![speed](speed.png)",
+        f"## Every row\n\n{bench_table(rows)}",
+        f"## Against other ways to the same end\n\n{special_table(rows)}",
+        f"## Products\n\n{PRODUCTS}\n\n{gemm_table(rows)}",
+    ]
+    steps = read_csv(folder / "train.csv")
+    if steps:
+        parts.append(f"## Training steps\n\n{STEPS}\n\n{train_table(steps)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Rewrites README.md and each device's page."""
     README.write_text(generated(README.read_text("utf-8")), encoding="utf-8")
+    for folder in measured_folders():
+        (folder / "README.md").write_text(page(folder), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

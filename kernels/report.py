@@ -1,4 +1,4 @@
-"""Makes tables and plots from the CSV files of the benchmarks. Knows no kernel."""
+"""Makes tables from the CSV files of the benchmarks. Knows no kernel."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from kernels.figures import (
+    EQUAL,
+    MODEL_COLUMNS,
+    RIVALS,
+    Group,
+    Row,
+    copy_share,
+    grouped,
+    slowest,
+    speeds,
+)
+from kernels.reasons import reason
 from kernels.records import read_csv
 
-Row = dict[str, str]
-MODEL_COLUMNS = ("op", "mode", "model", "tokens")
-PROVIDERS = ("eager", "torch.compile", "liger", "liger chunked")
-NOT_MEASURED = "not measured"
+TIMED = ("eager", "torch.compile", "liger", "ours")
+MEMORY = ("eager", "liger", "ours")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -21,52 +31,70 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def grouped(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple[str, ...], dict[str, Row]]:
-    """Rows by provider, for each value of `columns`; of repeated runs the last."""
-    groups: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in columns), {})[row["provider"]] = row
-    return groups
-
-
 def bench_table(rows: Sequence[Row]) -> str:
-    """Microseconds of all, our share of the measured best, memory, error, our speed."""
-    header = ["operation", "mode", "model", "tokens", *PROVIDERS[:3], "ours", "of copy or GEMM"]
-    header += ["MB, eager / Liger / ours", "max error", "over the best rival"]
+    """Microseconds of all, our share of the best possible, memory, error, our speed and why."""
+    header = [*MODEL_COLUMNS, *TIMED, "of copy or GEMM", "MB, eager / Liger / ours", "max error"]
+    header += ["over the best rival", "why not 1x"]
     lines = [
-        [*key, *_bench_cells(group)]
-        for key, group in grouped(rows, MODEL_COLUMNS).items()
+        [*key, *_bench_cells(key, group)]
+        for key, group in grouped(rows).items()
         if "eager" in group or "torch.compile" in group
     ]
     return table(header, lines)
 
 
-def _bench_cells(group: dict[str, Row]) -> list[str]:
+def _bench_cells(key: tuple[str, ...], group: Group) -> list[str]:
     ours = group.get("ours", {})
-    share = f"{float(ours['share']):.0%} {ours['share_of']}" if ours.get("share") else ""
-    memory = " / ".join(_number(group.get(name, {}).get("peak_mb")) for name in MEMORY)
+    speed = slowest(group)
     return [
-        *(_number(group.get(name, {}).get("median_us")) for name in PROVIDERS[:3]),
-        _number(ours.get("median_us")),
-        share,
-        memory,
+        *(_number(group.get(name, {}).get("median_us")) for name in TIMED),
+        _share(group),
+        " / ".join(_number(group.get(name, {}).get("peak_mb")) for name in MEMORY),
         f"{float(ours['max_rel_error']):.1e}" if ours.get("max_rel_error") else "",
-        _ratio(group),
+        f"{speed:.2f}x" if speeds(group) else "",
+        reason(key, group) if speed < EQUAL else "",
     ]
 
 
-MEMORY = ("eager", "liger", "ours")
+def _share(group: Group) -> str:
+    limit = group.get("ours", {}).get("share_of", "")
+    share = copy_share(group) if limit == "copy" else group.get("ours", {}).get("share")
+    return f"{float(share):.0%} {limit}" if share else ""
 
 
-def _ratio(group: dict[str, Row]) -> str:
-    """How many times as fast as the fastest rival we are."""
-    rivals = [
-        float(row["median_us"])
-        for name, row in group.items()
-        if name != "ours" and row["median_us"]
+def losses_table(rows: Sequence[Row]) -> str:
+    """What rivals do faster, the lengths and models of an operation in one line, and why."""
+    found: dict[tuple[str, ...], list[tuple[float, str]]] = {}
+    for key, group in grouped(rows).items():
+        for rival, speed in speeds(group).items():
+            if speed < EQUAL:
+                line = (key[0], key[1], rival, reason(key, group))
+                found.setdefault(line, []).append((speed, f"{key[2]}: {key[3]}"))
+    lines = [
+        [op, mode, rival, _span([speed for speed, _ in lost]), _places(lost), why]
+        for (op, mode, rival, why), lost in found.items()
     ]
-    ours = group.get("ours", {}).get("median_us")
-    return f"{min(rivals) / float(ours):.2f}x" if rivals and ours else ""
+    return table(["op", "mode", "faster rival", "our speed", "at tokens", "why"], lines)
+
+
+def _places(lost: Sequence[tuple[float, str]]) -> str:
+    return "; ".join(dict.fromkeys(place for _, place in lost))
+
+
+def _span(found: Sequence[float]) -> str:
+    low, high = f"{min(found):.2f}", f"{max(found):.2f}"
+    return f"{low}x" if low == high else f"{low} to {high}x"
+
+
+def won(rows: Sequence[Row]) -> str:
+    """How many rows we do not lose, against each rival."""
+    parts = []
+    for rival in RIVALS:
+        found = [speeds(group)[rival] for group in grouped(rows).values() if rival in speeds(group)]
+        if found:
+            good = sum(speed >= EQUAL for speed in found)
+            parts.append(f"{good} of {len(found)} rows against {rival}")
+    return ", ".join(parts)
 
 
 def _number(text: str | None) -> str:
@@ -82,7 +110,7 @@ def gemm_table(rows: Sequence[Row]) -> str:
     names = ("bf16", "torch int8", "ours int8", "torch fp8", "torch fp8 coarse", "ours fp8", "ours")
     lines = [
         [key[0], *key[2:], *(_number(group.get(name, {}).get("median_us")) for name in names)]
-        for key, group in grouped(rows, MODEL_COLUMNS).items()
+        for key, group in grouped(rows).items()
         if "bf16" in group
     ]
     return table(["product", "model", "rows", *names[:-1], "ours 4 bits"], lines)
@@ -91,7 +119,7 @@ def gemm_table(rows: Sequence[Row]) -> str:
 def special_table(rows: Sequence[Row]) -> str:
     """Comparisons with another way to the same end."""
     lines = []
-    for key, group in grouped(rows, MODEL_COLUMNS).items():
+    for key, group in grouped(rows).items():
         if key[1].startswith("against") and "bf16" not in group:
             slowest = max(
                 (float(row["median_us"]) for row in group.values() if row["median_us"]), default=0

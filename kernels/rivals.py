@@ -20,7 +20,7 @@ from kernels.timing import Call
 from kernels.variant import Cost
 
 MEGABYTE = 1e6
-PATIENCE = 20  # seconds for one provider to compile and be judged
+PATIENCE = 12  # seconds for one provider to compile and be judged
 
 
 @dataclass(slots=True)
@@ -64,14 +64,17 @@ def rivals_of(row: Row, device: torch.device, providers: Sequence[str]) -> Rival
     return rivals
 
 
-def warm(row: Row, device: torch.device, providers: Sequence[str]) -> None:
-    """Calls each provider once, so that the compilers' caches hold what timing it will need."""
+def compile_row(row: Row, device: torch.device, providers: Sequence[str]) -> None:
+    """Leaves compiled in this process what timing the row will call.
+
+    Raises torch.OutOfMemoryError if not even the operands fit.
+    """
     operands = row.operation.operands(Draw(device, torch.bfloat16), row.model, row.tokens)
     task = Task(row.operation, operands, row.backward)
     for provider in providers:
         for function in task.functions(provider).values():
             with contextlib.suppress(Exception), deadline(PATIENCE):
-                task.call(function)()
+                task.compile(function)
             free(device)
 
 
@@ -112,11 +115,11 @@ def peak_megabytes(call: Call, device: torch.device) -> float:
     return (torch.cuda.max_memory_allocated() - before) / MEGABYTE
 
 
-def free(device: torch.device) -> None:
-    """Returns the memory of a GPU that is half full: the next provider may need it in one piece."""
+def free(device: torch.device, above: float = 0.5) -> None:
+    """Returns the memory of a GPU of which more than this share is reserved, in whole pieces."""
     if device.type != "cuda":
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    if torch.cuda.memory_reserved(device) > total // 2:
+    if torch.cuda.memory_reserved(device) > total * above:
         gc.collect()
         torch.cuda.empty_cache()

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from kernels import machine, roofline
-from kernels.bench import measure
+from kernels.bench_records import measure
 from kernels.catalogue import Draw
 from kernels.providers import Task
 from kernels.records import recording

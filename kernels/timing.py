@@ -1,8 +1,8 @@
 """Times calls side by side, so that drift of clocks and heat hits all alike. Knows no kernel.
 
-Calls take turns one by one, after the L2 cache was overwritten. On a GPU, when any of them is so
-short that launching may take longer, all are timed as replays of CUDA graphs; a call that cannot be
-captured is timed between events and says so.
+Calls take turns one by one, after the L2 cache was overwritten. On a GPU a call so short that
+launching it may take longer is timed as a replay of a CUDA graph; one that is long or cannot be
+captured is timed between events, and says so.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import torch
 
 Call = Callable[[], object]
 
-SHORT_US = (
-    400.0  # less, and the host may be what is timed: a call of many launches takes it so long
-)
+SHORT_US = 4000.0  # less, and the host's launches may be what events time
 WARM_CALLS = 3
+ROUGH_US = 10_000.0  # longer calls are not repeated to learn how long they take
 FEWEST_REPEATS = 5
 MOST_REPEATS = 500
 
@@ -36,20 +35,28 @@ class Timing:
 
 
 def time_side_by_side(
-    calls: Mapping[str, Call], device: torch.device, window_ms: float = 60.0
+    calls: Mapping[str, Call],
+    device: torch.device,
+    window_ms: float = 60.0,
+    short_us: float = SHORT_US,
 ) -> dict[str, Timing]:
-    """Times each call for about `window_ms`, cache refills included, in turns with the others."""
+    """Times each call for about `window_ms`, cache refills included, in turns with the others.
+
+    Those that take less than `short_us` are replayed from graphs.
+    """
     if device.type != "cuda":
-        return _time(calls, dict.fromkeys(calls, "wall"), WallClock(), window_ms)
+        wall = WallClock()
+        rough = {name: _rough(call, wall) for name, call in calls.items()}
+        return _time(calls, dict.fromkeys(calls, "wall"), rough, wall, window_ms)
     clock = EventClock(device)
     rough = {name: _rough(call, clock) for name, call in calls.items()}
     methods, ready = dict.fromkeys(calls, "events"), dict(calls)
-    if min(rough.values()) < SHORT_US:
-        for name, call in calls.items():
-            graph = captured(call)
-            if graph is not None:
-                ready[name], methods[name] = graph.replay, "graph"
-    return _time(ready, methods, clock, window_ms)
+    for name, call in calls.items():
+        graph = captured(call) if rough[name] < short_us else None
+        if graph is not None:
+            ready[name], methods[name] = graph.replay, "graph"
+            rough[name] = _rough(graph.replay, clock)
+    return _time(ready, methods, rough, clock, window_ms)
 
 
 def captured(call: Call) -> torch.cuda.CUDAGraph | None:
@@ -117,25 +124,28 @@ def _event() -> torch.cuda.Event:
 Clock = WallClock | EventClock
 
 
-def _rough(call: Call, clock: Clock, repeats: int = WARM_CALLS) -> float:
-    """Microseconds of the fastest of a few calls, the first of which also compile and warm."""
-    for _ in range(repeats):
-        call()
-    readings = []
-    for _ in range(repeats):
+def _rough(call: Call, clock: Clock) -> float:
+    """Microseconds of the fastest of a few calls, or of one if it is long; the first is to warm."""
+    call()
+    readings: list[float] = []
+    while len(readings) < WARM_CALLS and sum(readings) < ROUGH_US:
         clock.prepare()
-        readings.append(clock.measure(call))
-    clock.settle()
-    return min(reading() for reading in readings)
+        reading = clock.measure(call)
+        clock.settle()
+        readings.append(reading())
+    return min(readings)
 
 
 def _time(
-    calls: Mapping[str, Call], methods: Mapping[str, str], clock: Clock, window_ms: float
+    calls: Mapping[str, Call],
+    methods: Mapping[str, str],
+    rough: Mapping[str, float],
+    clock: Clock,
+    window_ms: float,
 ) -> dict[str, Timing]:
+    """`rough` are the calls' own microseconds; making the cache cold comes on top."""
     overhead = max(_rough(lambda: None, clock), 1.0)
-    repeats = {
-        name: _repeats(_rough(call, clock) + overhead, window_ms) for name, call in calls.items()
-    }
+    repeats = {name: _repeats(rough[name] + overhead, window_ms) for name in calls}
     readings: dict[str, list[Callable[[], float]]] = {name: [] for name in calls}
     for turn in range(max(repeats.values())):
         for name, call in calls.items():

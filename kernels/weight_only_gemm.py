@@ -64,19 +64,6 @@ def weight_only_gemm_reference(
 
 
 @jit
-def _digit_columns(x: tl.tensor, ROWS: tl.constexpr, WORDS: tl.constexpr) -> tuple[tl.tensor, ...]:
-    """x (rows, 8 words) to eight (rows, words): the columns that meet digit 0, 1, ... of a word."""
-    even, odd = tl.split(tl.reshape(x, (ROWS, WORDS, 2, 2, 2)))
-    x04, x26 = tl.split(even)
-    x15, x37 = tl.split(odd)
-    x0, x4 = tl.split(x04)
-    x1, x5 = tl.split(x15)
-    x2, x6 = tl.split(x26)
-    x3, x7 = tl.split(x37)
-    return x0, x1, x2, x3, x4, x5, x6, x7
-
-
-@jit
 def _weight_only_kernel(
     out_ptr: tl.tensor,
     out_row_stride: int,
@@ -104,6 +91,7 @@ def _weight_only_kernel(
     x_tile = x_ptr + row[:, None] * x_row_stride + depth[None, :]
     words = column.to(tl.int64)[:, None] * packed_row_stride + tl.arange(0, words_of_group)[None, :]
     scales = column.to(tl.int64) * scales_row_stride
+    shifts = (4 * tl.arange(0, 8))[None, None, :]
     sums = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.float32)
     for group in range(0, groups):
         x = tl.load(x_tile + group * GROUP, (row < rows)[:, None], 0.0)
@@ -111,12 +99,10 @@ def _weight_only_kernel(
         scale = tl.load(scales_ptr + scales + group, inside, 0.0).to(tl.float32)
         if INTERPRETED:
             x = x.to(tl.float32)
-        digits = _digit_columns(x, BLOCK_ROWS, words_of_group)
-        products = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.float32)
-        for i in tl.static_range(8):
-            weight = (((packed >> (4 * i)) & 15) - 8).to(x.dtype)
-            products = tl.dot(digits[i], tl.trans(weight), products)
-        sums += products * scale[None, :]
+        # All digits of a group at once: each product's operands pass through shared memory.
+        digits = (packed[:, :, None] >> shifts) & 15
+        weight = tl.reshape(digits - 8, (BLOCK_COLUMNS, GROUP)).to(x.dtype)
+        sums += tl.dot(x, tl.trans(weight)) * scale[None, :]
     if HAS_BIAS:
         sums += tl.load(bias_ptr + column, inside, 0.0).to(tl.float32)[None, :]
     outputs = out_ptr + row[:, None] * out_row_stride + column[None, :]

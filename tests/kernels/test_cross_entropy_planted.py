@@ -18,7 +18,6 @@ from tests.kernels.test_cross_entropy import (
     TERMS,
     TOLERANCE,
     TOLERANCES,
-    UPSTREAM,
     case,
     check_training,
     mean_of,
@@ -29,7 +28,6 @@ from tests.kernels.truth import (
     RMSE_LIMITS,
     assert_accurate,
     assert_guard_untouched,
-    draw,
     guarded,
     rmse_ratio,
     surrounded,
@@ -87,32 +85,6 @@ PLANTED_BUGS = {
 @pytest.mark.parametrize("bug", PLANTED_BUGS)
 def test_planted_bugs_are_caught(bug: str, tmp_path: Path) -> None:
     assert_caught(rows_module, PLANTED_BUGS[bug], tmp_path, check_rows)
-
-
-SCALING_BUGS = {
-    "first block scaled alone": ("range(0, row_size, BLOCK)", "range(0, BLOCK, BLOCK)"),
-    "scale of one row": ("tl.load(scale_ptr)", "(tl.load(scale_ptr) * 0.0 + 1.0)"),
-    "stride taken for size": ("* values_row_stride", "* row_size"),
-}
-
-
-def check_scaling(found: ModuleType) -> None:
-    values = draw(3, 5000)
-    buffer, place = guarded(3, 5000)
-    found.launch_scale(place.copy_(values), torch.tensor(UPSTREAM))
-    assert_accurate("scaled", place.clone(), values.double() * UPSTREAM, TOLERANCE)
-    assert_guard_untouched(buffer, place)
-    found.launch_scale(place.copy_(values), torch.tensor(1.0))
-    assert torch.equal(place, values)
-
-
-def test_scaling_stays_within_its_memory() -> None:
-    check_scaling(module)
-
-
-@pytest.mark.parametrize("bug", SCALING_BUGS)
-def test_planted_bugs_of_scaling_are_caught(bug: str, tmp_path: Path) -> None:
-    assert_caught(module, SCALING_BUGS[bug], tmp_path, check_scaling)
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from kernels import divergence_rows as rows_module
 from kernels import divergence_terms as terms_module
@@ -117,7 +118,21 @@ def test_agrees_with_the_reference_at_the_size_of_a_model(kind: str) -> None:
     )
     loss = divergence(leaf, teacher, targets, kind=kind, **options)
     assert_accurate("loss", loss.detach(), expected.detach(), 2 * LOSS_TOLERANCE)
-    assert_accurate("gradient", slope_of(loss, leaf), slope_of(expected, exact), 2 * TOLERANCE)
+    gradient, wanted = slope_of(loss, leaf), slope_of(expected, exact)
+    if kind == "tvd":
+        gradient = gradient.where(decided(student, teacher, 2.0), wanted.float())
+    assert_accurate("gradient", gradient, wanted, 2 * TOLERANCE)
+
+
+def decided(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Where float32 tells which of two probabilities is larger: tvd's slope is the sign of that.
+
+    Logarithms of some 20 are rounded three times, by 1e-6 each; the sign turns at next to none.
+    """
+    log_q, log_p = ((x.double() / temperature).log_softmax(-1) for x in (student, teacher))
+    found = (log_p - log_q).abs() > 1e-5
+    assert found.double().mean() > 0.9999
+    return found
 
 
 @pytest.mark.gpu

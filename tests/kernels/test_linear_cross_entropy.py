@@ -275,6 +275,3 @@ def test_bad_operands_are_named(
     }
     with pytest.raises(error, match=message):
         linear_cross_entropy(**operands | changes)
-
-
-# Each is a plausible slip; the checks above must catch every one of them.

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from kernels import attention_step as step
 from kernels import paged_attention as public
 from kernels import paged_attention_kernel as module
 from kernels.paged_attention import paged_attention
@@ -38,18 +39,31 @@ def test_torch_library_accepts_the_operator() -> None:
 PLANTED_BUGS = {
     "later tokens seen": ("keys[None, :] <= tokens[:, None]", "keys[None, :] < last"),
     "earlier items seen": ("keys[None, :] >= item_starts[:, None]", "keys[None, :] >= 0"),
-    "prefix unmasked": ("scores += tl.where(inside", "scores += tl.where(keys >= 0"),
-    "sums not rescaled": ("total * rescale + tl.sum", "total + tl.sum"),
-    "values not rescaled": ("mixed = mixed * rescale[:, None]", "mixed = mixed"),
-    "largest score forgotten": ("tl.maximum(largest, tl.max(scores, axis=1))", "largest * 0"),
-    "page size taken for tile": ("pages + keys // PAGE_SIZE", "pages + keys // BLOCK_KEYS"),
+    "prefix unmasked": (
+        "tl.where(inside[None, :], scores",
+        "tl.where((keys >= 0)[None, :], scores",
+    ),
+    "the end of the prefix forgotten": ("if full < prefix_length", "if full < 0"),
+    "pages not read ahead": ("pages, start + BLOCK_KEYS + lanes", "pages, start + lanes"),
     "first group's pages": ("page_ids_ptr + tl.load(page_offsets_ptr + group)", "page_ids_ptr"),
     "first group's length": ("tl.load(prefix_lengths_ptr + group)", "tl.load(prefix_lengths_ptr)"),
     "heads of one group mixed": ("head = rows % GROUP_ROWS", "head = rows % 1"),
     "padded head stored": ("(tokens < last) & (head < GROUP)", "(tokens < last)"),
     "next tile overwritten": ("(tokens < last) & (head < GROUP)", "(head < GROUP)"),
-    "key stride for values": ("wide * v_token_stride", "wide * k_token_stride * 2"),
+    "key stride for values": ("offsets[:, None] * v_token", "2 * offsets[:, None] * k_token"),
+    "keys of the first head": ("k_token_stride + kv_head * k_head_stride", "k_token_stride"),
     "scale forgotten": ("math.log2(math.e) / math.sqrt(head_dim)", "math.log2(math.e)"),
+}
+PLANTED_STEP_BUGS = {
+    "sums not rescaled": ("total * rescale + tl.sum", "total + tl.sum"),
+    "values not rescaled": ("mixed = mixed * rescale[:, None]", "mixed = mixed"),
+    "largest score forgotten": (
+        "tl.maximum(largest, tl.max(scores, axis=1) * scale)",
+        "largest * 0",
+    ),
+    "largest score unscaled": ("tl.max(scores, axis=1) * scale", "tl.max(scores, axis=1) * 1e3"),
+    "page size taken for tile": ("pages + keys // PAGE_SIZE", "pages + keys // 64"),
+    "slots of one page": ("slots * slot_stride", "0 * slot_stride"),
 }
 
 
@@ -64,14 +78,28 @@ def run_all_checks(found: ModuleType) -> None:
         check(paged_case([[3, 2], [4]], [90, 40], (2, 1, 16)))
 
 
+def run_all_checks_of_a_step(found: ModuleType) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "attend_to_tile", found.attend_to_tile)
+        patch.setattr(module, "load_prefix", found.load_prefix)
+        patch.setattr(module, "page_of", found.page_of)
+        run_all_checks(module)
+
+
 def test_the_checks_pass_without_a_bug() -> None:
-    run_all_checks(module)
+    run_all_checks_of_a_step(step)
 
 
 @pytest.mark.parametrize("bug", PLANTED_BUGS)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_planted_bugs_are_caught(bug: str, tmp_path: Path) -> None:
     assert_caught(module, PLANTED_BUGS[bug], tmp_path, run_all_checks)
+
+
+@pytest.mark.parametrize("bug", PLANTED_STEP_BUGS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_bugs_planted_in_a_step_are_caught(bug: str, tmp_path: Path) -> None:
+    assert_caught(step, PLANTED_STEP_BUGS[bug], tmp_path, run_all_checks_of_a_step)
 
 
 QWEN3 = (16, 8, 128)
@@ -88,10 +116,10 @@ def test_agrees_at_real_shapes_on_a_gpu(
     rows: int, dtype: torch.dtype, heads: tuple[int, int, int]
 ) -> None:
     tokens = rows // (heads[0] // heads[1])
-    case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens).to(dtype)
-    truth, case = case.truth(), case.to("cuda")
+    case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens)
+    case = case.to(dtype).to("cuda")
     actual = paged_attention(*case.operands, tile_tokens=tokens)
-    assert_accurate("out", actual.cpu(), truth, GPU_TOLERANCES[dtype])
+    assert_accurate("out", actual, case.truth(), GPU_TOLERANCES[dtype])
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import ranking_loss as module
+from kernels.ranking_kernel import ranking_operator, scaling_operator
 from kernels.ranking_loss import ranking_loss
 from kernels.ranking_terms import KINDS, ranking_loss_reference
 from tests.kernels.truth import assert_accurate, draw, spread, surrounded
@@ -245,7 +246,10 @@ def test_memory_around_the_items_is_not_read(kind: str, backend: str) -> None:
 def test_operator_passes_opcheck_and_compiles_whole() -> None:
     scores, targets, offsets = case("ranknet")
     operands = (scores, targets, offsets, "ranknet", 1.0, 10.0, LONGEST)
-    torch.library.opcheck(module.ranking_operator.twin, operands)
+    for wanted in (True, False):
+        torch.library.opcheck(ranking_operator.twin, (*operands, wanted))
+    factors = draw(len(LENGTHS))
+    torch.library.opcheck(scaling_operator.twin, (scores, factors, offsets, torch.bfloat16))
 
     def loss(s: Tensor) -> Tensor:
         return ranking_loss(

@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from kernels import ranking_loss as module
+from kernels import ranking_kernel as module
+from kernels import ranking_loss as public
 from kernels.ranking_loss import ranking_loss
 from kernels.ranking_terms import KINDS, ranking_loss_reference
 from tests.kernels.planted import assert_caught
@@ -28,13 +29,20 @@ PLANTED_BUGS = {
     "ranks from zero": ("rank_i = 1.0 + tl.sum", "rank_i = 0.0 + tl.sum"),
     "discount not squared off": ("mu * shift)", "shift)"),
     "ideal by scores": ("_comes_before(t_i, i, t[", "_comes_before(t_i, i, s["),
+    "one factor for all groups": ("group * upstream_step", "0 * upstream_step"),
+    "only the first block scaled": ("range(start, stop, BLOCK)", "range(start, start + 1, BLOCK)"),
+    "gradients not scaled as losses": ("slopes * (scale / temperature)", "slopes / temperature"),
     "items beyond the group paired": ("tl.where(both & (sign", "tl.where((i < count) & (sign"),
 }
 
 
 def check_all(found: ModuleType) -> None:
-    for kind, temperature, mu in SETTINGS:
-        check(found, kind, temperature, mu, "triton")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(found, "SCALED", 4)  # less than the longest group has
+        patch.setattr(public, "ranking_operator", found.ranking_operator)
+        patch.setattr(public, "scaling_operator", found.scaling_operator)
+        for kind, temperature, mu in SETTINGS:
+            check(public, kind, temperature, mu, "triton")
 
 
 @pytest.mark.parametrize("bug", PLANTED_BUGS)

@@ -28,7 +28,7 @@ def check(found: ModuleType, x: Tensor, target: torch.dtype, backend: str = "tri
     assert values.shape == x.shape
     wide, limit = x.float(), LIMITS[target]
     assert torch.equal(scales, wide.abs().amax(-1).clamp_min(1e-12) / limit)
-    exact = wide / scales.unsqueeze(-1)
+    exact = wide * (1 / scales).unsqueeze(-1)
     rounded = exact.round() if target == torch.int8 else exact
     assert torch.equal(values.float(), rounded.to(target).float())
 

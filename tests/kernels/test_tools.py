@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
-from kernels import readme, selfcheck
+from kernels import selfcheck
 from kernels.accuracy import relative_error, worst_error
 from kernels.bench_plan import plan
 from kernels.catalogue import Draw, Operation
 from kernels.discovery import FOLDER
-from kernels.goals import goals_table, losses_table
-from kernels.records import read_csv
 from kernels.shapes import MODELS, TINY
 from kernels.table import OPERATIONS, named
 from kernels.timing import time_side_by_side
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
 
 
 def entry(name: str) -> Operation:
@@ -133,42 +126,3 @@ def test_calls_take_turns() -> None:
     timings = time_side_by_side({n: partial(calls.append, n) for n in "ab"}, CPU, 0.01)
     assert timings["a"].method == "wall"
     assert "".join(calls[-10:]) == "ab" * 5
-
-
-def test_the_benchmark_runs_and_keeps_its_columns(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    command = [sys.executable, "-m", "kernels.bench", "--ops", "rms_norm", "--window", "1"]
-    command += ["--device", "cpu", "--providers", "eager", "ours", "--csv", str(path)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [(row["mode"], row["provider"]) for row in rows] == [
-        (mode, provider)
-        for mode in ("forward", "forward+backward")
-        for provider in ("eager", "ours")
-    ]
-    assert [row["op"] for row in read_csv(path)] == ["rms_norm"] * 4
-    wanted = "median_us p20_us p80_us peak_mb bytes flops share gpu driver torch triton commit date"
-    assert rows[0].keys() >= set(wanted.split())
-
-
-def test_goals_without_figures_read_not_measured() -> None:
-    lines = goals_table([], [], []).splitlines()[2:]
-    assert lines
-    assert all(line.endswith("| not measured |") for line in lines)
-
-
-def figures(provider: str, median: float) -> dict[str, str]:
-    names = {"op": "rms_norm", "mode": "forward", "model": "Qwen3-0.6B", "tokens": "32768"}
-    return names | {"provider": provider, "median_us": str(median), "share": "0.5"}
-
-
-def test_a_row_we_lose_is_shown_with_its_reason() -> None:
-    rows = [figures("ours", 10.0), figures("liger", 9.0), figures("torch.compile", 10.1)]
-    shown = losses_table(rows, {"rms_norm, forward": "small"}, "unknown").splitlines()[2:]
-    assert shown == ["| rms_norm | forward | Qwen3-0.6B | 32768 | liger | 0.90x | small |"]
-    assert "| 50% | **no** |" in goals_table(rows, [], [])
-
-
-def test_the_readme_holds_the_kept_figures() -> None:
-    text = readme.README.read_text("utf-8")
-    assert readme.generated(text) == text, "run python -m kernels.readme"

@@ -148,11 +148,11 @@ def test_torch_library_accepts_the_operator() -> None:
 
 
 PLANTED_BUGS = {
-    "weights unsigned": ("& 15) - 8)", "& 15))"),
-    "digits swapped": ("return x0, x1, x2, x3,", "return x0, x2, x1, x3,"),
+    "weights unsigned": ("reshape(digits - 8", "reshape(digits"),
+    "digits backwards": ("(4 * tl.arange(0, 8))", "(28 - 4 * tl.arange(0, 8))"),
     "first group's scale": ("scales_ptr + scales + group, inside", "scales_ptr + scales, inside"),
     "first group's weights": ("words + group * words_of_group, inside", "words, inside"),
-    "scale of all groups at the end": ("sums += products * scale", "sums = products * scale"),
+    "scale of all groups at the end": ("sums += tl.dot", "sums = tl.dot"),
     "rows unmasked": ("(row < rows)[:, None] & inside[None, :])", "inside[None, :])"),
     "columns unmasked": ("inside = column < columns", "inside = column >= 0"),
     "bias forgotten": ("HAS_BIAS=bias is not None", "HAS_BIAS=False"),

@@ -1,0 +1,58 @@
+"""One step of attention: a tile of keys is loaded from pages, and weighed. Knows no layout.
+
+Device functions for use inside kernels.
+"""
+
+from __future__ import annotations
+
+from kernels.dispatch import jit, tl
+
+__all__ = ["attend_to_tile", "load_prefix", "page_of"]
+
+
+@jit
+def attend_to_tile(
+    total: tl.tensor,
+    largest: tl.tensor,
+    mixed: tl.tensor,
+    scores: tl.tensor,
+    values: tl.tensor,
+    scale: float,
+    PRECISION: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """One step of the online softmax in base 2: sums so far, rescaled to the new largest score.
+
+    `scores` come unscaled: scaling and subtracting are one instruction.
+    """
+    new_largest = tl.maximum(largest, tl.max(scores, axis=1) * scale)
+    weights = tl.exp2(scores * scale - new_largest[:, None])
+    rescale = tl.exp2(largest - new_largest)
+    total = total * rescale + tl.sum(weights, axis=1)
+    mixed = mixed * rescale[:, None]
+    mixed = tl.dot(weights.to(values.dtype), values, mixed, input_precision=PRECISION)
+    return total, new_largest, mixed
+
+
+@jit
+def page_of(
+    pages: tl.tensor, keys: tl.tensor, length: tl.tensor, PAGE_SIZE: tl.constexpr, FAR: tl.constexpr
+) -> tl.tensor:
+    """The page each key of a prefix lies in; `FAR` when the pool goes beyond 2^31 values."""
+    page = tl.load(pages + keys // PAGE_SIZE, keys < length, 0)
+    return page.to(tl.int64) if FAR else page
+
+
+@jit
+def load_prefix(
+    keys_at: tl.tensor,
+    values_at: tl.tensor,
+    page: tl.tensor,
+    slots: tl.tensor,
+    page_stride: int,
+    slot_stride: int,
+    inside: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Keys and values in these slots of pages; pointers are to a head's columns of page 0."""
+    cells = (page * page_stride + slots * slot_stride)[:, None]
+    k = tl.load(keys_at + cells, inside[:, None], 0.0)
+    return k, tl.load(values_at + cells, inside[:, None], 0.0)
