@@ -28,9 +28,13 @@ def assemble(
     ]
     return {
         "results": sorted(rows, key=lambda row: (-row["score"], row["index"]))[: request.top_n],
-        "usage": usage(results),
-        "context_status": _status(slate.context),
+        **assemble_context(slate, results),
     }
+
+
+def assemble_context(slate: Slate, results: Sequence[JobResult]) -> dict[str, Any]:
+    """What an answer says of the slate's context, candidates or not."""
+    return {"usage": usage(results), "context_status": _status(slate.context)}
 
 
 def usage(results: Sequence[JobResult]) -> dict[str, int]:

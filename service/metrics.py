@@ -48,7 +48,7 @@ class Metrics:
         )
         self._requests = Counter(
             "fairslate_requests",
-            "Rank requests by outcome.",
+            "Requests by outcome.",
             ["tenant", "code"],
             registry=registry,
         )
@@ -74,14 +74,16 @@ class Metrics:
         )
 
     def answered(self, tenant: str, timings: Timings, usage: dict[str, int]) -> None:
-        """Counts one answer with its times and tokens."""
+        """Counts one ranked slate with its times and tokens."""
         label = self._label(tenant)
-        self._requests.labels(label, "ok").inc()
+        self._count(label, "ok", usage)
         for stage, milliseconds in asdict(timings).items():
             self._stages.labels(stage).observe(milliseconds)
-        for kind, count in usage.items():
-            self._tokens.labels(label, kind.removesuffix("_tokens")).inc(count)
         self._waits[label].append(timings.queue)
+
+    def prewarmed(self, tenant: str, usage: dict[str, int]) -> None:
+        """Counts one context that was computed ahead; nobody waits for it, so no times."""
+        self._count(self._label(tenant), "prewarmed", usage)
 
     def observe(self, stats: GateStats) -> None:
         """Shows a snapshot of the pool, and the queue times so far."""
@@ -99,6 +101,11 @@ class Metrics:
             code = "client_closed" if isinstance(error, CancelledError) else error_code(error)
             self._requests.labels(self._label(tenant), code).inc()
             raise
+
+    def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
+        self._requests.labels(label, code).inc()
+        for kind, count in usage.items():
+            self._tokens.labels(label, kind.removesuffix("_tokens")).inc(count)
 
     def _label(self, tenant: str) -> str:
         return self._labels.get(tenant, OTHER_TENANTS)

@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from models.card import ModelCard
 from models.prompt import PromptBuilder
-from service.answer import assemble, stage_times
+from service.answer import assemble, assemble_context, stage_times
 from service.config import Settings
 from service.dispatch import Dispatcher
 from service.errors import BodyTimeoutError
@@ -22,11 +22,11 @@ from service.gate.errors import DeadlineExceededError
 from service.gate.job import Level
 from service.insight import Insight
 from service.jobs import JobResult
-from service.metrics import Metrics
-from service.schemas import RankRequest
+from service.metrics import Metrics, Timings
+from service.schemas import ContextRequest
 from service.slate import Errand, Slate, encode_slate, slate_jobs
 from service.tenants import Tenant, Tenants
-from service.validation import parse_rank_request
+from service.validation import parse_context_request, parse_rank_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Call:
     request_id: str
     authorization: str | None
     read_body: Callable[[], Awaitable[bytes]]
+    arrived: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,19 @@ class Clock:
     @property
     def remaining_ms(self) -> float:
         return self.deadline_ms - self.elapsed_ms
+
+
+Asked = TypeVar("Asked", bound=ContextRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk(Generic[Asked]):
+    """One request on its way back: what was asked, as tokens, its results, its times."""
+
+    request: Asked
+    slate: Slate
+    results: Sequence[JobResult]
+    timings: Timings
 
 
 class Ranker:
@@ -82,23 +96,24 @@ class Ranker:
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
-        arrived = time.perf_counter()
         tenant = self._tenants.authenticate(call.authorization)
         with self._metrics.failures_of(tenant.name):
-            request = parse_rank_request(await self._body(call), self.settings)
-            path = tenant.path(request.user, request.priority)
-            clock = Clock(arrived, request.deadline_ms or self.settings.default_deadline_ms)
-            async with _deadline(clock):
-                parsed_ms = clock.elapsed_ms
-                slate = await self._tokenize(request, tenant)
-                tokenize_ms = clock.elapsed_ms - parsed_ms
-                errand = self._errand(tenant, path, clock)
-                results = await self._score(slate, errand, call.request_id)
-            answer = assemble(self._card.calibration, request, slate, results)
-        timings = stage_times(results, tokenize_ms, clock.elapsed_ms)
-        self._metrics.answered(tenant.name, timings, answer["usage"])
-        own = {"timings_ms": timings.rounded(), "request_id": call.request_id}
-        return {"model": self._model, **answer, **own}
+            walk = await self._walk(call, tenant, parse_rank_request)
+            answer = assemble(self._card.calibration, walk.request, walk.slate, walk.results)
+        self._metrics.answered(tenant.name, walk.timings, answer["usage"])
+        return self._envelope(call, walk.timings, answer)
+
+    async def prewarm(self, call: Call) -> dict[str, Any]:
+        """Has an engine read a context ahead of its slate; charged as a slate of no candidates.
+
+        Raises and is cancelled as `rank`.
+        """
+        tenant = self._tenants.authenticate(call.authorization)
+        with self._metrics.failures_of(tenant.name):
+            walk = await self._walk(call, tenant, parse_context_request)
+        answer = assemble_context(walk.slate, walk.results)
+        self._metrics.prewarmed(tenant.name, answer["usage"])
+        return self._envelope(call, walk.timings, answer)
 
     async def ready(self) -> bool:
         """Whether a slate sent now would find Redis and a live engine."""
@@ -127,6 +142,25 @@ class Ranker:
             ]
         }
 
+    async def _walk(
+        self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
+    ) -> Walk[Asked]:
+        request = parse(await self._body(call), self.settings)
+        path = tenant.path(request.user, request.priority)
+        clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
+        async with _deadline(clock):
+            parsed_ms = clock.elapsed_ms
+            slate = await self._tokenize(request, tenant)
+            tokenize_ms = clock.elapsed_ms - parsed_ms
+            errand = self._errand(tenant, path, clock)
+            results = await self._score(slate, errand, call.request_id)
+        timings = stage_times(results, tokenize_ms, clock.elapsed_ms)
+        return Walk(request, slate, results, timings)
+
+    def _envelope(self, call: Call, timings: Timings, answer: dict[str, Any]) -> dict[str, Any]:
+        own = {"timings_ms": timings.rounded(), "request_id": call.request_id}
+        return {"model": self._model, **answer, **own}
+
     async def _body(self, call: Call) -> bytes:
         patience_ms = self.settings.default_deadline_ms  # the request's own is still unread
         try:
@@ -137,7 +171,7 @@ class Ranker:
                 f"the body did not arrive within {patience_ms} ms; send it faster"
             ) from error
 
-    async def _tokenize(self, request: RankRequest, tenant: Tenant) -> Slate:
+    async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
         loop = asyncio.get_running_loop()
         async with self._turns[tenant.name]:
             return await loop.run_in_executor(

@@ -23,17 +23,12 @@ class Candidate(Strict):
     )
 
 
-class RankRequest(Strict):
-    """Body of `POST /v1/rank`."""
+class ContextRequest(Strict):
+    """Body of `POST /v1/contexts`."""
 
     context: str | dict[str, str] = Field(
         description="Member or job text, or the named fields of the model card's template."
     )
-    candidates: list[Candidate] = Field(description="The slate, in any order.")
-    top_n: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Answer only with the best n."
-    )
-    return_documents: bool = Field(default=False, description="Repeat text and metadata.")
     deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Milliseconds from arrival after which the answer is worthless."
     )
@@ -47,6 +42,16 @@ class RankRequest(Strict):
     priority: str | None = Field(
         default=None, description="A class open to the tenant; without it, the tenant's own."
     )
+
+
+class RankRequest(ContextRequest):
+    """Body of `POST /v1/rank`."""
+
+    candidates: list[Candidate] = Field(description="The slate, in any order.")
+    top_n: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Answer only with the best n."
+    )
+    return_documents: bool = Field(default=False, description="Repeat text and metadata.")
 
 
 class RankedCandidate(Strict):
@@ -87,15 +92,20 @@ class StageTimes(Strict):
     total: float
 
 
-class RankAnswer(Strict):
-    """Body of a 200 from `POST /v1/rank`, results best first."""
+class ContextAnswer(Strict):
+    """Body of a 200 from `POST /v1/contexts`: the engine has read the context by now."""
 
     model: ServedModel
-    results: list[RankedCandidate]
     usage: Usage
     timings_ms: StageTimes
     context_status: Literal["ok", "truncated"]
     request_id: str
+
+
+class RankAnswer(ContextAnswer):
+    """Body of a 200 from `POST /v1/rank`, results best first."""
+
+    results: list[RankedCandidate]
 
 
 class WaitingLevel(Strict):
