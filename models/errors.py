@@ -51,6 +51,12 @@ class PrecisionUnavailableError(FairslateError):
     code = "precision_unavailable"
 
 
+class ModelUnavailableError(FairslateError):
+    """A model that is served, but not on the device asked for; the message says where."""
+
+    code = "model_unavailable"
+
+
 class CandidateTooLongError(FairslateError):
     """A candidate longer than what one forward pass takes."""
 

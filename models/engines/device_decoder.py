@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from kernels.paged_attention import paged_attention
 from kernels.qk_norm_rope import PageStore, qk_norm_rope
+from models.config import DecoderConfig
 from models.decoder import Decoder, DecoderLayer
 from models.engines.arithmetic import Arithmetic, Rows
 from models.engines.pass_inputs import PassInputs
+from models.errors import ModelUnavailableError
 from models.heads import LabelHead
 
 
@@ -38,6 +40,8 @@ class FusedLayer:
         """Copies of the layer's weights."""
         assert isinstance(layer, DecoderLayer)
         attention, mlp = layer.self_attn, layer.mlp
+        assert attention.q_norm is not None
+        assert attention.k_norm is not None
 
         def norm(module: nn.RMSNorm) -> Tensor:
             return module.weight.detach().to(device, arithmetic.dtype)
@@ -55,6 +59,18 @@ class FusedLayer:
             gate_up=fused(mlp.gate_proj, mlp.up_proj),
             down=fused(mlp.down_proj),
         )
+
+
+def refuse_other_families(config: DecoderConfig) -> None:
+    """Raises ModelUnavailableError unless a layer is one of norms, rotation and plain products."""
+    biased = config.attention_bias or config.output_bias or config.mlp_bias
+    if config.qk_norm and not biased:
+        return
+    found = f"a {config.model_type} model{' with biases' if biased else ''}"
+    raise ModelUnavailableError(
+        f"{found} is not served on a GPU, where layers are qwen3's without biases; pass "
+        "device='cpu'"
+    )
 
 
 class DeviceDecoder:

@@ -21,7 +21,7 @@ from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cuda_graphs import GraphPool
-from models.engines.device_decoder import DeviceDecoder
+from models.engines.device_decoder import DeviceDecoder, refuse_other_families
 from models.engines.pass_inputs import PassInputs, PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.precision import choose_precision
@@ -65,6 +65,7 @@ class DeviceRunner:
         cache_bytes: int,
         settings: DeviceSettings,
     ) -> None:
+        refuse_other_families(decoder.config)
         device = torch.device(settings.device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
@@ -151,10 +152,10 @@ class DeviceRunner:
                 f"token ids reach from {ids.min()} to {ids.max()}, but the model knows 0 to "
                 f"{config.vocab_size - 1}"
             )
-        if positions.max() >= config.max_position_embeddings:
+        if positions.max() >= config.max_tokens:
             raise IndexError(
                 f"a token stands at position {positions.max()}, but the model knows 0 to "
-                f"{config.max_position_embeddings - 1}"
+                f"{config.max_tokens - 1}"
             )
 
     @torch.inference_mode()
