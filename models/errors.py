@@ -62,3 +62,9 @@ class CandidateTooLongError(FairslateError):
 
     status = HTTPStatus.BAD_REQUEST
     code = "candidate_too_long"
+
+
+class ExportError(FairslateError):
+    """An export that would overwrite something, or whose graphs do not score as the engine does."""
+
+    code = "export_failed"

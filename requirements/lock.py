@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 PYPROJECT = HERE.parent / "pyproject.toml"
 HEADER = "# {name}: written by `make lock` from pyproject.toml; do not edit.\n"
 # Which extras each lock adds to the dependencies everybody has.
-EXTRAS = {"cpu": (), "dev": ("dev",), "cuda": ("cuda",)}
+EXTRAS = {"cpu": (), "dev": ("dev", "onnx"), "cuda": ("cuda",)}
 
 
 def requirements(project: dict[str, Any], extras: tuple[str, ...]) -> list[str]:
