@@ -1,0 +1,44 @@
+// Threads of one pass: they start with it and end with it. Knows no model.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace fairslate {
+
+class Team {
+ public:
+  explicit Team(int size) : size_(size) {}
+
+  int size() const { return size_; }
+
+  // Runs work(member) for every member at once and waits for all.
+  void run(const std::function<void(int)>& work) {
+    std::vector<std::thread> others;
+    for (int member = 1; member < size_; ++member) others.emplace_back(work, member);
+    work(0);
+    for (std::thread& other : others) other.join();
+  }
+
+  // Waits until every member is here; called by all of them, within `run`.
+  void meet() {
+    const int round = round_.load();
+    if (waiting_.fetch_add(1) + 1 == size_) {
+      waiting_.store(0);
+      round_.fetch_add(1);
+      return;
+    }
+    for (int turn = 0; round_.load() == round; ++turn)
+      if (turn > kSpins) std::this_thread::yield();
+  }
+
+ private:
+  static constexpr int kSpins = 2000;
+  const int size_;
+  std::atomic<int> waiting_{0};
+  std::atomic<int> round_{0};
+};
+
+}  // namespace fairslate
