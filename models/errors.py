@@ -45,6 +45,18 @@ class ContextTooLongError(FairslateError):
     code = "context_too_long"
 
 
+class TokenOutOfVocabularyError(FairslateError):
+    """A token id that the model has no embedding of."""
+
+    code = "token_out_of_vocabulary"
+
+
+class NonFiniteLogitError(FairslateError):
+    """The model computed NaN or infinity, which is no score; the job fails alone."""
+
+    code = "logit_not_finite"
+
+
 class PrecisionUnavailableError(FairslateError):
     """Arithmetic asked for by name that this device cannot do; the message says why."""
 

@@ -29,7 +29,7 @@ def new_cpu_runner(
         return _native(directory, cache_bytes, choice)
     return PackedRunner(
         load_decoder(directory),
-        directory.prompt.label_ids,
+        directory.prompt.heads,
         directory.card.block_size,
         cache_bytes,
         choice,
@@ -44,5 +44,5 @@ def _native(directory: ModelDirectory, cache_bytes: int, choice: CpuChoice) -> N
         directory.card.truncation.max_context_tokens,
         torch.get_num_threads(),
     )
-    labels = directory.prompt.label_ids
-    return NativeRunner(load_decoder(directory), labels, cache_bytes, native_library(), settings)
+    heads = directory.prompt.heads
+    return NativeRunner(load_decoder(directory), heads, cache_bytes, native_library(), settings)

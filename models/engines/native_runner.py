@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cpu_decoder import NativeDecoder, NativePages
@@ -21,7 +22,9 @@ from models.engines.cpu_probe import CpuChoice
 from models.engines.head_rows import raw_logits_by_block
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.runner import ContextGroup, GroupScores
-from models.heads import LabelHead
+from models.head_card import HeadOutputs
+from models.heads import ScoringHeads
+from models.label_mass import LabelMass
 from models.native.library import NativeLibrary
 from models.paged_cache import PagedCache, PageReservation, PageShape
 
@@ -49,7 +52,7 @@ class NativeRunner:
     def __init__(
         self,
         decoder: Decoder,
-        label_ids: tuple[int, int],
+        heads: Sequence[HeadOutputs],
         cache_bytes: int,
         library: NativeLibrary,
         settings: NativeSettings,
@@ -57,13 +60,14 @@ class NativeRunner:
         config, page_size = decoder.config, settings.block_size
         self._block_size = page_size
         self._settings = settings
-        self._head = LabelHead.from_decoder(decoder, label_ids)
+        self._heads = ScoringHeads.of(decoder, heads)
+        self._label_mass = LabelMass(decoder, heads)
         self._decoder = NativeDecoder(
             decoder, settings.choice.torch_dtype, library, settings.threads
         )
-        heads, width = config.num_key_value_heads, self._decoder.head_dim
+        kv_heads, width = config.num_key_value_heads, self._decoder.head_dim
         self._cache = PagedCache(
-            PageShape(config.num_hidden_layers, page_size, heads, width),
+            PageShape(config.num_hidden_layers, page_size, kv_heads, width),
             cache_bytes,
             -(-settings.max_context_tokens // page_size),
             self._decoder.page_dtype,
@@ -73,6 +77,10 @@ class NativeRunner:
     @property
     def block_size(self) -> int:
         return self._block_size
+
+    @property
+    def config(self) -> DecoderConfig:
+        return self._decoder.config
 
     @property
     def description(self) -> Mapping[str, str]:
@@ -87,11 +95,16 @@ class NativeRunner:
         with self._cache.reservation([group.chain for group in groups]) as reservation:
             cached = [self._plan(group, planner, reservation) for group in groups]
             planner.flush()
-        logits = iter(raw_logits_by_block(self._head, torch.cat(hidden)).tolist())
+        scored = torch.cat(hidden)
+        self._label_mass.observe(scored)
+        logits = iter(raw_logits_by_block(self._heads, scored).tolist())
         return [
             GroupScores(count, [next(logits) for _ in group.candidates])
             for group, count in zip(groups, cached, strict=True)
         ]
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        return self._label_mass.drain()
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()

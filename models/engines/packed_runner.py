@@ -15,12 +15,15 @@ from torch import Tensor
 
 from kernels.multi_item_attention import ItemLayout, multi_item_attention
 from models.checkpoint import ModelDirectory, load_decoder
+from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cpu_probe import CpuChoice
 from models.engines.head_rows import raw_logits_by_block
 from models.engines.runner import ContextGroup, GroupScores
-from models.heads import LabelHead
+from models.head_card import HeadOutputs
+from models.heads import ScoringHeads
+from models.label_mass import LabelMass
 from models.linear import narrow_linears
 from models.packing import PackedBatch, PrefixGroup, TokenIds, pack
 from models.prefix_cache import PrefixCache
@@ -54,7 +57,7 @@ class PackedRunner:
     def __init__(
         self,
         decoder: Decoder,
-        label_ids: tuple[int, int],
+        heads: Sequence[HeadOutputs],
         block_size: int,
         cache_bytes: int,
         choice: CpuChoice = IN_FP32,
@@ -62,7 +65,8 @@ class PackedRunner:
     ) -> None:
         self._block_size = block_size
         self._decoder = decoder
-        self._head = LabelHead.from_decoder(decoder, label_ids)
+        self._heads = ScoringHeads.of(decoder, heads)
+        self._label_mass = LabelMass(decoder, heads)
         narrow_linears(decoder.model, choice.torch_dtype)
         self._cache = PrefixCache(cache_bytes)
         self._choice = choice
@@ -71,12 +75,16 @@ class PackedRunner:
     @classmethod
     def from_directory(cls, directory: ModelDirectory, cache_bytes: int) -> PackedRunner:
         """In fp32; ModelDirectoryError as `load_decoder` says."""
-        labels, block_size = directory.prompt.label_ids, directory.card.block_size
-        return cls(load_decoder(directory), labels, block_size, cache_bytes)
+        heads, block_size = directory.prompt.heads, directory.card.block_size
+        return cls(load_decoder(directory), heads, block_size, cache_bytes)
 
     @property
     def block_size(self) -> int:
         return self._block_size
+
+    @property
+    def config(self) -> DecoderConfig:
+        return self._decoder.config
 
     @property
     def description(self) -> Mapping[str, str]:
@@ -95,6 +103,9 @@ class PackedRunner:
             GroupScores(c.cached_tokens, [next(raw_logits) for _ in c.group.candidates])
             for c in contexts
         ]
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        return self._label_mass.drain()
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
@@ -128,14 +139,15 @@ class PackedRunner:
                 room = max(0, room - len(ids)) if not self._deterministic else 0
         return parts
 
-    def _score_candidates(self, contexts: Sequence[_Context]) -> list[float]:
-        """Raw logits of all candidates, contexts and their candidates in order."""
-        logits: list[float] = []
+    def _score_candidates(self, contexts: Sequence[_Context]) -> list[list[float]]:
+        """Raw logits of all candidates by head, contexts and their candidates in order."""
+        logits: list[list[float]] = []
         for part in self._candidate_passes(contexts):
             batch = pack([PrefixGroup(len(c.group.ids), items) for c, items in part])
             attention = _PrefixAttention(self._prefixes([c for c, _ in part]), batch.layout)
             hidden = self._decoder(batch.token_ids, batch.positions, attention, batch.last_tokens)
-            logits += raw_logits_by_block(self._head, hidden).tolist()
+            self._label_mass.observe(hidden)
+            logits += raw_logits_by_block(self._heads, hidden).tolist()
         return logits
 
     def _candidate_passes(

@@ -16,11 +16,12 @@ from models.engines.cpu_probe import DTYPES, CpuChoice, available
 from models.engines.fairslate import RunnerEngine
 from models.engines.native_runner import NativeRunner, NativeSettings
 from models.engines.packed_runner import PackedRunner
+from models.head_card import yes_no
 from models.native.library import native_library
 from models.prompt import block_hashes
 
 TokenIds = tuple[int, ...]
-VOCABULARY, BLOCK, LABELS = 300, 16, (3, 11)
+VOCABULARY, BLOCK, LABELS = 300, 16, yes_no((3, 11))
 PLAIN = DecoderConfig(VOCABULARY, 64, 96, 2, 4, 2, 32, max_position_embeddings=1024)
 # One of each part that C++ treats apart; widths that are no multiples of anything.
 CONFIGS = {

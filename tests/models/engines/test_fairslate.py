@@ -18,6 +18,7 @@ from models.engines.base import ScoreJob
 from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.fairslate import FairslateEngine, RunnerEngine
 from models.engines.packed_runner import PackedRunner
+from models.heads import ScoringHeads
 from models.prompt import block_hashes
 
 # Measured 1.7e-5 at most over 180 random candidates; raw logits here span -16 to 22.
@@ -209,12 +210,13 @@ def test_no_jobs_no_answers(engine: RunnerEngine) -> None:
 
 
 def test_a_failed_pass_raises_its_cause_and_spoils_nothing(
-    engine: RunnerEngine, jobs: list[ScoreJob]
+    engine: RunnerEngine, jobs: list[ScoreJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits_of(engine, jobs)
-    broken = make_job(jobs[0].context_ids, [(10**6,)])
-    with pytest.raises(IndexError):
-        engine.score([broken])
+    monkeypatch.setattr(ScoringHeads, "raw_logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.score(jobs)
+    monkeypatch.undo()
     assert_close(logits_of(engine, jobs), expected)
 
 
