@@ -65,6 +65,12 @@ class Metrics:
             ["tenant", "kind"],
             registry=registry,
         )
+        self._candidates = Counter(
+            "fairslate_candidates",
+            "Candidates of answered requests, by who knew the score.",
+            ["tenant", "source"],
+            registry=registry,
+        )
         self._queue = Gauge(
             "fairslate_tenant_queue_milliseconds",
             f"Time in the queue of a tenant's last {_QUEUE_SAMPLES} answers.",
@@ -73,10 +79,15 @@ class Metrics:
             multiprocess_mode="livemostrecent",
         )
 
-    def answered(self, tenant: str, timings: Timings, usage: dict[str, int]) -> None:
-        """Counts one ranked slate with its times and tokens."""
+    def answered(
+        self, tenant: str, timings: Timings, usage: dict[str, int], candidates: int
+    ) -> None:
+        """Counts one ranked slate with its times, tokens and candidates."""
         label = self._label(tenant)
         self._count(label, "ok", usage)
+        reused = usage["reused_candidates"]
+        self._candidates.labels(label, "engine").inc(candidates - reused)
+        self._candidates.labels(label, "score_cache").inc(reused)
         for stage, milliseconds in asdict(timings).items():
             self._stages.labels(stage).observe(milliseconds)
         self._waits[label].append(timings.queue)
@@ -104,8 +115,9 @@ class Metrics:
 
     def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
         self._requests.labels(label, code).inc()
-        for kind, count in usage.items():
-            self._tokens.labels(label, kind.removesuffix("_tokens")).inc(count)
+        for name, count in usage.items():
+            if (kind := name.removesuffix("_tokens")) != name:
+                self._tokens.labels(label, kind).inc(count)
 
     def _label(self, tenant: str) -> str:
         return self._labels.get(tenant, OTHER_TENANTS)

@@ -48,6 +48,9 @@ class RankRequest(ContextRequest):
     """Body of `POST /v1/rank`."""
 
     candidates: list[Candidate] = Field(description="The slate, in any order.")
+    rank_by: str | None = Field(
+        default=None, description="Head that orders the slate, by default the model's first."
+    )
     top_n: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Answer only with the best n."
     )
@@ -59,8 +62,11 @@ class RankedCandidate(Strict):
 
     id: str
     index: int = Field(description="Position in the request's slate; breaks ties.")
-    score: float = Field(ge=0, le=1, description="Calibrated probability.")
-    raw_logit: float = Field(description="logit(yes) - logit(no), before calibration.")
+    score: float = Field(ge=0, le=1, description="Calibrated probability, of the ranking head.")
+    raw_logit: float = Field(description="Log-odds before calibration; orders the slate.")
+    scores: dict[str, float] | None = Field(
+        default=None, description="Calibrated probability by head, of a model with several."
+    )
     status: Literal["ok", "truncated"]
     text: str | None = None
     metadata: dict[str, JsonValue] | None = None
@@ -81,6 +87,7 @@ class Usage(Strict):
     cached_tokens: int
     candidate_tokens: int
     extend_tokens: int
+    reused_candidates: int = Field(description="Scores remembered from earlier; cost no tokens.")
 
 
 class StageTimes(Strict):
@@ -105,6 +112,7 @@ class ContextAnswer(Strict):
 class RankAnswer(ContextAnswer):
     """Body of a 200 from `POST /v1/rank`, results best first."""
 
+    ranked_by: str = Field(description="The head that ordered the results.")
     results: list[RankedCandidate]
 
 

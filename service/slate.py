@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 from models.card import ModelCard
 from models.engines.base import ScoreJob
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
 from service.errors import InvalidRequestError
 from service.gate.job import Job, Level
-from service.jobs import encode_job
+from service.jobs import JobResult, encode_job
 from service.schemas import ContextRequest, RankRequest
 
 
@@ -21,6 +21,23 @@ class Slate:
     context: EncodedContext
     block_hashes: tuple[str, ...]
     candidates: tuple[EncodedCandidate, ...]
+
+    def without(self, known: Container[int]) -> Slate:
+        """The same context with the candidates whose index is not among `known`."""
+        rest = [one for index, one in enumerate(self.candidates) if index not in known]
+        return replace(self, candidates=tuple(rest))
+
+
+Logits = tuple[float, ...]  # raw logits of one candidate, one per head
+
+
+@dataclass(frozen=True, slots=True)
+class SlateScores:
+    """What is known of a slate in the end: one row per candidate, and where it came from."""
+
+    rows: tuple[Logits, ...]
+    reused: int  # candidates that no engine had to score
+    results: Sequence[JobResult]  # of the others' jobs, in order
 
 
 @dataclass(frozen=True, slots=True)

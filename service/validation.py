@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -28,6 +29,18 @@ def parse_context_request(body: bytes, settings: Settings) -> ContextRequest:
     request = _parse(ContextRequest, body)
     _check_errand(request, settings)
     return request
+
+
+def ranking_head(rank_by: str | None, heads: Sequence[str]) -> str:
+    """The head that ranks, the model's first by default. Raises InvalidRequestError."""
+    name = heads[0] if rank_by is None else rank_by
+    if name not in heads:
+        raise InvalidRequestError(
+            f"rank_by {name!r} is not a head of this model; heads: {', '.join(heads)}",
+            code="unknown_head",
+            param="rank_by",
+        )
+    return name
 
 
 def parse_policy_request(body: bytes) -> PolicyRequest:
