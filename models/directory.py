@@ -15,6 +15,7 @@ from models.weight_files import WEIGHTS_NAME, checked_tensors
 __all__ = ["TOKENIZER_NAME", "WEIGHTS_NAME", "ModelDirectory", "load_model_directory"]
 
 TOKENIZER_NAME = "tokenizer.json"
+MAX_OUTPUTS = 128  # of all heads together: what one launch of the scoring kernel takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
     config = read_config(path)
     checked_tensors(path, config)
     _check_room(path, card, config)
-    return ModelDirectory(path, card, config, PromptBuilder(path / TOKENIZER_NAME, card))
+    prompt = PromptBuilder(path / TOKENIZER_NAME, card)
+    _check_vocabulary(path, prompt, config)
+    _check_heads(path, card, prompt, config)
+    return ModelDirectory(path, card, config, prompt)
 
 
 def _check_room(path: Path, card: ModelCard, config: DecoderConfig) -> None:
@@ -54,3 +58,31 @@ def _check_room(path: Path, card: ModelCard, config: DecoderConfig) -> None:
         f"{path / 'config.json'}: {name} {config.max_tokens} is below the card's context and "
         f"candidate limits, {asked} together; lower the card's truncation"
     )
+
+
+def _check_vocabulary(path: Path, prompt: PromptBuilder, config: DecoderConfig) -> None:
+    if prompt.largest_token >= config.vocab_size:
+        raise ModelDirectoryError(
+            f"{path / TOKENIZER_NAME}: knows tokens up to {prompt.largest_token}, but config.json "
+            f"beside it says vocab_size {config.vocab_size}; export both of one model"
+        )
+
+
+def _check_heads(path: Path, card: ModelCard, prompt: PromptBuilder, config: DecoderConfig) -> None:
+    for head in prompt.heads:
+        by_labels = bool(card.scoring_heads[head.name].labels)
+        if by_labels == bool(config.num_labels):
+            found, wanted = ("a", "classes") if config.num_labels else ("no", "labels")
+            raise ModelDirectoryError(
+                f"{path}: the model is {found} classifier; grade {wanted} in head {head.name!r}"
+            )
+        if not by_labels and max(head.rows) >= config.num_labels:
+            raise ModelDirectoryError(
+                f"{path}: head {head.name!r} names class {max(head.rows)}, but the model has 0 to "
+                f"{config.num_labels - 1}; write the card again"
+            )
+    outputs = sum(len(head.rows) for head in prompt.heads)
+    if outputs > MAX_OUTPUTS:
+        raise ModelDirectoryError(
+            f"{path}: heads read {outputs} outputs, the most is {MAX_OUTPUTS}; leave some out"
+        )

@@ -71,6 +71,11 @@ class PromptBuilder:
         self.heads = tuple(self._outputs(name, head) for name, head in card.scoring_heads.items())
 
     @property
+    def largest_token(self) -> int:
+        """The largest id that text may be turned into."""
+        return max(self._text_tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @property
     def label_ids(self) -> tuple[int, int]:
         """Tokens of the first head's best and worst label, (yes, no), if it has just these two."""
         first = self.heads[0]

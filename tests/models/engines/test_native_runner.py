@@ -11,7 +11,11 @@ import torch
 
 from models.engines.fairslate import RunnerEngine
 from models.engines.native_runner import PASS_LIMITS
-from models.errors import CandidateTooLongError, ContextTooLongError
+from models.errors import (
+    CandidateTooLongError,
+    ContextTooLongError,
+    TokenOutOfVocabularyError,
+)
 from tests.models.engines.native import (
     CONFIGS,
     NARROW_AND_WIDE,
