@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ from models.engines.packed_runner import PackedRunner
 from models.errors import ExportError
 from models.export_decoder import candidate_graph, context_graph
 from models.export_weights import WeightFile
+from models.head_card import HeadOutputs
 
+Floats = npt.NDArray[np.floating[Any]]
 PRECISIONS = ("fp32", "int8")
 FP32_BOUND = 1e-4  # of a raw logit
 CACHE_BYTES = 256 << 20
@@ -39,10 +42,12 @@ belongs to both.
 
 - `context.onnx`: `token_ids` (1, P) -> `keys`, `values` (layers, kv_heads, P, head_dim)
 - `candidates.onnx`: `token_ids` (B, T) padded at the end, `lengths` (B,), `keys`, `values` (P may
-  be 0) -> `label_logits` (B, 2), the columns {labels}; raw logit = first less second
+  be 0) -> `label_logits` (B, outputs), those of all heads side by side, each with its gain:
+  {heads}
 
-Tokens come from the model's tokenizer and templates. Largest difference from the native fp32
-engine on {slates} random slates: see `export.json`.
+A head's raw logit is logit(sum of gain * softmax over its own outputs), which for two labels is the
+first logit less the second. Tokens come from the model's tokenizer and templates. `export.json`
+holds the largest difference from the native fp32 engine on {slates} random slates.
 """
 
 
@@ -84,7 +89,7 @@ def write_graphs(directory: ModelDirectory, out: Path, int8: bool) -> None:
     """`context.onnx`, `candidates.onnx` and the weights of both."""
     out.mkdir(parents=True)
     decoder = load_decoder(directory)
-    rows = decoder.output_embedding[list(directory.prompt.label_ids)]
+    rows = decoder.output_embedding[[row for head in directory.prompt.heads for row in head.rows]]
     weights = WeightFile(out / "weights.bin")
     for name, graph in (
         ("context", context_graph(decoder, weights, int8)),
@@ -101,13 +106,29 @@ def compare(directory: ModelDirectory, out: Path) -> dict[str, Agreement]:
     agreements = {}
     for precision in PRECISIONS:
         scorer = OnnxScorer(out / precision, CACHE_BYTES)
-        found = np.concatenate([scorer.raw_logits(job) for job in jobs])
+        logits = np.concatenate([scorer.label_logits(job) for job in jobs])
+        found = raw_logits(logits, directory.prompt.heads).ravel()
         moved = 1 / (1 + np.exp(-found)) - 1 / (1 + np.exp(-truth))
         agreements[precision] = Agreement(_largest(found - truth), _largest(moved))
     return agreements
 
 
-def _largest(differences: npt.NDArray[np.float64]) -> float:
+def raw_logits(logits: Floats, heads: Sequence[HeadOutputs]) -> Floats:
+    """(N, outputs of all heads) to (N, heads), each logit(sum_k gain[k] softmax(own)[k])."""
+    columns, start = [], 0
+    for head in heads:
+        own = logits[:, start : start + len(head.rows)].astype(np.float64)
+        start += len(head.rows)
+        with np.errstate(divide="ignore"):  # a gain of 0 is a logarithm of minus infinity
+            parts = [
+                np.log(gain) + own for gain in (np.array(head.gains), 1 - np.array(head.gains))
+            ]
+        graded = [np.logaddexp.reduce(part, axis=1) for part in parts]
+        columns.append(own[:, 0] if len(head.rows) == 1 else graded[0] - graded[1])
+    return np.stack(columns, axis=1)
+
+
+def _largest(differences: Floats) -> float:
     return float(np.abs(differences).max())
 
 
@@ -130,7 +151,12 @@ def _write_notes(directory: ModelDirectory, out: Path, agreements: Mapping[str, 
     facts = {
         "model": directory.card.name,
         "digest": directory.digest,
-        "labels": [directory.card.labels.yes, directory.card.labels.no],
+        "heads": {
+            head.name: dict(zip(card.grades, head.gains, strict=True))
+            for head, card in zip(
+                directory.prompt.heads, directory.card.scoring_heads.values(), strict=True
+            )
+        },
         "against_native_fp32": {name: asdict(found) for name, found in agreements.items()},
         "slates": CHECKED_SLATES,
     }

@@ -24,6 +24,7 @@ from models.engines.packed_runner import PackedRunner
 from models.errors import ExportError
 from models.export_decoder import candidate_graph
 from models.export_weights import WeightFile
+from models.head_card import HeadOutputs
 from models.prompt import block_hashes
 
 CACHE = 1 << 20
@@ -106,7 +107,16 @@ def test_the_command_prints_its_notes(
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["export", str(tiny_model_dir), "--onnx", str(out)])
     export.main()
-    assert json.loads(capsys.readouterr().out)["labels"] == [" yes", " no"]
+    assert json.loads(capsys.readouterr().out)["heads"] == {"score": {" yes": 1.0, " no": 0.0}}
+
+
+def test_heads_grade_their_own_outputs() -> None:
+    heads = (HeadOutputs("click", (7, 9), (1.0, 0.0)), HeadOutputs("grade", (1, 2, 3), (0, 0.5, 1)))
+    logits = np.array([[2.0, -1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 20.0, 0.0]])
+    found = export.raw_logits(logits, heads)
+    assert found[:, 0] == pytest.approx([3.0, 0.0])
+    assert found[:, 1] == pytest.approx([0.0, 0.0], abs=1e-7)  # half of the gain on average
+    assert export.raw_logits(np.array([[4.0]]), (HeadOutputs("one", (0,), (1.0,)),)) == 4
 
 
 def test_batches_pad_little_and_fit() -> None:
