@@ -16,6 +16,12 @@ from models.head_card import HeadCard
 CARD_NAME = "model_card.json"
 REQUIRED_FILES = ("config.json", "tokenizer.json")  # the weights may be one file or several
 
+HOW_TO_WRITE = (
+    "write it, with this model's own template and labels: python -m models.new_card {} "
+    "--context 'Member: {{context}}\\n' --candidate 'Job: {{candidate}}\\nRelevant:' "
+    "--labels ' yes' ' no'"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
@@ -138,6 +144,8 @@ def read_card(directory: Path, verify: bool = True) -> ModelCard:
     `verify=False` trusts the digests of the files, never that of the card itself.
     """
     path = directory / CARD_NAME
+    if (directory / "config.json").is_file() and not path.exists():
+        raise ModelDirectoryError(f"{path}: is missing; {HOW_TO_WRITE.format(directory)}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         stated = raw.pop("digest")
