@@ -23,7 +23,7 @@ MOST_QUERIES = 48  # query heads that share a key head
 LARGEST_HEAD = 512
 # Rows that one thread takes through all layers: their activations fit its share of the cache, and
 # the weights read for them are used often enough.
-TILE_ROWS = 96
+TILE_ROWS = 192
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from models.native.layout import ModelLayout, PassLayout, PoolLayout
 SOURCES = Path(__file__).parent
 COMPILERS = ("g++", "clang++", "c++")
 # Products and sums stay apart: whether they are fused must not depend on a block's size.
-COMMON_FLAGS = ("-O3", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-w")
+COMMON_FLAGS = ("-O3", "-std=c++20", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-w")
 NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni")
 OPTIONAL = ("avx512_bf16",)
 BUILD_SECONDS = 300

@@ -85,8 +85,11 @@ void apply(const Linear& linear, const Rows& rows, int count, const Sink& sink) 
   for (int column = 0; column < linear.outputs; column += kBlockColumns) {
     const Unit* left = linear.panels + std::size_t(column) * units;
     const Unit* right = left + std::size_t(kPanel) * units;
-    const Panels panels{&left, &right, 1, units};
+    const Unit* next = right + std::size_t(kPanel) * units;
     for (int first = 0; first < count; first += kBlockRows) {
+      // The next columns come to the cache while the first rows are multiplied.
+      const Panels panels{&left, &right, 1, units, next, next + std::size_t(kPanel) * units,
+                          first == 0 ? kPanel : 0};
       const int block = std::min(kBlockRows, count - first);
       multiply<Kind>(rows.row(first), block, rows.stride, panels, Sums{sums, kBlockColumns});
       finish_block<Kind>(linear, column, sums, rows.scales, first, block, sink);

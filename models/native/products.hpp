@@ -60,6 +60,18 @@ struct Panels {
   const Unit* const* right;  // (pieces)
   int pieces;
   int units;
+  // Two streams of columns that are wanted next, `ahead_step` units a step.
+  const Unit* ahead_left;
+  const Unit* ahead_right;
+  int ahead_step;
+
+  // Nothing is wanted next: what is at hand is fetched again, at no cost.
+  Panels(const Unit* const* left, const Unit* const* right, int pieces, int units)
+      : Panels(left, right, pieces, units, *left, *right, 0) {}
+  Panels(const Unit* const* left, const Unit* const* right, int pieces, int units,
+         const Unit* ahead_left, const Unit* ahead_right, int ahead_step)
+      : left(left), right(right), pieces(pieces), units(units), ahead_left(ahead_left),
+        ahead_right(ahead_right), ahead_step(ahead_step) {}
 };
 
 // Results of 32 columns, rows `stride` floats apart: int32 bits for Int8, floats otherwise.
@@ -78,6 +90,8 @@ void multiply_block(const Unit* rows, std::size_t stride, const Panels& panels, 
     const Unit* left = panels.left[piece];
     const Unit* right = panels.right[piece];
     for (int unit = 0; unit < panels.units; ++unit) {
+      _mm_prefetch((const char*)(panels.ahead_left + unit * panels.ahead_step), _MM_HINT_T1);
+      _mm_prefetch((const char*)(panels.ahead_right + unit * panels.ahead_step), _MM_HINT_T1);
       const __m512i columns[2] = {_mm512_loadu_si512(left + unit * kPanel),
                                   _mm512_loadu_si512(right + unit * kPanel)};
 #pragma GCC unroll 12

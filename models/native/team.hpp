@@ -1,6 +1,8 @@
 // Threads of one pass: they start with it and end with it. Knows no model.
 #pragma once
 
+#include <immintrin.h>
+
 #include <atomic>
 #include <functional>
 #include <thread>
@@ -28,14 +30,15 @@ class Team {
     if (waiting_.fetch_add(1) + 1 == size_) {
       waiting_.store(0);
       round_.fetch_add(1);
+      round_.notify_all();
       return;
     }
-    for (int turn = 0; round_.load() == round; ++turn)
-      if (turn > kSpins) std::this_thread::yield();
+    for (int turn = 0; turn < kSpins && round_.load() == round; ++turn) _mm_pause();
+    round_.wait(round);
   }
 
  private:
-  static constexpr int kSpins = 2000;
+  static constexpr int kSpins = 1000;  // some ten microseconds: tiles of a layer end together
   const int size_;
   std::atomic<int> waiting_{0};
   std::atomic<int> round_{0};
