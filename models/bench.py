@@ -28,7 +28,7 @@ from models.bench_subjects import Subject, prepare
 from models.bench_turns import Process, ProviderError, Spec, take_turns
 
 SHAPES = ("A", "B", "C", "D", "L")
-PEERS_QUALITY_STEP = 8  # of the graded slates peers score every so-manieth: most are slow
+QUALITY_STEP = 8  # of the graded slates all but the native engine score every so-manieth
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def measure_quality(
     found = {}
     for process in processes:
         if process.spec.kind != "product":
-            step = 1 if process.spec.kind in ("fairslate", "transformers") else PEERS_QUALITY_STEP
+            step = 1 if process.spec.provider == "fairslate" else QUALITY_STEP
             logits = [process.score(item.job).logits for item in subject.graded[::step]]
             quality = Quality.of(logits, truth[::step], grades[::step])
             found[process.spec.provider, process.spec.dtype] = quality

@@ -18,7 +18,7 @@ from models.engines.base import ScoreJob
 from models.packing import TokenIds
 
 PAUSE_S = 0.05  # until the threads of the one before have ceased to spin
-SLOW_S = 3.0  # a call that takes longer has only a few turns
+SLOW_S = 1.0  # a call that takes longer has only a few turns
 FEWEST_TURNS = 3
 
 
