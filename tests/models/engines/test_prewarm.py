@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from models.directory import ModelDirectory
 from models.engines.base import JobScores, ScoreJob
 from models.engines.device_runner import DeviceRunner, DeviceSettings
-from models.engines.fairslate import RunnerEngine
-from models.engines.packed_runner import PackedRunner
+from models.engines.fairslate import FairslateEngine, RunnerEngine
+from tests.models.engines.native import needs_native
 
 ON_CPU = DeviceSettings("cpu", "fp32", max_context_tokens=256)
 CACHE_BYTES = 1 << 22
 
 
-@pytest.fixture(params=["packed", "paged"])
+def paged(directory: ModelDirectory, cache_bytes: int) -> RunnerEngine:
+    return RunnerEngine(DeviceRunner.from_directory(directory, cache_bytes, ON_CPU))
+
+
+def on_torch(directory: ModelDirectory, cache_bytes: int) -> RunnerEngine:
+    return FairslateEngine(directory, cache_bytes, dtype="float32", backend="torch")
+
+
+def native(directory: ModelDirectory, cache_bytes: int) -> RunnerEngine:
+    return FairslateEngine(directory, cache_bytes, dtype="float32", backend="native")
+
+
+@pytest.fixture(params=[paged, on_torch, pytest.param(native, marks=needs_native)])
 def make_engine(
     request: pytest.FixtureRequest, tiny_directory: ModelDirectory
 ) -> Callable[[int], RunnerEngine]:
-    def make(cache_bytes: int) -> RunnerEngine:
-        if request.param == "packed":
-            return RunnerEngine(PackedRunner.from_directory(tiny_directory, cache_bytes))
-        return RunnerEngine(DeviceRunner.from_directory(tiny_directory, cache_bytes, ON_CPU))
-
-    return make
+    return partial(request.param, tiny_directory)
 
 
 def job(directory: ModelDirectory, context: str, *texts: str) -> ScoreJob:
@@ -86,6 +94,8 @@ def test_a_cache_below_one_context_costs_time_but_no_score(
     assert len(slate.block_hashes) > 3
     (expected,) = make_engine(CACHE_BYTES).score([slate])
     engine.score([job(tiny_directory, "Nurse " * 60)])
+    held = len(engine.drain_cache_events().inserted)
+    assert held <= blocks
     (scores,) = engine.score([slate])
-    assert scores.cached_tokens == blocks * tiny_directory.card.block_size
+    assert scores.cached_tokens == held * tiny_directory.card.block_size
     assert scores.raw_logits == logits(expected)
