@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.heads import ScoringHeads
 
-BLOCK_ROWS = 64
+BLOCK_ROWS = 16  # few enough that torch wakes no threads for them
 
 
 def raw_logits_by_block(heads: ScoringHeads, hidden: Tensor) -> Tensor:

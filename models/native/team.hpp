@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -16,10 +17,22 @@ class Team {
 
   int size() const { return size_; }
 
-  // Runs work(member) for every member at once and waits for all.
+  // Runs work(member) for every member at once and waits for all. The team is smaller where the
+  // system gives no more threads.
   void run(const std::function<void(int)>& work) {
     std::vector<std::thread> others;
-    for (int member = 1; member < size_; ++member) others.emplace_back(work, member);
+    others.reserve(size_);
+    try {
+      for (int member = 1; member < size_; ++member)
+        others.emplace_back([this, &work, member] {
+          complete_.wait(false);
+          work(member);
+        });
+    } catch (const std::system_error&) {
+      size_ = int(others.size()) + 1;
+    }
+    complete_.store(true);
+    complete_.notify_all();
     work(0);
     for (std::thread& other : others) other.join();
   }
@@ -39,7 +52,8 @@ class Team {
 
  private:
   static constexpr int kSpins = 1000;  // some ten microseconds: tiles of a layer end together
-  const int size_;
+  int size_;
+  std::atomic<bool> complete_{false};
   std::atomic<int> waiting_{0};
   std::atomic<int> round_{0};
 };
