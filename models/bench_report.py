@@ -71,9 +71,14 @@ def table(rows: Sequence[Line]) -> str:
     ranked = sorted(warm.values(), key=lambda row: -float(row["items_per_s"] or 0))
     lines = []
     for row in ranked:
-        other = cold[row["provider"], row["dtype"]]
-        cells = [row["provider"], row["dtype"], _rate(row), _rate(other)]
-        cells += [row["gemm_fraction"], _memory(row, other)]
+        other = cold.get((row["provider"], row["dtype"]))
+        cells = [
+            row["provider"],
+            row["dtype"],
+            _rate(row),
+            _rate(other) if other else "not measured",
+        ]
+        cells += [row["gemm_fraction"], _memory(row, other or row)]
         lines.append(cells + [row[name] for name in LIKE_FIELDS] * graded)
     return _markdown((*RATE_HEADS, *LIKE_HEADS * graded), lines)
 
