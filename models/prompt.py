@@ -24,6 +24,7 @@ class EncodedContext:
 
     ids: tuple[int, ...]
     truncated: bool
+    uncut_tokens: int = 0  # as many as `ids` had it not been cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class EncodedCandidate:
 
     ids: tuple[int, ...]
     truncated: bool
+    uncut_tokens: int = 0  # as many as `ids` had it not been cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,11 @@ class _Frame:
     tail: tuple[int, ...]
     room: int
 
-    def surround(self, text_ids: Sequence[int]) -> tuple[int, ...]:
-        return (*self.head, *text_ids[: self.room], *self.tail)
+    def around(self, text_ids: Sequence[int]) -> tuple[tuple[int, ...], bool, int]:
+        """The ids of template and text, whether the text was cut, and how many they were before."""
+        ids = (*self.head, *text_ids[: self.room], *self.tail)
+        whole = len(self.head) + len(text_ids) + len(self.tail)
+        return ids, whole > len(ids), whole
 
 
 class PromptBuilder:
@@ -94,17 +99,14 @@ class PromptBuilder:
             text = render_fields(self._card.prompts[name], text)
         frame = self._context_frames[name]
         text_ids = self._text_ids([text])[0]
-        return EncodedContext(frame.surround(text_ids), truncated=len(text_ids) > frame.room)
+        return EncodedContext(*frame.around(text_ids))
 
     def encode_candidates(
         self, texts: Sequence[str], prompt: str | None = None
     ) -> list[EncodedCandidate]:
         """One per text, in order. Raises PromptError as `encode_context` does."""
         frame = self._candidate_frames[self._prompt_name(prompt)]
-        return [
-            EncodedCandidate(frame.surround(text_ids), truncated=len(text_ids) > frame.room)
-            for text_ids in self._text_ids(texts)
-        ]
+        return [EncodedCandidate(*frame.around(text_ids)) for text_ids in self._text_ids(texts)]
 
     def block_hashes(self, ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
         """`block_hashes` of this model: the same ids under another model hash otherwise."""

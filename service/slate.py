@@ -110,16 +110,17 @@ def _refuse_truncated(
     context: EncodedContext, candidates: Sequence[EncodedCandidate], card: ModelCard
 ) -> None:
     if context.truncated:
-        raise _too_long("context", card.truncation.max_context_tokens)
+        raise _too_long("context", context.uncut_tokens, card.truncation.max_context_tokens)
     for index, candidate in enumerate(candidates):
         if candidate.truncated:
-            raise _too_long(f"candidates[{index}].text", card.truncation.max_candidate_tokens)
+            limit = card.truncation.max_candidate_tokens
+            raise _too_long(f"candidates[{index}].text", candidate.uncut_tokens, limit)
 
 
-def _too_long(param: str, limit: int) -> InvalidRequestError:
+def _too_long(param: str, tokens: int, limit: int) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{param} is longer than the limit of {limit} tokens, template included; shorten it or "
-        'send truncation "truncate"',
+        f"{param} has {tokens} tokens, template included; the limit is {limit} tokens: shorten it "
+        'or send truncation "truncate"',
         code="text_too_long",
         param=param,
     )

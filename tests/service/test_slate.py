@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -88,8 +89,11 @@ def test_truncation_error_names_the_candidate_and_the_limit(
         False,
         True,
     ]
-    with pytest.raises(InvalidRequestError, match=r"candidates\[1\]\.text.* 96 tokens"):
+    with pytest.raises(InvalidRequestError, match=r"candidates\[1\]\.text.* 96 tokens") as refusal:
         encode_slate(request(texts, "error"), card, prompt)
+    longer = prompt.encode_candidates([texts[1] + "Nurse "])[0].uncut_tokens
+    (said,) = re.findall(r"has (\d+) tokens", str(refusal.value))
+    assert 200 < int(said) < longer
 
 
 def test_a_context_alone_is_one_job_without_candidates(tiny_directory: ModelDirectory) -> None:
