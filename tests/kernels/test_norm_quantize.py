@@ -142,8 +142,8 @@ def check(module: ModuleType) -> None:
 
 
 ROUNDING_BUGS = {
-    "truncated": ("(scaled + 12582912.0) - 12582912.0", "scaled"),
-    "half up": ("(scaled + 12582912.0) - 12582912.0", "tl.floor(scaled + 0.5)"),
+    "truncated": ("(tl.minimum(scaled, LIMIT) + 12582912.0) - 12582912.0", "scaled"),
+    "half up": ("(tl.minimum(scaled, LIMIT) + 12582912.0) - 12582912.0", "tl.floor(scaled + 0.5)"),
     "sign kept in the maximum": ("tl.abs(tile)", "tile"),
     "floor of the scale forgotten": ("axis=1), 1e-12)", "axis=1), 0.0)"),
 }

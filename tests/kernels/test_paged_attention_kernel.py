@@ -42,7 +42,7 @@ PLANTED_BUGS = {
         "tl.where(inside[None, :], scores",
         "tl.where((keys >= 0)[None, :], scores",
     ),
-    "the end of the prefix forgotten": ("if full < prefix_length", "if full < 0"),
+    "the end of the prefix forgotten": ("range(full, prefix_length", "range(full, full"),
     "pages not read ahead": ("pages, start + BLOCK_KEYS + lanes", "pages, start + lanes"),
     "first group's pages": ("page_ids_ptr + tl.load(page_offsets_ptr + group)", "page_ids_ptr"),
     "first group's length": ("tl.load(prefix_lengths_ptr + group)", "tl.load(prefix_lengths_ptr)"),
