@@ -37,16 +37,19 @@ def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row |
     if device.type == "cpu":
         rows: list[Row | Special] = [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
     else:
-        rows = _in_order(options.ops)
-    known = {_label(row["op"], row["mode"], row["model"], row["tokens"]) for row in _known(options)}
-    by_label = {_label(row.name, row.mode, row.model_names, row.tokens): row for row in rows}
+        rows = planned_rows(options.ops)
+    known = {
+        row_label(row["op"], row["mode"], row["model"], row["tokens"]) for row in _known(options)
+    }
+    by_label = {row_label(row.name, row.mode, row.model_names, row.tokens): row for row in rows}
     wanted = [fnmatch.filter(by_label.keys() - known, pattern) for pattern in options.rows]
     places = {label: place for place, found in reversed([*enumerate(wanted)]) for label in found}
     chosen = [label for label in by_label if label in places]
     return [by_label[label] for label in sorted(chosen, key=places.__getitem__)]
 
 
-def _in_order(names: Sequence[str] | None) -> list[Row | Special]:
+def planned_rows(names: Sequence[str] | None = None) -> list[Row | Special]:
+    """All rows of the operations named (default: of all), what matters most first."""
     planned = plan(named(names))
     first = sum(row.importance == 0 for row in planned)
     special, late = (
@@ -56,7 +59,8 @@ def _in_order(names: Sequence[str] | None) -> list[Row | Special]:
     return [*planned[:first], *special, *planned[first:], *late]
 
 
-def _label(op: str, mode: str, models: str, tokens: int | str) -> str:
+def row_label(op: str, mode: str, models: str, tokens: int | str) -> str:
+    """What patterns are matched with."""
     return f"{op} {mode} {models} {tokens}"
 
 

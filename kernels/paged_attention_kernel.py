@@ -105,8 +105,8 @@ def _paged_attention_kernel(
             k, v = k.to(tl.float32), v.to(tl.float32)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
-    if full < prefix_length:
-        keys = full + lanes
+    for start in tl.range(full, prefix_length, BLOCK_KEYS, num_stages=1):
+        keys = start + lanes
         inside = keys < prefix_length
         page = page_of(pages, keys, prefix_length, PAGE_SIZE, FAR)
         slots = keys % PAGE_SIZE

@@ -47,6 +47,7 @@ def quantize_tile(tile: tl.tensor, LIMIT: tl.constexpr) -> tuple[tl.tensor, tl.t
     scales = tl.div_rn(tl.maximum(tl.max(tl.abs(tile), axis=1), 1e-12), LIMIT)
     scaled = tile * tl.div_rn(1.0, scales)[:, None]
     if LIMIT == 127.0:
-        # At 1.5 * 2^23 fp32 holds whole numbers only, and addition rounds half to even.
-        scaled = (scaled + 12582912.0) - 12582912.0
+        # At 1.5 * 2^23 fp32 holds whole numbers only, and addition rounds half to even. The bound
+        # keeps it apart from the product: fused into one instruction they would round once.
+        scaled = (tl.minimum(scaled, LIMIT) + 12582912.0) - 12582912.0
     return scaled, scales

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernels.figures import Row
+from kernels.bench import planned_rows
+from kernels.figures import MODEL_COLUMNS, Row
 from kernels.goals import Figures, goals_table
 from kernels.records import read_csv
 from kernels.report import (
@@ -146,7 +147,8 @@ def training() -> str:
     for folder in measured_folders():
         rows = read_csv(folder / "train.csv")
         if rows:
-            parts.append(f"{rows[0]['gpu']}, commit {rows[0]['commit']}:\n\n{train_table(rows)}")
+            last = rows[-1]  # of several runs the table shows the last
+            parts.append(f"{last['gpu']}, commit {last['commit']}:\n\n{train_table(rows)}")
     return "\n\n".join(parts)
 
 
@@ -158,8 +160,24 @@ def losses() -> str:
     )
 
 
+def unmeasured() -> str:
+    """Planned rows that no device's file holds: by operation the tokens, and how many models."""
+    files = [read_csv(folder / "bench.csv") for folder in measured_folders()]
+    known = {tuple(row[name] for name in MODEL_COLUMNS) for rows in files for row in rows}
+    planned = planned_rows()
+    missing: dict[str, list[str]] = {}
+    for row in planned:
+        if (row.name, row.mode, row.model_names, str(row.tokens)) not in known:
+            missing.setdefault(row.name, []).append(f"{row.model_names}: {row.tokens}")
+    count = sum(map(len, missing.values()))
+    lines = [[f"`{name}`", "; ".join(dict.fromkeys(rows))] for name, rows in missing.items()]
+    told = f"{len(planned) - count} of {len(planned)} planned rows were measured. Not these:"
+    return f"{told}\n\n{table(['operation', 'models and tokens'], lines)}"
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (operations, goals, devices, training, losses, checked)
+    part.__name__: part
+    for part in (operations, goals, devices, training, losses, unmeasured, checked)
 }
 
 

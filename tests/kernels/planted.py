@@ -14,6 +14,25 @@ from types import ModuleType
 
 import pytest
 
+NO_BUG = ("", "")
+
+
+def each_caught(
+    module: ModuleType, bugs: dict[str, tuple[str, str]], checks: Callable[[ModuleType], None]
+) -> Callable[[str, Path], None]:
+    """The test that `checks` passes on `module` and fails on a copy with each of the bugs."""
+    known = {"none": NO_BUG} | bugs
+
+    @pytest.mark.parametrize("bug", known)
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinities are read on purpose
+    def test(bug: str, tmp_path: Path) -> None:
+        if known[bug] == NO_BUG:
+            checks(module)
+        else:
+            assert_caught(module, known[bug], tmp_path, checks)
+
+    return test
+
 
 def assert_caught(
     module: ModuleType, bug: tuple[str, str], folder: Path, checks: Callable[[ModuleType], None]

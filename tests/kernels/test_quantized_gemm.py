@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,7 +14,7 @@ from kernels import quantized_gemm as module
 from kernels.gemm_tiles import block_sizes
 from kernels.quantize import LIMITS, UnsupportedDeviceError
 from kernels.quantized_gemm import quantized_gemm
-from tests.kernels.planted import assert_caught
+from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
     SENTINEL,
     assert_accurate,
@@ -247,10 +246,7 @@ def test_the_checks_pass_without_a_bug() -> None:
     run_all_checks(module)
 
 
-@pytest.mark.parametrize("bug", PLANTED_BUGS)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_planted_bugs_are_caught(bug: str, tmp_path: Path) -> None:
-    assert_caught(module, PLANTED_BUGS[bug], tmp_path, run_all_checks)
+test_planted_bugs_are_caught = each_caught(module, PLANTED_BUGS, run_all_checks)
 
 
 @pytest.mark.gpu

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,7 +11,7 @@ from kernels import ranking_kernel as module
 from kernels import ranking_loss as public
 from kernels.ranking_loss import ranking_loss
 from kernels.ranking_terms import KINDS, ranking_loss_reference
-from tests.kernels.planted import assert_caught
+from tests.kernels.planted import each_caught
 from tests.kernels.test_ranking_loss import SETTINGS, case, check
 from tests.kernels.truth import assert_accurate
 
@@ -45,9 +44,7 @@ def check_all(found: ModuleType) -> None:
             check(public, kind, temperature, mu, "triton")
 
 
-@pytest.mark.parametrize("bug", PLANTED_BUGS)
-def test_planted_bugs_are_caught(bug: str, tmp_path: Path) -> None:
-    assert_caught(module, PLANTED_BUGS[bug], tmp_path, check_all)
+test_planted_bugs_are_caught = each_caught(module, PLANTED_BUGS, check_all)
 
 
 @pytest.mark.gpu
