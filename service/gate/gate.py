@@ -72,13 +72,16 @@ class AsyncGate:
     async def configure(self, policy: str) -> None:
         """Switches the policy of the whole pool: one of `settings.POLICIES`, else ValueError."""
         replace(self.settings, policy=policy)
-        unvisited, cursor = [""], "0"
-        while unvisited:
-            arguments = [policy, unvisited[-1], cursor]
-            _now, cursor, inner = await self._store.call("configure", arguments)
-            if cursor == b"0":
-                unvisited.pop()
-            unvisited[:0] = [node.decode() for node in inner]
+        for queue in await self._reorder(policy, b""):
+            await self._reorder(policy, queue)
+
+    async def _reorder(self, policy: str, queue: bytes) -> list[bytes]:
+        """Puts a queue in the policy's order, a part at a time. Returns the names of all queues."""
+        cursor, queues = b"", []
+        while cursor != b"0":
+            arguments = [policy, queue, cursor or b"0"]
+            _now, cursor, queues = await self._store.call("configure", arguments)
+        return queues
 
     async def stats(self, max_nodes: int = 100) -> GateStats:
         """Snapshot of the pool with the tree's nodes seen last."""

@@ -18,6 +18,9 @@ from collections.abc import Mapping, Sequence
 
 from service.gate.job import LevelStanding
 
+MOST_BLOCKS = 4_095  # of a match that are told apart
+MOST_WAITING = 32  # jobs on one context that are told apart
+
 
 def matched_blocks(chain: Sequence[str], held: Mapping[str, object] | set[str]) -> int:
     """Blocks of the chain that are held; leaves are evicted first, so they are its front."""
@@ -29,6 +32,15 @@ def matched_blocks(chain: Sequence[str], held: Mapping[str, object] | set[str]) 
         else:
             high = middle - 1
     return low
+
+
+def heat(matched: int, waiting: int) -> int:
+    """How early a context goes: the longest match, then the most jobs waiting on it.
+
+    Whoever is computed for many saves as many; of one job on nothing held it is 0. Both count only
+    up to a limit, so that Redis can keep the heat and an arrival in one exact number.
+    """
+    return min(matched, MOST_BLOCKS) * MOST_WAITING + min(waiting, MOST_WAITING) - 1
 
 
 def refills_owed(deficit: int, weight: int, refill: int) -> int:

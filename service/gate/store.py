@@ -45,6 +45,7 @@ _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")
+_OF_ONE_VERB = {"claim": ("choice",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class _Script:
 @cache
 def _script(verb: str, settings: GateSettings) -> _Script:
     """One verb behind the shared library, with the settings as text: none is parsed per call."""
-    files = [(_LUA / f"{name}.lua").read_text() for name in (*_LIBRARY, verb)]
+    names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
+    files = [(_LUA / f"{name}.lua").read_text() for name in names]
     values = asdict(settings) | {"refill": settings.refill}
     source = "\n".join([f"local settings = {_lua_table(values)}", *files])
     return _Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

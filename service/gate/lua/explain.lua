@@ -1,5 +1,5 @@
 -- explain: where a job stands and what stands before it.
-local job, levels = gate.load_job(ARGV[1]), {}
+local job, levels = gate.find_job(ARGV[1]), {}
 local answer = { now, 'unknown' }
 if job and job.epoch > 0 then
   answer = { now, 'leased', job.worker, now - job.submitted_at, job.due - now }

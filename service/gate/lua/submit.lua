@@ -63,8 +63,7 @@ local function queue(job, leaf, weights, ...)
   for node in gate.up, leaf do weigh(node, table.remove(weight, 1)) end
   leaf.holds_jobs = true
   root.sequence = job.sequence
-  local worst = settings.extend_weight * (job.context_tokens + job.candidate_tokens)
-  worst = math.max(1, worst + settings.output_weight * job.output_tokens)
+  local worst = gate.cost(job.context_tokens + job.candidate_tokens, job.output_tokens)
   root.largest_cost = math.max(root.largest_cost, worst)
   gate.see(leaf)
   gate.enqueue(job, ...)

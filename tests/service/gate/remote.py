@@ -95,13 +95,15 @@ class Remote:
         return wire.read_explanation(self._store.call("explain", [job_id]), self._settings)
 
     def configure(self, policy: str) -> None:
-        unvisited, cursor = [""], "0"
-        while unvisited:
-            answer = self._store.call("configure", [policy, unvisited[-1], cursor])
-            _now, cursor, inner = answer
-            if cursor == b"0":
-                unvisited.pop()
-            unvisited[:0] = [node.decode() for node in inner]
+        for queue in self._reorder(policy, b""):
+            self._reorder(policy, queue)
+
+    def _reorder(self, policy: str, queue: bytes) -> list[bytes]:
+        cursor, queues = b"", []
+        while cursor != b"0":
+            answer = self._store.call("configure", [policy, queue, cursor or b"0"])
+            _now, cursor, queues = answer
+        return queues
 
     def stats(self) -> GateStats:
         return wire.read_stats(self._store.call("stats", [10_000]))

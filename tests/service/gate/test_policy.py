@@ -60,6 +60,14 @@ def test_small_refills_fill_up_to_one_quantum(
     assert policy.refilled(deficit, weight, refill, quantum, rounds) == expected
 
 
+def test_heat_is_the_match_and_then_who_waits_each_up_to_its_limit() -> None:
+    assert policy.heat(0, 1) == 0
+    assert policy.heat(0, 2) == 1
+    assert policy.heat(1, 1) > policy.heat(0, policy.MOST_WAITING + 1) > policy.heat(0, 31)
+    assert policy.heat(9, 33) == policy.heat(9, 32)
+    assert policy.heat(5_000, 99) == policy.heat(4_095, 32) == 2**17 - 1  # beside a 36-bit arrival
+
+
 def test_the_earliest_due_goes_after_so_many_picks_by_prefix() -> None:
     streaks = [streak for streak in range(5) if policy.prefers_due(streak, overtakes=3)]
     assert streaks == [3, 4]
