@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from service.gate.job import LevelStanding
+from service.gate.settings import GateSettings
 
 MOST_BLOCKS = 4_095  # of a match that are told apart
 MOST_WAITING = 32  # jobs on one context that are told apart
@@ -117,6 +118,29 @@ def retry_after_ms(excess_tokens: int, drain_rate: int, unknown_ms: int) -> int:
     if drain_rate <= 0:
         return unknown_ms
     return max(100, min(60_000, -(-1_000 * excess_tokens // drain_rate)))
+
+
+def refusal_wait_ms(
+    answer: str,
+    tokens: int,
+    pool_tokens: int,
+    tenant_tokens: int,
+    drain_rate: int,
+    limits: GateSettings,
+) -> int:
+    """When a job of `tokens` that was refused may be worth another try; 0 where no cap was met.
+
+    `pool_tokens` and `tenant_tokens` are queued: what is above the cap has to drain first.
+    """
+    above = pool_tokens + tokens - limits.max_pool_tokens
+    excess = max(tokens, above)
+    if answer in ("tenant_full", "tenant_busy"):
+        above = tenant_tokens + tokens - limits.max_tenant_tokens
+        # Beside one token of the tenant's, the others' share of the queue drains as well.
+        excess = max(tokens, above) * max(1, pool_tokens) // max(1, tenant_tokens)
+    elif answer != "pool_full":
+        return 0
+    return retry_after_ms(excess, drain_rate, limits.retry_after_ms)
 
 
 def gap_bound(

@@ -94,11 +94,11 @@ function gate.lift(leaf)
   end
 end
 
--- The refills after which a leaf of the front is positive at every level.
+-- The refills after which a leaf is positive at every level.
 function gate.refill(leaf)
   for node in gate.up, leaf do
-    if gated then node.parent.round = math.max(node.parent.round, node.stands - 1) end
     gate.catch_up(node)
+    node.parent.round = node.parent.round + gate.rounds_owed(node)
   end
 end
 

@@ -1,11 +1,12 @@
 -- State of one pool: its clock, and the weighted tree of counters. Knows no queue.
--- `settings` stands above this text, KEYS[1] is "{pool}:node:". What is zero is absent.
+-- `settings` stands above this text and are the caller's; KEYS[1] is "{pool}:node:". What is zero is absent.
 --
 -- node:N       packed  a node of the tree, "" is the root: weight, deficit as of its parent's round
 --                      `as_of`, virtual, service, jobs, tokens, leased, seen, stands (its bucket) and its
 --                      `scores` there, as hot:W and due:W; of its children: round, front, children,
 --                      waiting_weight; credits (D2LPM) by worker. The root also holds the clock, the
---                      policy, the accounts, and `fleet`: alive, load, jobs, leased, streak, sent, woken
+--                      policy, the accounts, `agreed` and `fleet`: alive, load, jobs, leased, streak, sent, woken
+-- settings     packed  what the whole pool serves by; the root knows their digest, `agreed`
 -- job:J        hash    `facts`, packed, never change; `state`, packed; `payload`
 -- waiting:N    zset    children of N with jobs, by bucket: the round at which they turn positive, plus 1
 -- due:W:N:B    zset    children of N in bucket B with jobs for W, by earliest deadline; of a leaf its
@@ -80,7 +81,16 @@ end
 
 local root = gate.load_node('')
 root.policy, root.fleet = root.policy or settings.policy, root.fleet or {}
-local fleet = root.fleet
+local fleet, given = root.fleet, settings
+
+-- Whoever calls first and workers that join bring settings; a caller that has others is served by those.
+function gate.agree()
+  settings, root.agreed = given, given.digest
+  call('SET', pool .. 'settings', cmsgpack.pack(given))
+end
+if not root.agreed then gate.agree()
+elseif root.agreed ~= given.digest then settings = cmsgpack.unpack(call('GET', pool .. 'settings')) end
+
 policy, gated = root.policy, root.policy == 'dlpm'
 
 -- Silences longer than a pause and steps of the clock do not count, so neither ends a lease.
@@ -110,10 +120,11 @@ end
 function gate.charge(payers, sign, where)
   for at = 1, #payers, 2 do
     local leaf, cost = gate.load_node(payers[at]), sign * payers[at + 1]
-    if leaf == root then
-      root.platform, root.service = root.platform + cost, root.service + cost
-    elseif leaf.weight > 0 then
-      for node in gate.to_root, leaf do
+    if leaf == root then root.platform = root.platform + cost end
+    if leaf == root or leaf.weight > 0 then root.service = root.service + cost end
+    if leaf.weight > 0 then
+      for node in gate.up, leaf do
+        gate.catch_up(node)
         node.service = node.service + cost
         if gated then node.deficit = node.deficit - cost end
       end

@@ -60,7 +60,8 @@ class Remote:
     def submit_together(self, jobs: Sequence[Job]) -> list[Verdict]:
         """All in one call, in this order."""
         arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]
-        return list(wire.read_verdicts(self._store.call("submit", arguments)))
+        answer = self._store.call("submit", arguments)
+        return wire.read_verdicts(answer, jobs, self._settings)
 
     def claim(self, worker: str, budget: int, most: int, **events: Any) -> Claim:
         arguments = wire.claim_arguments(worker, budget, most, **events)
@@ -92,7 +93,7 @@ class Remote:
         return wire.read_reaped(self._store.call("reap", []))
 
     def explain(self, job_id: str) -> Explanation:
-        return wire.read_explanation(self._store.call("explain", [job_id]), self._settings)
+        return wire.read_explanation(self._store.call("explain", [job_id]))
 
     def configure(self, policy: str) -> None:
         for queue in self._reorder(policy, b""):
