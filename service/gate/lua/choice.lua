@@ -1,0 +1,68 @@
+-- What a claim decides: which job is next by the pool's policy, and who pays for it. Knows no lease.
+
+-- Highest response ratio next, between the earliest due job and the hottest.
+local function sooner(worker, due, hot)
+  if hot.id == due.id then return hot end
+  local function waited(job) return root.service - job.served_before end
+  local function uncached(job)
+    local cached = math.min(gate.match(worker, job) * job.block_size, job.context_tokens)
+    return math.max(1, job.tokens - cached)
+  end
+  return waited(due) * uncached(hot) > waited(hot) * uncached(due) and due or hot
+end
+
+-- The earliest due of the longest queue whose owner cannot serve it right now. Idle owners are left
+-- alone unless what waits elsewhere is held back by their jobs.
+local function steal(worker)
+  local choice, most, busy = nil, -math.huge, false
+  for _, queue in ipairs(gate.fleet_with('jobs')) do
+    local other = fleet[queue]
+    local idle = queue ~= worker and other.alive ~= 0 and other.leased == 0
+    local load = other.load - (idle and 2 ^ 52 or 0)
+    busy = busy or not idle
+    if load > most and queue ~= worker and gate.best('due', queue, root) then
+      choice, most = queue, load
+    end
+  end
+  return busy and choice and gate.first_job('due', choice) or nil
+end
+
+-- The job to serve now, how it changes the count of picks by prefix in a row, and its match if known.
+function gate.next_job(worker)
+  local streak, job, matched = fleet[worker].streak, nil, nil
+  local by_due = policy == 'fcfs' or gated and streak >= settings.overtakes
+  if policy == 'vtc' then job = gate.first_job('virtual', worker)
+  elseif by_due then job = gate.first_job('due', worker)
+  else job, matched = gate.hottest(worker) end
+  if not job then return steal(worker), 0 end
+  if policy == 'hrrn' then job, matched = sooner(worker, gate.first_job('due', worker), job), nil end
+  return job, gated and (by_due and -streak or 1) or 0, matched
+end
+
+-- Who bears the context's part of a cost beside the job's own leaf: of the leaves that wait on the
+-- same context, 15 at most that are in credit; or the platform.
+local function sharers(job)
+  if settings.attribution == 'platform' then return { '' } end
+  local found = {}
+  local leaves = settings.attribution == 'split' and call('ZRANGE', gate.waiters(job), 0, 255) or {}
+  for _, id in ipairs(leaves) do
+    local credit = id ~= job.leaf and #found < 15
+    for node in gate.up, gate.load_node(id) do
+      gate.catch_up(node)
+      credit = credit and gate.rounds_owed(node) == 0
+    end
+    if credit then found[#found + 1] = id end
+  end
+  return found
+end
+
+-- Leaves and what each pays; false when the job's own pays all.
+function gate.payers(job, cost, context_cost)
+  local others = context_cost > 0 and sharers(job) or {}
+  local among = #others + (settings.attribution == 'platform' and 0 or 1)
+  local part = math.floor(context_cost / among)
+  if part == 0 or #others == 0 then return false end
+  local row = { job.leaf, cost - part * #others }
+  for _, id in ipairs(others) do row[#row + 1], row[#row + 2] = id, part end
+  return row
+end
