@@ -53,7 +53,8 @@ def _answer(decoder: Decoder, role: float) -> tuple[Tensor, Tensor]:
     """The answer token's residual (hidden,) and its queries (heads, head_dim)."""
     x = _with_role(decoder.model.embed_tokens.weight[wiring.ANSWER], role)
     layer, size = wiring.layers_of(decoder)[-1], decoder.config.head_dim
-    query = layer.self_attn.q_norm(layer.self_attn.q_proj(layer.input_layernorm(x)).view(-1, size))
+    query_norm, _ = wiring.norms_of(layer.self_attn)
+    query = query_norm(layer.self_attn.q_proj(layer.input_layernorm(x)).view(-1, size))
     return x, query * wiring.slow_dimensions(decoder.config)
 
 
@@ -61,7 +62,8 @@ def _table(decoder: Decoder, query: Tensor, role: float) -> Tensor:
     """(vocab, heads * head_dim + heads): every token's weighted value and its weight, per head."""
     layer, size = wiring.layers_of(decoder)[-1], decoder.config.head_dim
     n = layer.input_layernorm(_with_role(decoder.model.embed_tokens.weight, role))
-    keys = layer.self_attn.k_norm(layer.self_attn.k_proj(n).unflatten(-1, (-1, size)))
+    _, key_norm = wiring.norms_of(layer.self_attn)
+    keys = key_norm(layer.self_attn.k_proj(n).unflatten(-1, (-1, size)))
     values = layer.self_attn.v_proj(n).unflatten(-1, (-1, size))
     groups = len(query) // keys.shape[1]
     grouped = query.view(-1, groups, size)  # (kv_heads, groups, head_dim)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.wiring import layers_of
+from compress.wiring import layers_of, norms_of
 from models.decoder import Decoder, DecoderLayer
 
 Ids = npt.NDArray[np.int64]
@@ -146,8 +146,9 @@ def _last_layer(
     heads, rotary = block.self_attn, decoder.rotary
     split = (-1, heads.head_dim)
     n, answers = block.input_layernorm(x), batch.answers
-    q = heads.q_norm(heads.q_proj(n[answers]).unflatten(-1, split))
-    k = heads.k_norm(heads.k_proj(n).unflatten(-1, split))
+    query_norm, key_norm = norms_of(heads)
+    q = query_norm(heads.q_proj(n[answers]).unflatten(-1, split))
+    k = key_norm(heads.k_proj(n).unflatten(-1, split))
     q, k = rotary(q, batch.positions[answers]), rotary(k, batch.positions)
     mixed = attention.answers(q, k, heads.v_proj(n).unflatten(-1, split))
     x = x[answers] + heads.o_proj(mixed.flatten(1))

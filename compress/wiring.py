@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import RMSNorm
 
 from compress.tokenizer import MARKERS
 from models.config import DecoderConfig
-from models.decoder import Decoder, DecoderLayer
+from models.decoder import Decoder, DecoderLayer, SelfAttention
 
 CONSTANT, CONTEXT_OPENER, CANDIDATE_OPENER, ROLE = range(4)  # reserved residual dimensions
 RESERVED = 4
@@ -34,6 +35,13 @@ SHARPNESS = 1.6  # q and k norm weight of the role dimension
 def layers_of(decoder: Decoder) -> list[DecoderLayer]:
     """The decoder's layers, typed."""
     return [layer for layer in decoder.model.layers if isinstance(layer, DecoderLayer)]
+
+
+def norms_of(attention: SelfAttention) -> tuple[RMSNorm, RMSNorm]:
+    """The norms of queries and of keys, which the circuit needs."""
+    assert attention.q_norm is not None
+    assert attention.k_norm is not None
+    return attention.q_norm, attention.k_norm
 
 
 def slow_dimensions(config: DecoderConfig) -> Tensor:
@@ -85,7 +93,8 @@ def _mark_roles(decoder: Decoder) -> None:
     attention.k_proj.weight[match, CONTEXT_OPENER] = 0.08
     attention.k_proj.weight[match, CANDIDATE_OPENER] = 1
     attention.v_proj.weight[0, ROLE] = 1
-    attention.q_norm.weight[match] = attention.k_norm.weight[match] = SHARPNESS
+    for norm in norms_of(attention):
+        norm.weight[match] = SHARPNESS
     # The norm divides a context opener, (2, 16, 0, 8) and zeros, by this.
     opener_rms = ((16**2 + 8**2 + 2**2) / decoder.config.hidden_size) ** 0.5
     attention.o_proj.weight[ROLE, 0] = ROLE_SIZE * opener_rms / 8
@@ -103,7 +112,8 @@ def _part_roles(decoder: Decoder) -> None:
     keys[:, size - 1, ROLE] = 1
     signs = torch.tensor([MEMBER, JOB]).repeat(len(queries) // 2)
     queries[:, size - 1, CONSTANT] = 1.5 * signs
-    attention.q_norm.weight[size - 1] = attention.k_norm.weight[size - 1] = SHARPNESS
+    for norm in norms_of(attention):
+        norm.weight[size - 1] = SHARPNESS
 
 
 def _compare_pools(decoder: Decoder) -> None:
