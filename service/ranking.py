@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +24,10 @@ from service.metrics import Metrics
 from service.schemas import RankRequest
 from service.slate import Errand, Slate, encode_slate, slate_jobs
 from service.tenants import Tenant, Tenants
+from service.turns import Turns
 from service.validation import parse_rank_request
+
+LONG_BODY_BYTES = 64 << 10  # a millisecond of the event loop, which all tenants share
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,14 @@ class Ranker:
         self._metrics = metrics
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
-        self._tokenizers = ThreadPoolExecutor(settings.tokenizer_threads, "tokenize")
-        # One slate per tenant at a time: the threads come before the gate and must be shared too.
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns = Turns(settings.tokenizer_threads)
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
         arrived = time.perf_counter()
         tenant = self._tenants.authenticate(call.authorization)
         with self._metrics.failures_of(tenant.name):
-            request = parse_rank_request(await self._body(call), self.settings)
+            request = await self._parsed(call, arrived, tenant, parse_rank_request)
             path = tenant.path(request.user, request.priority)
             clock = Clock(arrived, request.deadline_ms or self.settings.default_deadline_ms)
             async with _deadline(clock):
@@ -137,12 +136,23 @@ class Ranker:
                 f"the body did not arrive within {patience_ms} ms; send it faster"
             ) from error
 
+    async def _parsed(
+        self,
+        call: Call,
+        arrived: float,
+        tenant: Tenant,
+        parse: Callable[[bytes, Settings], RankRequest],
+    ) -> RankRequest:
+        body = await self._body(call)
+        if len(body) <= LONG_BODY_BYTES:
+            return parse(body, self.settings)
+        async with _deadline(Clock(arrived, self.settings.max_deadline_ms)):
+            return await self._turns.run(tenant.name, parse, body, self.settings)
+
     async def _tokenize(self, request: RankRequest, tenant: Tenant) -> Slate:
-        loop = asyncio.get_running_loop()
-        async with self._turns[tenant.name]:
-            return await loop.run_in_executor(
-                self._tokenizers, encode_slate, request, self._card, self._prompt, tenant.salt
-            )
+        return await self._turns.run(
+            tenant.name, encode_slate, request, self._card, self._prompt, tenant.salt
+        )
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
         deadline_ms = max(1, int(clock.remaining_ms))
