@@ -20,7 +20,7 @@ from service.gate.settings import GateSettings
 FIG1_QUANTA = (1_000, 2_000, 8_000, 32_000)
 FIG1_LOAD = 1.5  # programs open per client, over those of one worker of fig7
 QUANTUM = 2_000  # Q of fig7
-WORKER_QUANTUM = 1_000_000  # Q^w; deficits are shared by all workers, so it costs no fairness
+WORKER_QUANTUM = 100_000_000  # Q^w: nobody leaves a warm worker; all workers share the deficits
 OVERTAKES = 64
 FIG7_WORKERS = (1, 2, 4, 8)
 FIG7_PANELS = ("s1-tot", "s2-tot", "s1-judge", "s2-judge", "s1-qa", "s2-qa")

@@ -14,6 +14,13 @@ class GateUnavailableError(FairslateError):
     code = "gate_unavailable"
 
 
+class PoolSettingsError(FairslateError):
+    """A worker's settings differ from those that the pool's other workers serve by."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "pool_settings_differ"
+
+
 class PoolFullError(FairslateError):
     """The pool's queue is at its cap, whoever asks."""
 

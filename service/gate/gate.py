@@ -14,6 +14,7 @@ from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
     PoolFullError,
+    PoolSettingsError,
     TenantThrottledError,
 )
 from service.gate.job import (
@@ -53,7 +54,8 @@ class AsyncGate:
 
     async def _submit_all(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
         arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]
-        return wire.read_verdicts(await self._store.call("submit", arguments))
+        answer = await self._store.call("submit", arguments)
+        return wire.read_verdicts(answer, jobs, self.settings)
 
     async def cancel(self, job_id: str) -> bool:
         """Removes a waiting job at once; True if it was waiting. A leased one is never requeued."""
@@ -67,18 +69,21 @@ class AsyncGate:
 
     async def explain(self, job_id: str) -> Explanation:
         """Why a job waits, and the cost served before it at most."""
-        return wire.read_explanation(await self._store.call("explain", [job_id]), self.settings)
+        return wire.read_explanation(await self._store.call("explain", [job_id]))
 
     async def configure(self, policy: str) -> None:
         """Switches the policy of the whole pool: one of `settings.POLICIES`, else ValueError."""
         replace(self.settings, policy=policy)
-        unvisited, cursor = [""], "0"
-        while unvisited:
-            arguments = [policy, unvisited[-1], cursor]
-            _now, cursor, inner = await self._store.call("configure", arguments)
-            if cursor == b"0":
-                unvisited.pop()
-            unvisited[:0] = [node.decode() for node in inner]
+        for queue in await self._reorder(policy, b""):
+            await self._reorder(policy, queue)
+
+    async def _reorder(self, policy: str, queue: bytes) -> list[bytes]:
+        """Puts a queue in the policy's order, a part at a time. Returns the names of all queues."""
+        cursor, queues = b"", []
+        while cursor != b"0":
+            arguments: list[wire.Argument] = [policy, queue, cursor or b"0"]
+            _now, cursor, queues = await self._store.call("configure", arguments)
+        return queues
 
     async def stats(self, max_nodes: int = 100) -> GateStats:
         """Snapshot of the pool with the tree's nodes seen last."""
@@ -110,13 +115,20 @@ class WorkerGate:
         self._acknowledged = 0  # the last epoch that arrived
 
     def join(self) -> int:
-        """Announces a fresh worker with an empty cache.
+        """Announces a fresh worker with an empty cache, whose settings the whole pool takes over.
 
-        Returns how many jobs an earlier worker of this name held; they are queued again.
+        Returns how many jobs an earlier worker of this name held; they are queued again. Raises
+        PoolSettingsError beside live workers with other settings.
         """
+        _now, requeued, differing = self._store.call("join", [self.worker])
+        if differing:
+            raise PoolSettingsError(
+                f"worker {self.worker!r} has other settings than the pool's live workers, which "
+                f"serve by {differing.decode()}: start all with the same settings, or stop the "
+                "others first; one that died is forgotten after worker_idle_ms"
+            )
         self._unsent.clear()
         self._held.clear()
-        _now, requeued = self._store.call("join", [self.worker])
         return int(requeued)
 
     def drain(self) -> None:

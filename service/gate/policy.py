@@ -17,6 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from service.gate.job import LevelStanding
+from service.gate.settings import GateSettings
+
+MOST_BLOCKS = 4_095  # of a match that are told apart
+MOST_WAITING = 32  # jobs on one context that are told apart
 
 
 def matched_blocks(chain: Sequence[str], held: Mapping[str, object] | set[str]) -> int:
@@ -29,6 +33,15 @@ def matched_blocks(chain: Sequence[str], held: Mapping[str, object] | set[str]) 
         else:
             high = middle - 1
     return low
+
+
+def heat(matched: int, waiting: int) -> int:
+    """How early a context goes: the longest match, then the most jobs waiting on it.
+
+    Whoever is computed for many saves as many; of one job on nothing held it is 0. Both count only
+    up to a limit, so that Redis can keep the heat and an arrival in one exact number.
+    """
+    return min(matched, MOST_BLOCKS) * MOST_WAITING + min(waiting, MOST_WAITING) - 1
 
 
 def refills_owed(deficit: int, weight: int, refill: int) -> int:
@@ -105,6 +118,29 @@ def retry_after_ms(excess_tokens: int, drain_rate: int, unknown_ms: int) -> int:
     if drain_rate <= 0:
         return unknown_ms
     return max(100, min(60_000, -(-1_000 * excess_tokens // drain_rate)))
+
+
+def refusal_wait_ms(
+    answer: str,
+    tokens: int,
+    pool_tokens: int,
+    tenant_tokens: int,
+    drain_rate: int,
+    limits: GateSettings,
+) -> int:
+    """When a job of `tokens` that was refused may be worth another try; 0 where no cap was met.
+
+    `pool_tokens` and `tenant_tokens` are queued: what is above the cap has to drain first.
+    """
+    above = pool_tokens + tokens - limits.max_pool_tokens
+    excess = max(tokens, above)
+    if answer in ("tenant_full", "tenant_busy"):
+        above = tenant_tokens + tokens - limits.max_tenant_tokens
+        # Beside one token of the tenant's, the others' share of the queue drains as well.
+        excess = max(tokens, above) * max(1, pool_tokens) // max(1, tenant_tokens)
+    elif answer != "pool_full":
+        return 0
+    return retry_after_ms(excess, drain_rate, limits.retry_after_ms)
 
 
 def gap_bound(

@@ -19,6 +19,7 @@ from service.gate.tree import Node
 
 ADOPTED_PER_CLAIM = 16
 ADOPTED_PER_REAP = 256
+NOBODY = Node("", None)  # of a tenant that never sent a job
 
 
 class Pool(Moves):
@@ -29,7 +30,7 @@ class Pool(Moves):
         now = self._tick(time)
         refusal = self._refusal(job)
         if refusal:
-            return refusal
+            return self._refused(refusal, job)
         self._sequence += 1
         leaf, root = self._tree.leaf(job.path), self._tree.root
         entry = Entry(job, leaf, self._sequence, now, now + job.deadline_ms, root.service)
@@ -192,27 +193,27 @@ class Pool(Moves):
         self._last = time
         return time - self._skew
 
-    def _refusal(self, job: Job) -> Verdict | None:
+    def _refusal(self, job: Job) -> str:
         limits, root = self.settings, self._tree.root
-        tenant = self.nodes.get(job.tenant_id, Node("", None))
+        tenant = self.nodes.get(job.tenant_id, NOBODY)
         if self._tree.conflicts(job.path):
-            return Verdict("level_conflict")
+            return "level_conflict"
         if job.job_id in self.entries:
-            return Verdict("known")
+            return "known"
         if job.deadline_ms <= 0:
-            return Verdict("deadline")
-        above = root.tokens + job.tokens - limits.max_pool_tokens
-        if root.jobs >= limits.max_pool_jobs or above > 0:
-            return self._refused("pool_full", max(job.tokens, above))
-        above = tenant.tokens + job.tokens - limits.max_tenant_tokens
-        # Beside one token of the tenant's, the others' share of the queue drains as well.
-        excess = max(job.tokens, above) * max(1, root.tokens) // max(1, tenant.tokens)
-        if tenant.jobs >= limits.max_tenant_jobs or above > 0:
-            return self._refused("tenant_full", excess)
+            return "deadline"
+        if root.jobs >= limits.max_pool_jobs or root.tokens + job.tokens > limits.max_pool_tokens:
+            return "pool_full"
+        tokens = tenant.tokens + job.tokens
+        if tenant.jobs >= limits.max_tenant_jobs or tokens > limits.max_tenant_tokens:
+            return "tenant_full"
         if tenant.jobs + tenant.leased >= limits.max_tenant_in_flight:
-            return self._refused("tenant_busy", excess)
-        return None
+            return "tenant_busy"
+        return ""
 
-    def _refused(self, answer: str, excess_tokens: int) -> Verdict:
-        unknown = self.settings.retry_after_ms
-        return Verdict(answer, policy.retry_after_ms(excess_tokens, self.drain_rate, unknown))
+    def _refused(self, answer: str, job: Job) -> Verdict:
+        queued = self._tree.root.tokens, self.nodes.get(job.tenant_id, NOBODY).tokens
+        wait_ms = policy.refusal_wait_ms(
+            answer, job.tokens, *queued, self.drain_rate, self.settings
+        )
+        return Verdict(answer, wait_ms)

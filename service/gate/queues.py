@@ -88,14 +88,23 @@ class Queues:
         return [group for (leaf, _context), group in groups.items() if leaf in leaves]
 
 
-def hottest(groups: list[list[Entry]], batch: Batch) -> Entry:
-    """Longest match first, ties by arrival; where nothing matches, the earliest deadline."""
-    matches = [batch.matched(group[0].job) for group in groups]
-    longest = max(matches)
-    if not longest:
+def hottest(groups: list[list[Entry]], batch: Batch, counting: bool) -> Entry:
+    """Highest heat first, ties by arrival; where there is none, the earliest deadline.
+
+    Unless `counting`, every group counts as one job: longest prefix match as it was published.
+    """
+    heats = [_heat(group, batch, counting) for group in groups]
+    highest = max(heats)
+    if not highest:
         return earliest(groups)
-    hot = (group for group, blocks in zip(groups, matches, strict=True) if blocks == longest)
+    hot = (group for group, heat in zip(groups, heats, strict=True) if heat == highest)
     return min((one for group in hot for one in group), key=lambda one: one.sequence)
+
+
+def _heat(group: list[Entry], batch: Batch, counting: bool) -> int:
+    job = group[0].job
+    shared = counting and job.context_hashes
+    return policy.heat(batch.matched(job), len(group) if shared else 1)
 
 
 def earliest(groups: list[list[Entry]]) -> Entry:
@@ -124,7 +133,7 @@ def choose(
         return earliest(groups), streak
     if tree.policy == "dlpm" and policy.prefers_due(streak, overtakes):
         return earliest(groups), 0
-    hot = hottest(groups, batch)
+    hot = hottest(groups, batch, counting=tree.gated)
     if tree.policy == "lpm":
         return hot, streak
     if tree.policy == "hrrn":

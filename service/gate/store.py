@@ -45,6 +45,7 @@ _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")
+_OF_ONE_VERB = {"claim": ("choice",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,21 @@ class _Script:
 
 @cache
 def _script(verb: str, settings: GateSettings) -> _Script:
-    """One verb behind the shared library, with the settings as text: none is parsed per call."""
-    files = [(_LUA / f"{name}.lua").read_text() for name in (*_LIBRARY, verb)]
+    """One verb behind the shared library and the settings as text: none is parsed per call.
+
+    The policy is the root's, so that settings agree whatever policy the pool was switched to.
+    """
+    names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
+    files = [(_LUA / f"{name}.lua").read_text() for name in names]
     values = asdict(settings) | {"refill": settings.refill}
+    agreed = {name: value for name, value in values.items() if name != "policy"}
+    values["digest"] = _digest(repr(sorted(agreed.items())))
     source = "\n".join([f"local settings = {_lua_table(values)}", *files])
-    return _Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return _Script(source, _digest(source))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _lua_table(values: dict[str, int | str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,26 +27,28 @@ Argument = str | bytes | int
 
 
 def submit_arguments(job: Job) -> list[Argument]:
-    """Arguments of `submit` for one job; those of several may follow each other.
+    """Arguments of `submit` for one job, facts and payload; those of several may follow each other.
 
     The chain travels as one string of hashes of equal width.
     """
-    return [
-        job.job_id,
-        job.leaf,
-        job.tenant_id,
-        ",".join(str(level.weight) for level in job.path),
-        job.deadline_ms,
-        job.context_id,
-        "".join(job.context_hashes),
-        len(job.context_id),
-        job.block_size,
-        job.context_tokens,
-        job.candidate_tokens,
-        job.output_tokens,
-        job.reply_to,
-        job.payload,
-    ]
+    facts = {
+        "id": job.job_id,
+        "leaf": job.leaf,
+        "tenant": job.tenant_id,
+        "weights": [level.weight for level in job.path],
+        "context": job.context_id,
+        "chain": "".join(job.context_hashes),
+        "width": len(job.context_id),
+        "blocks": len(job.context_hashes),
+        "block_size": job.block_size,
+        "context_tokens": job.context_tokens,
+        "candidate_tokens": job.candidate_tokens,
+        "output_tokens": job.output_tokens,
+        "tokens": job.tokens,
+        "deadline_ms": job.deadline_ms,
+        "reply_to": job.reply_to,
+    }
+    return [json.dumps(facts, separators=(",", ":")), job.payload]
 
 
 def claim_arguments(
@@ -97,17 +100,17 @@ def renew_arguments(worker: str, held: Sequence[Claimed]) -> list[Argument]:
     return [worker, *(cell for job in held for cell in (job.job_id, job.epoch))]
 
 
-def read_verdict(answer: Sequence[Any]) -> Verdict:
-    """Answer of `submit`."""
-    _now, verdict, retry_after_ms = answer
-    return Verdict(verdict.decode(), retry_after_ms)
-
-
-def read_verdicts(answer: Sequence[Any]) -> list[Verdict]:
-    """Answer of `submit` for several jobs, in their order."""
+def read_verdicts(
+    answer: Sequence[Any], jobs: Sequence[Job], settings: GateSettings
+) -> list[Verdict]:
+    """Answer of `submit` for these jobs, in their order."""
     _now, *cells = answer
-    pairs = zip(cells[::2], cells[1::2], strict=True)
-    return [Verdict(verdict.decode(), retry_after_ms) for verdict, retry_after_ms in pairs]
+    rows = [cells[at : at + 4] for at in range(0, len(cells), 4)]
+    verdicts = []
+    for job, (name, pool_tokens, tenant_tokens, drain_rate) in zip(jobs, rows, strict=True):
+        refused = name.decode(), job.tokens, pool_tokens, tenant_tokens, drain_rate
+        verdicts.append(Verdict(name.decode(), policy.refusal_wait_ms(*refused, settings)))
+    return verdicts
 
 
 def read_claim(answer: Sequence[Any]) -> Claim:
@@ -132,17 +135,16 @@ def read_reply(raw: bytes) -> Reply:
     return Reply(job_id.decode(), Outcome(outcome.decode()), result)
 
 
-def read_explanation(answer: Sequence[Any], settings: GateSettings) -> Explanation:
+def read_explanation(answer: Sequence[Any]) -> Explanation:
     """Answer of `explain`, with the bound that follows from it."""
     _now, state, *facts = answer
     if state != b"queued":
         worker, *times = facts or [b""]
         return Explanation(state.decode(), worker.decode(), *times)
-    worker, queue_ms, deadline_in_ms, before, matched, rows, largest_cost, drain_rate = facts
+    worker, queue_ms, deadline_in_ms, before, matched, rows, *numbers = facts
+    largest_cost, drain_rate, quantum, refill, overtakes = numbers
     levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
-    bound = policy.wait_bound(
-        levels, before, settings.quantum, settings.refill, settings.overtakes, largest_cost
-    )
+    bound = policy.wait_bound(levels, before, quantum, refill, overtakes, largest_cost)
     return Explanation(
         state=state.decode(),
         worker=worker.decode(),

@@ -1,8 +1,10 @@
--- What a worker's prefix cache means for the jobs that wait for it. Knows no counter and no lease.
--- A job watches the first block of its context that its worker does not hold, so an insert finds
--- whom it concerns; that a block was evicted is seen when the job comes first.
+-- What a worker's prefix cache means for the groups that wait for it. Knows no counter and no lease.
+-- A group is the jobs of one leaf on one context in one queue: what is held of their context is looked
+-- up once for all of them. It watches the first block that its worker does not hold, so an insert
+-- finds whom it concerns; that a block was evicted is seen when the group comes first.
 
 local MOST_TRIGGERED = 64 -- by one event
+local MOST_BLOCKS, MOST_WAITING = 4095, 32 -- as in policy.heat
 local room = 160 -- in one call
 local assumed = {} -- blocks that the batch being claimed will compute
 
@@ -27,49 +29,88 @@ function gate.match(worker, job)
   return low
 end
 
-function gate.watched(job) return pool .. 'watch:' .. job.queue .. ':' .. gate.block_at(job, job.matched + 1) end
-
--- Puts a queued job in its leaf's order by what its worker holds now. Returns its scores.
-function gate.rank(job, matched)
-  job.matched = matched
-  if matched < job.blocks then call('SADD', gate.watched(job), job.id) end
-  if matched == 0 then return { due = job.due } end
-  local came = { hot = job.sequence - matched * 2 ^ 36, due = job.due }
-  call('ZADD', gate.index('hot', job.queue, gate.load_node(job.leaf), 1), came.hot, job.member)
-  return came
+-- `name` is a leaf and a context; `first` is a job, as it is named in its indexes.
+function gate.load_group(queue, name)
+  local key = pool .. 'group:' .. queue .. ':' .. name
+  local rows = call('ZRANGE', key, 0, 1, 'WITHSCORES')
+  local group = { key = key, name = name, matched = -1 - (rows[2] or 0), first = rows[3], jobs = 0 }
+  if rows[1] then group.jobs = call('ZCARD', key) - 1 end
+  return group
 end
 
-function gate.unrank(job)
-  if job.matched < job.blocks then call('SREM', gate.watched(job), job.id) end
-  if job.matched == 0 then return end
-  call('ZREM', gate.index('hot', job.queue, gate.load_node(job.leaf), 1), job.member)
+function gate.group_of(job) return gate.load_group(job.queue, job.leaf .. '\0' .. job.context) end
+
+function gate.watch(verb, job, group)
+  if group.matched == job.blocks then return end
+  local block = gate.block_at(job, group.matched + 1)
+  call(verb, pool .. 'watch:' .. job.queue .. ':' .. block, group.name)
 end
 
-function gate.refresh(job, matched)
-  local before = job.matched
+-- Puts a group in its leaf's order by its heat; returns the score of its first job, if it has any.
+function gate.rank(job, group)
+  local waiting = gated and job.blocks > 0 and math.min(group.jobs, MOST_WAITING) or 1
+  local heat = math.min(group.matched, MOST_BLOCKS) * MOST_WAITING + waiting - 1
+  local key = gate.index('hot', job.queue, gate.load_node(job.leaf), 1)
+  local score = group.jobs > 0 and heat > 0 and string.sub(group.first, 1, 12) - heat * 2 ^ 36 or nil
+  if score then call('ZADD', key, score, job.context) else call('ZREM', key, job.context) end
+  return score
+end
+
+-- Adds a queued job to its group. Returns the scores that it can improve.
+function gate.enter(job)
+  local group = gate.group_of(job)
+  if group.jobs == 0 then
+    group.matched = gate.match(job.queue, job)
+    call('ZADD', group.key, -1 - group.matched, '')
+    gate.watch('SADD', job, group)
+    if settings.attribution == 'split' then call('ZADD', gate.waiters(job), 0, job.leaf) end
+  end
+  call('ZADD', group.key, job.sequence, job.member)
+  group.jobs = group.jobs + 1
+  if not group.first or job.member < group.first then group.first = job.member end
+  return { due = job.due, hot = gate.rank(job, group) }
+end
+
+function gate.exit(job)
+  local key = gate.group_of(job).key
+  call('ZREM', key, job.member)
+  local group = gate.group_of(job)
+  if group.jobs == 0 then
+    call('DEL', key)
+    gate.watch('SREM', job, group)
+    if settings.attribution == 'split' then call('ZREM', gate.waiters(job), job.leaf) end
+  end
+  gate.rank(job, group)
+end
+
+-- Looks anew at what is held of a group's context; `job` is its first.
+function gate.refresh(job, group)
+  local before, matched = group.matched, gate.match(job.queue, job)
   if matched == before then return end
-  gate.unrank(job)
-  local came = gate.rank(job, matched)
-  gate.save_job(job)
+  gate.watch('SREM', job, group)
+  group.matched = matched
+  call('ZADD', group.key, -1 - matched, '')
+  gate.watch('SADD', job, group)
+  local came = { due = job.due, hot = gate.rank(job, group) }
   gate.stand(gate.load_node(job.leaf), job.queue, matched > before and came)
 end
 
--- Ranks anew the jobs that watched these blocks; when there are very many, the others at later calls.
+-- Looks at the groups that watched these blocks; when there are very many, at the others later.
 function gate.trigger(worker, fresh)
   local keys, watch = { 'EXISTS' }, pool .. 'watch:' .. worker .. ':'
   for at = 1, #fresh do keys[at + 1] = watch .. fresh[at] end
   local watched, at = call(unpack(keys)), 2
   while watched > 0 and keys[at] do
     local most = math.min(room, MOST_TRIGGERED)
-    local ids = most > 0 and call('SRANDMEMBER', keys[at], most) or {}
-    for _, id in ipairs(ids) do
-      local job = gate.load_job(id)
-      gate.refresh(job, gate.match(worker, job))
+    local names = most > 0 and call('SRANDMEMBER', keys[at], most) or {}
+    for _, name in ipairs(names) do
+      local group = gate.load_group(worker, name)
+      gate.refresh(gate.load_job(group.first), group)
     end
-    local late = #ids == most and call('EXISTS', keys[at]) == 1
+    local late = #names == most and call('EXISTS', keys[at]) == 1
     if late then call('SADD', pool .. 'late:' .. worker, fresh[at - 1]) end
-    if late or #ids > 0 then watched = watched - 1 end
-    room, at = room - #ids, at + 1
+    if late or #names > 0 then watched = watched - 1 end
+    room, at = room - #names, at + 1
   end
 end
 
@@ -99,17 +140,15 @@ function gate.assume(worker, job, matched)
   if #fresh > 0 then gate.trigger(worker, fresh) end
 end
 
--- The job with the longest match in a worker's queue, once nothing evicted is believed held, and
--- the match; where nothing matches, the earliest due.
+-- The job with the highest heat in a worker's queue, once nothing evicted is believed held, and the
+-- match; where nothing is hot, the earliest due.
 function gate.hottest(worker)
   for _ = 1, MOST_TRIGGERED do
-    local id = gate.first_job('hot', worker)
-    if not id then break end
-    local job = gate.load_whole(id)
-    local matched = gate.match(worker, job)
-    if matched >= job.matched then return job, matched end
-    gate.refresh(job, matched)
+    local job, group = gate.first_job('hot', worker)
+    if not job then break end
+    local believed = group.matched
+    gate.refresh(job, group)
+    if group.matched >= believed then return job, group.matched end
   end
-  local id = gate.first_job('hot', worker) or gate.first_job('due', worker)
-  return id and gate.load_whole(id)
+  return gate.first_job('hot', worker) or gate.first_job('due', worker)
 end

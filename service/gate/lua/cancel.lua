@@ -1,5 +1,5 @@
 -- cancel: removes a queued job; a leased one stays with its worker but is never queued again.
-local job = gate.load_job(ARGV[1])
+local job = gate.find_job(ARGV[1])
 local queued = job and job.epoch == 0
 if queued then
   gate.stand(gate.unqueue(job), job.queue)

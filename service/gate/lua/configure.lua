@@ -1,13 +1,12 @@
--- configure: switches the policy, then stands a part of one node's waiting children anew.
--- Called with the answer's cursor until it is 0, and then for each inner child it named.
-local name, parent, cursor, inner = ARGV[1], gate.load_node(ARGV[2]), ARGV[3], {}
-root.policy = name
-policy, gated = name, name == 'dlpm'
-local page = call('ZSCAN', pool .. 'waiting:' .. parent.id, cursor, 'COUNT', 64)
+-- configure: switches the policy, then ranks and stands anew a part of one queue's jobs. Called with
+-- the answer's cursor until it is 0, for every queue that it names.
+local queue = ARGV[2]
+root.policy, policy, gated = ARGV[1], ARGV[1], ARGV[1] == 'dlpm'
+local page = call('ZSCAN', pool .. 'deadlines:' .. queue, ARGV[3], 'COUNT', 32)
 for at = 1, #page[2], 2 do
-  local node = gate.load_node(parent == root and page[2][at] or parent.id .. '/' .. page[2][at])
-  if not node.holds_jobs then inner[#inner + 1] = node.id end
-  gate.stand(node, true)
+  local job = gate.load_job(page[2][at])
+  gate.rank(job, gate.group_of(job))
+  gate.stand(gate.load_node(job.leaf), true)
 end
 gate.save()
-return { now, page[1], inner }
+return { now, page[1], gate.fleet_with('jobs') }

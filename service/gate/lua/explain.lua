@@ -1,5 +1,5 @@
 -- explain: where a job stands and what stands before it.
-local job, levels = gate.load_job(ARGV[1]), {}
+local job, levels = gate.find_job(ARGV[1]), {}
 local answer = { now, 'unknown' }
 if job and job.epoch > 0 then
   answer = { now, 'leased', job.worker, now - job.submitted_at, job.due - now }
@@ -11,7 +11,7 @@ elseif job then
   end
   answer = { now, 'queued', job.queue, now - job.submitted_at, job.due - now,
     call('ZRANK', pool .. 'deadlines:' .. job.queue, job.member), gate.match(job.queue, job), levels,
-    root.largest_cost, root.drain_rate }
+    root.largest_cost, root.drain_rate, settings.quantum, settings.refill, settings.overtakes }
 end
 nodes = { [''] = root } -- the others were only read
 gate.save()

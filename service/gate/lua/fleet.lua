@@ -4,7 +4,7 @@
 -- A worker, or the queue of one that is gone; "" is the queue of jobs that came when there was none.
 function gate.of_fleet(name)
   if not fleet[name] then
-    fleet[name] = { alive = 0, load = 0, busy = 0, streak = 0, sent = 0, woken = 0, jobs = 0 }
+    fleet[name] = { alive = 0, load = 0, leased = 0, streak = 0, sent = 0, woken = 0, jobs = 0 }
   end
   return fleet[name]
 end
@@ -26,8 +26,8 @@ function gate.wake(queue)
     fleet[name].woken = 1
   end
   push(queue)
-  for _, name in ipairs(fleet[queue].busy > 0 and gate.fleet_with('alive') or {}) do
-    if fleet[name].busy == 0 then return push(name) end
+  for _, name in ipairs(fleet[queue].leased > 0 and gate.fleet_with('alive') or {}) do
+    if fleet[name].leased == 0 then return push(name) end
   end
 end
 
@@ -44,8 +44,8 @@ end
 function gate.route(job)
   local names = gate.fleet_with('alive')
   if #names < 2 then return names[1] or '' end
-  local tenant, rounds, matches, choice = gate.load_node(job.tenant), math.huge, {}, nil
-  local credits, longest, after = tenant.credits or {}, 0, {}
+  local tenant, rounds, longest, matches = gate.load_node(job.tenant), math.huge, 0, {}
+  local credits, choice, least = tenant.credits or {}, nil, math.huge
   for _, name in ipairs(names) do
     local credit = credits[name] or 0
     rounds = math.min(rounds, credit > 0 and 0 or math.floor(-credit / settings.worker_quantum) + 1)
@@ -53,15 +53,13 @@ function gate.route(job)
     matches[name] = waits and job.blocks or gate.match(name, job)
     longest = math.max(longest, matches[name])
   end
-  for _, name in ipairs(names) do after[name] = (credits[name] or 0) + rounds * settings.worker_quantum end
-  for _, fits in ipairs({ longest, 0 }) do
-    for _, name in ipairs(choice and {} or names) do
-      local lighter = not choice or fleet[name].load < fleet[choice].load
-      if after[name] > 0 and matches[name] >= fits and lighter then choice = name end
-    end
+  tenant.credits = {}
+  for _, name in ipairs(names) do
+    tenant.credits[name] = (credits[name] or 0) + rounds * settings.worker_quantum
+    local load = fleet[name].load + (matches[name] < longest and 2 ^ 52 or 0)
+    if tenant.credits[name] > 0 and load < least then choice, least = name, load end
   end
-  after[choice] = after[choice] - job.context_tokens - job.candidate_tokens
-  tenant.credits = after
+  tenant.credits[choice] = tenant.credits[choice] - job.context_tokens - job.candidate_tokens
   gate.expect(job, choice)
   return choice
 end

@@ -24,16 +24,16 @@ end
 -- Stands a node in one of its parent's indexes; nil takes it out.
 function gate.put(node, kind, queue, score)
   local at = kind .. ':' .. queue
-  if score == node[at] then return end
+  if score == node.scores[at] then return end
   local key = gate.index(kind, queue, node.parent, node.stands)
   if score then call('ZADD', key, score, node.name) else call('ZREM', key, node.name) end
-  node[at] = score
+  node.scores[at] = score
 end
 
 -- A job that came can only improve what stands; else the best below is looked up. Unless `anew`,
--- nothing below that had no match can have got one.
+-- nothing below that was not hot can have become it.
 function gate.place(node, queue, came, anew)
-  local hot, due = node['hot:' .. queue], node['due:' .. queue]
+  local hot, due = node.scores['hot:' .. queue], node.scores['due:' .. queue]
   if came and policy ~= 'vtc' then
     due = math.min(due or came.due, came.due)
     if came.hot then hot = math.min(hot or came.hot, came.hot) end
@@ -46,22 +46,21 @@ function gate.place(node, queue, came, anew)
   gate.put(node, 'due', queue, due)
 end
 
+-- Takes a node to another bucket with all its scores; bucket 0 is none.
 function gate.move(node, stands)
-  local parent, at = node.parent, {}
-  for queue in pairs(fleet) do
-    for _, kind in ipairs({ 'hot', 'due' }) do
-      at[#at + 1] = { kind, queue, node[kind .. ':' .. queue] }
-      gate.put(node, kind, queue, nil)
-    end
-  end
-  if (stands > 0) ~= (node.stands > 0) then
-    parent.waiting_weight = parent.waiting_weight + (stands > 0 and node.weight or -node.weight)
-  end
-  if parent.front == node.stands or parent.front > stands then parent.front = 0 end
+  local parent, before = node.parent, node.stands
+  if parent.front == before or parent.front > stands then parent.front = 0 end
   local waiting = pool .. 'waiting:' .. parent.id
   if stands > 0 then call('ZADD', waiting, stands, node.name) else call('ZREM', waiting, node.name) end
+  for at, score in pairs(node.scores) do
+    local key = pool .. at .. ':' .. parent.id .. ':'
+    call('ZREM', key .. before, node.name)
+    if stands > 0 then call('ZADD', key .. stands, score, node.name) end
+  end
+  if stands == 0 then node.scores = {} end
+  if before == 0 then parent.waiting_weight = parent.waiting_weight + node.weight end
+  if stands == 0 then parent.waiting_weight = parent.waiting_weight - node.weight end
   node.stands = stands
-  for _, one in ipairs(stands > 0 and at or {}) do gate.put(node, unpack(one, 1, 3)) end
 end
 
 -- Stands a node and its ancestors where their counters say. `where` is the queue that changed, true
@@ -83,32 +82,37 @@ function gate.stand(node, where, came)
 end
 
 -- VTC: idleness is not banked. What moves between queues may still stand in its old one.
-function gate.lift(node)
-  local least = math.huge
-  for queue in pairs(fleet) do
-    local key = gate.index('hot', queue, node.parent, gate.front(node.parent))
-    local first = call('ZRANGE', key, 0, 1, 'WITHSCORES')
-    local other = first[1] == node.name and 4 or 2
-    least = math.min(least, tonumber(first[other] or math.huge) - 1)
+function gate.lift(leaf)
+  for node in gate.up, leaf do
+    local least = math.huge
+    for queue in pairs(node.jobs == 0 and fleet or {}) do
+      local key = gate.index('hot', queue, node.parent, gate.front(node.parent))
+      local first = call('ZRANGE', key, 0, 1, 'WITHSCORES')
+      least = math.min(least, tonumber(first[first[1] == node.name and 4 or 2] or math.huge) - 1)
+    end
+    if least < math.huge then node.virtual = math.max(node.virtual, least) end
   end
-  if least < math.huge then node.virtual = math.max(node.virtual, least) end
 end
 
--- The refills after which a leaf of the front is positive at every level.
+-- The refills after which a leaf is positive at every level.
 function gate.refill(leaf)
   for node in gate.up, leaf do
-    if gated then node.parent.round = math.max(node.parent.round, node.stands - 1) end
     gate.catch_up(node)
+    node.parent.round = node.parent.round + gate.rounds_owed(node)
   end
 end
 
--- The id of the job that the index puts first in a queue; `virtual` is VTC's way down.
+-- The job that the index puts first in a queue, and its group if it is the hottest. `virtual` is
+-- VTC's way down.
 function gate.first_job(kind, queue)
   local node, inner = root, kind == 'virtual' and 'hot' or kind
-  while node do
-    local leaf = node.holds_jobs
-    local child = gate.best(leaf and kind == 'virtual' and 'due' or inner, queue, node)
-    if leaf then return child and string.sub(child, 13) end
-    node = child and gate.load_node(node == root and child or node.id .. '/' .. child)
+  while not node.holds_jobs do
+    local child = gate.best(inner, queue, node)
+    if not child then return end
+    node = gate.load_node(node == root and child or node.id .. '/' .. child)
   end
+  local child = gate.best(kind == 'virtual' and 'due' or kind, queue, node)
+  if kind ~= 'hot' then return gate.load_job(child) end
+  local group = gate.load_group(queue, node.id .. '\0' .. child)
+  return gate.load_job(group.first), group
 end

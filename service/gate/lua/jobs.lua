@@ -2,23 +2,18 @@
 
 local expiring = {} -- reply lists whose time to live was set
 
--- What of a job never changes is unpacked only when it is asked for.
-local lazily = { __index = function(job, field)
-  local facts = cmsgpack.unpack(call('HGET', pool .. 'job:' .. job.id, 'facts'))
-  setmetatable(job, { __index = facts })
-  return facts[field]
-end }
+-- By the name that a job has in its indexes. What never changes is unpacked when it is asked for.
+function gate.load_job(member) return gate.find_job(string.sub(member, 13)) end
 
-function gate.load_job(id)
-  local state = call('HGET', pool .. 'job:' .. id, 'state')
-  if state then return setmetatable(cmsgpack.unpack(state), lazily) end
-end
-
-function gate.load_whole(id)
-  local row = call('HMGET', pool .. 'job:' .. id, 'state', 'facts', 'payload')
-  local facts = cmsgpack.unpack(row[2])
-  facts.payload = row[3]
-  return setmetatable(cmsgpack.unpack(row[1]), { __index = facts })
+function gate.find_job(id)
+  local row = call('HMGET', pool .. 'job:' .. id, 'state', 'facts')
+  if not row[1] then return end
+  local job = cmsgpack.unpack(row[1])
+  return setmetatable(job, { __index = function(_, field)
+    local facts = cmsgpack.unpack(row[2])
+    setmetatable(job, { __index = facts })
+    return facts[field]
+  end })
 end
 
 function gate.save_job(job, ...)
@@ -32,26 +27,25 @@ end
 
 function gate.waiters(job) return pool .. 'waiters:' .. job.queue .. ':' .. job.context end
 
--- Counts jobs into a queue at all levels, or out of it; the leaf has to be stood anew.
-function gate.count_queued(leaf, queue, jobs, tokens)
-  for node in gate.up, leaf do
-    if policy == 'vtc' and jobs > 0 and node.jobs == 0 then gate.lift(node) end
-    node.jobs, node.tokens = node.jobs + jobs, node.tokens + tokens
+-- Counts a job at all levels and at its worker: `field` is `jobs` for a queue and `leased`.
+function gate.count(job, field, name, change)
+  local worker, tokens = gate.of_fleet(name), change * job.tokens
+  for node in gate.to_root, gate.load_node(job.leaf) do
+    node[field] = node[field] + change
+    if field == 'jobs' then node.tokens = node.tokens + tokens end
   end
-  root.jobs, root.tokens = root.jobs + jobs, root.tokens + tokens
-  local worker = gate.of_fleet(queue)
-  worker.jobs, worker.load = worker.jobs + jobs, worker.load + tokens
+  worker[field], worker.load = worker[field] + change, worker.load + tokens
 end
 
 -- Further arguments are stored with the job.
 function gate.enqueue(job, ...)
   local leaf = gate.load_node(job.leaf)
   job.queue = gate.route(job)
+  if policy == 'vtc' then gate.lift(leaf) end
   call('ZADD', gate.index('due', job.queue, leaf, 1), job.due, job.member)
   call('ZADD', pool .. 'deadlines:' .. job.queue, job.due, job.member)
-  if settings.attribution == 'split' then call('ZADD', gate.waiters(job), 0, job.leaf .. '\0' .. job.id) end
-  gate.count_queued(leaf, job.queue, 1, job.tokens)
-  gate.stand(leaf, job.queue, gate.rank(job, gate.match(job.queue, job)))
+  gate.count(job, 'jobs', job.queue, 1)
+  gate.stand(leaf, job.queue, gate.enter(job))
   gate.save_job(job, ...)
   gate.wake(job.queue)
 end
@@ -61,9 +55,8 @@ function gate.unqueue(job)
   local leaf = gate.load_node(job.leaf)
   call('ZREM', gate.index('due', job.queue, leaf, 1), job.member)
   call('ZREM', pool .. 'deadlines:' .. job.queue, job.member)
-  if settings.attribution == 'split' then call('ZREM', gate.waiters(job), job.leaf .. '\0' .. job.id) end
-  gate.unrank(job)
-  gate.count_queued(leaf, job.queue, -1, -job.tokens)
+  gate.exit(job)
+  gate.count(job, 'jobs', job.queue, -1)
   return leaf
 end
 
@@ -85,7 +78,7 @@ function gate.expire_overdue()
   local count = 0
   for _, queue in ipairs(gate.fleet_with('jobs')) do
     local overdue = call('ZRANGEBYSCORE', pool .. 'deadlines:' .. queue, '-inf', now, 'LIMIT', 0, 256)
-    for _, member in ipairs(overdue) do gate.expire(gate.load_job(string.sub(member, 13))) end
+    for _, member in ipairs(overdue) do gate.expire(gate.load_job(member)) end
     count = count + #overdue
   end
   return count
@@ -99,7 +92,7 @@ function gate.adopt(limit)
       local orphans = call('ZRANGE', pool .. 'deadlines:' .. queue, 0, limit - 1)
       limit = limit - #orphans
       for _, member in ipairs(orphans) do
-        local job = gate.load_job(string.sub(member, 13))
+        local job = gate.load_job(member)
         local leaf = gate.unqueue(job)
         gate.expect(job, '')
         gate.enqueue(job)
@@ -111,31 +104,20 @@ end
 
 -- Gives back `cost` of what was reserved, to the job's own leaf first.
 function gate.refund(job, cost)
-  local parts, payers = {}, job.payers or { job.leaf, job.charged }
-  for at = 1, #payers, 2 do
-    local part = math.min(payers[at + 1], cost)
-    cost = cost - part
-    if part > 0 then parts[#parts + 1], parts[#parts + 2] = payers[at], part end
-  end
-  gate.charge(parts, -1)
-  for at = 1, #parts, 2 do
-    if parts[at] ~= '' and gate.load_node(parts[at]).weight > 0 then
-      gate.stand(gate.load_node(parts[at]), policy == 'vtc')
+  local parts = {}
+  for at, payer in ipairs(job.payers or { job.leaf, job.charged }) do
+    parts[at] = payer
+    if at % 2 == 0 then
+      parts[at] = math.min(payer, cost)
+      cost = cost - parts[at]
     end
   end
-end
-
-function gate.count_leased(job, leaf, jobs)
-  for node in gate.up, leaf do node.leased = node.leased + jobs end
-  root.leased = root.leased + jobs
-  local worker = gate.of_fleet(job.worker)
-  worker.busy, worker.load = worker.busy + jobs, worker.load + jobs * job.tokens
+  gate.charge(parts, -1)
 end
 
 function gate.end_lease(job)
-  local leaf = gate.load_node(job.leaf)
-  gate.count_leased(job, leaf, -1)
-  gate.see(leaf)
+  gate.count(job, 'leased', job.worker, -1)
+  gate.see(gate.load_node(job.leaf))
   call('ZREM', pool .. 'leases', job.id)
   job.epoch, job.worker, job.payers = 0, '', false
 end
@@ -160,7 +142,7 @@ end
 function gate.release_worker(worker, heard)
   local requeued = 0
   for _, id in ipairs(call('ZRANGE', pool .. 'leases', 0, -1)) do
-    local job = gate.load_job(id)
+    local job = gate.find_job(id)
     if job.worker == worker and job.epoch > (heard or 0) then
       if heard then job.attempts = job.attempts - 1 end -- in an answer that never arrived
       if gate.release(job) == 'requeued' then requeued = requeued + 1 end
@@ -174,6 +156,6 @@ function gate.forget_worker(name)
   worker.alive, worker.streak, worker.sent, worker.woken = 0, 0, 0, 0
   call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name)
   local requeued = gate.release_worker(name)
-  if worker.jobs == 0 and worker.busy == 0 then fleet[name] = nil end
+  if worker.jobs == 0 and worker.leased == 0 then fleet[name] = nil end
   return requeued
 end

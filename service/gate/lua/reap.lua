@@ -3,7 +3,7 @@ local counts = { requeued = 0, lost = 0 }
 
 local function release_expired()
   for _, id in ipairs(call('ZRANGEBYSCORE', pool .. 'leases', '-inf', now, 'LIMIT', 0, 256)) do
-    local fate = gate.release(gate.load_job(id))
+    local fate = gate.release(gate.find_job(id))
     if fate then counts[fate] = counts[fate] + 1 end
   end
 end
@@ -15,7 +15,7 @@ local function forget_idle_workers()
     end
   end
   for name, worker in pairs(fleet) do
-    if worker.alive == 0 and worker.jobs == 0 and worker.busy == 0 then fleet[name] = nil end
+    if worker.alive == 0 and worker.jobs == 0 and worker.leased == 0 then fleet[name] = nil end
   end
 end
 

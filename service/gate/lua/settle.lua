@@ -3,8 +3,7 @@ local worker, count = ARGV[1], tonumber(ARGV[2])
 local answer = { now }
 
 local function settle(job, extend_tokens, output_tokens, outcome, result)
-  local used = settings.extend_weight * extend_tokens + settings.output_weight * output_tokens
-  used = math.max(1, used)
+  local used = gate.cost(extend_tokens, output_tokens)
   if used > job.charged then root.uncharged = root.uncharged + (used - job.charged) end
   root.drained = root.drained + job.tokens
   gate.refund(job, math.max(0, job.charged - used))
@@ -14,7 +13,7 @@ end
 
 if fleet[worker] and fleet[worker].alive ~= 0 then gate.hear(worker, 3 + 6 * count) end
 for at = 3, 2 + 6 * count, 6 do
-  local job = gate.load_job(ARGV[at])
+  local job = gate.find_job(ARGV[at])
   local current = job ~= nil and job.epoch == tonumber(ARGV[at + 1])
   if current then
     settle(job, tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ARGV[at + 4], ARGV[at + 5])

@@ -1,42 +1,50 @@
 -- State of one pool: its clock, and the weighted tree of counters. Knows no queue.
--- `settings` stands above this text, KEYS[1] is "{pool}:node:". What is zero is absent.
+-- `settings` stands above this text and are the caller's; KEYS[1] is "{pool}:node:". What is zero is absent.
 --
 -- node:N       packed  a node of the tree, "" is the root: weight, deficit as of its parent's round
 --                      `as_of`, virtual, service, jobs, tokens, leased, seen, stands (its bucket) and its
---                      scores there, as hot:W and due:W; of its children: round, front, children,
+--                      `scores` there, as hot:W and due:W; of its children: round, front, children,
 --                      waiting_weight; credits (D2LPM) by worker. The root also holds the clock, the
---                      policy, the accounts, and `fleet`: alive, load, busy, streak, sent, woken, jobs
+--                      policy, the accounts, `agreed` and `fleet`: alive, load, jobs, leased, streak, sent, woken
+-- settings     packed  what the whole pool serves by; the root knows their digest, `agreed`
 -- job:J        hash    `facts`, packed, never change; `state`, packed; `payload`
 -- waiting:N    zset    children of N with jobs, by bucket: the round at which they turn positive, plus 1
--- due:W:N:B    zset    children of N in bucket B with jobs for W, by earliest deadline
--- hot:W:N:B    zset    those with a job whose context W holds in part: longest match first, ties by
---                      arrival; by VTC's counter under that policy. The children of a leaf are its
+-- due:W:N:B    zset    children of N in bucket B with jobs for W, by earliest deadline; of a leaf its
 --                      jobs, in bucket 1
+-- hot:W:N:B    zset    those below whom something is hot for W: hottest first, ties by arrival; by VTC's
+--                      counter under that policy. The children of a leaf are its contexts, in bucket 1
 -- deadlines:W  zset    all jobs in the queue of W
 -- held:W       set     block hashes in the prefix cache of W
--- watch:W:H    set     jobs of W that match all before block H; late:W blocks with more to look at
--- waiters:W:C  zset    when contexts are split: leaf and job for every job on context C in the queue of W
+-- group:W:G    zset    G names a leaf and a context: its jobs in the queue of W, by arrival, behind a
+--                      member '' whose score is -1 less the blocks of the context that W holds
+-- watch:W:H    set     groups of W that match all before block H; late:W blocks with more to look at
+-- waiters:W:C  zset    when contexts are split: leaves with a group on context C in the queue of W
 -- contexts:W   hash    jobs routed to W and not yet ended, by context
 -- leases       zset    leased jobs by the time their lease ends
 -- seen         zset    nodes by the time they were last in use
 -- wake:W       list    a token: W should claim. reply:R list of answers for the API process R
 
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.
-local gate, nodes = {}, {}
+local gate, nodes, policy, gated = {}, {}, nil, nil
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
 local zeros = { __index = {} }
 for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased seen stands round '
   .. 'front children waiting_weight skew last sequence epoch platform uncharged drained drain_rate '
   .. 'rated_at largest_cost', '%S+') do zeros.__index[field] = 0 end
 
--- Walks a path from the leaf up, without the root: `for node in gate.up, leaf do`.
+-- Walk a path from the leaf up, without the root or with it: `for node in gate.up, leaf do`.
 function gate.up(leaf, node)
   if not node then return leaf end
-  if node.parent.parent then return node.parent end
+  return node.parent.parent and node.parent
+end
+function gate.to_root(leaf, node)
+  if not node then return leaf end
+  return node.parent
 end
 
-function gate.refills_owed(node)
-  if node.deficit > 0 then return 0 end
+-- Refills until the counter is positive.
+function gate.rounds_owed(node)
+  if not gated or node.deficit > 0 then return 0 end
   return math.floor(-node.deficit / (node.weight * settings.refill)) + 1
 end
 
@@ -54,7 +62,7 @@ function gate.load_node(id)
   if nodes[id] then return nodes[id] end
   local packed = call('GET', pool .. 'node:' .. id)
   local node = setmetatable(packed and cmsgpack.unpack(packed) or {}, zeros)
-  nodes[id], node.id = node, id
+  nodes[id], node.id, node.scores = node, id, node.scores or {}
   if id ~= '' then
     local above, name = string.match(id, '^(.*)/([^/]*)$')
     node.name, node.parent = name or id, gate.load_node(above or '')
@@ -73,29 +81,29 @@ end
 
 local root = gate.load_node('')
 root.policy, root.fleet = root.policy or settings.policy, root.fleet or {}
-local policy, fleet = root.policy, root.fleet
-local gated = policy == 'dlpm'
-function gate.rounds_owed(node) return gated and gate.refills_owed(node) or 0 end
+local fleet, given = root.fleet, settings
+
+-- Whoever calls first and workers that join bring settings; a caller that has others is served by those.
+function gate.agree()
+  settings, root.agreed = given, given.digest
+  call('SET', pool .. 'settings', cmsgpack.pack(given))
+end
+if not root.agreed then gate.agree()
+elseif root.agreed ~= given.digest then settings = cmsgpack.unpack(call('GET', pool .. 'settings')) end
+
+policy, gated = root.policy, root.policy == 'dlpm'
 
 -- Silences longer than a pause and steps of the clock do not count, so neither ends a lease.
-function gate.tick()
-  local time = call('TIME')
-  local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-  local step = root.last == 0 and 0 or time_ms - root.last
-  if step > settings.pause_ms or step < 0 then root.skew = root.skew + step end
-  root.last = time_ms
-  return time_ms - root.skew, time_ms
-end
-local now, time_ms = gate.tick()
+local time = call('TIME')
+local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local step = root.last == 0 and 0 or time_ms - root.last
+if step > settings.pause_ms or step < 0 then root.skew = root.skew + step end
+root.last = time_ms
+local now = time_ms - root.skew
 
--- Charges (a refund is negative) at all levels; the leaf has to be stood anew.
-function gate.pay(leaf, cost)
-  for node in gate.up, leaf do
-    gate.catch_up(node)
-    node.service = node.service + cost
-    if gated then node.deficit = node.deficit - cost end
-  end
-  root.service = root.service + cost
+-- What a job costs; nothing is free.
+function gate.cost(extend_tokens, output_tokens)
+  return math.max(1, settings.extend_weight * extend_tokens + settings.output_weight * output_tokens)
 end
 
 function gate.see(leaf)
@@ -107,15 +115,20 @@ function gate.see(leaf)
   end
 end
 
--- `payers` alternates leaves and costs, the leaf "" is the platform. The leaves have to be stood anew.
-function gate.charge(payers, sign)
+-- Charges (a refund is negative) at all levels and stands who paid anew, the first as `where` says.
+-- `payers` alternates leaves and costs; the leaf "" is the platform.
+function gate.charge(payers, sign, where)
   for at = 1, #payers, 2 do
-    local id, cost = payers[at], sign * payers[at + 1]
-    if id == '' then
-      root.platform = root.platform + cost
-      root.service = root.service + cost
-    elseif gate.load_node(id).weight > 0 then
-      gate.pay(gate.load_node(id), cost)
+    local leaf, cost = gate.load_node(payers[at]), sign * payers[at + 1]
+    if leaf == root then root.platform = root.platform + cost end
+    if leaf == root or leaf.weight > 0 then root.service = root.service + cost end
+    if leaf.weight > 0 then
+      for node in gate.up, leaf do
+        gate.catch_up(node)
+        node.service = node.service + cost
+        if gated then node.deficit = node.deficit - cost end
+      end
+      gate.stand(leaf, at == 1 and where)
     end
   end
 end

@@ -60,7 +60,8 @@ class Remote:
     def submit_together(self, jobs: Sequence[Job]) -> list[Verdict]:
         """All in one call, in this order."""
         arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]
-        return list(wire.read_verdicts(self._store.call("submit", arguments)))
+        answer = self._store.call("submit", arguments)
+        return wire.read_verdicts(answer, jobs, self._settings)
 
     def claim(self, worker: str, budget: int, most: int, **events: Any) -> Claim:
         arguments = wire.claim_arguments(worker, budget, most, **events)
@@ -92,16 +93,18 @@ class Remote:
         return wire.read_reaped(self._store.call("reap", []))
 
     def explain(self, job_id: str) -> Explanation:
-        return wire.read_explanation(self._store.call("explain", [job_id]), self._settings)
+        return wire.read_explanation(self._store.call("explain", [job_id]))
 
     def configure(self, policy: str) -> None:
-        unvisited, cursor = [""], "0"
-        while unvisited:
-            answer = self._store.call("configure", [policy, unvisited[-1], cursor])
-            _now, cursor, inner = answer
-            if cursor == b"0":
-                unvisited.pop()
-            unvisited[:0] = [node.decode() for node in inner]
+        for queue in self._reorder(policy, b""):
+            self._reorder(policy, queue)
+
+    def _reorder(self, policy: str, queue: bytes) -> list[bytes]:
+        cursor, queues = b"", []
+        while cursor != b"0":
+            answer = self._store.call("configure", [policy, queue, cursor or b"0"])
+            _now, cursor, queues = answer
+        return queues
 
     def stats(self) -> GateStats:
         return wire.read_stats(self._store.call("stats", [10_000]))

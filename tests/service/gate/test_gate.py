@@ -244,7 +244,7 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"node", b"seen", b"wake"}
+    assert kinds <= {b"node", b"seen", b"settings", b"wake"}
 
 
 def test_an_absent_redis_is_gate_unavailable(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.gate import policy
 from service.gate.job import LevelStanding
-from service.gate.settings import ATTRIBUTIONS
+from service.gate.settings import ATTRIBUTIONS, GateSettings
 
 deficits = st.integers(-20_000, 300)
 weights = st.integers(1, 5)
@@ -58,6 +58,14 @@ def test_small_refills_fill_up_to_one_quantum(
     for _ in range(rounds):
         expected = refill_part(expected, weight * refill, weight * quantum)
     assert policy.refilled(deficit, weight, refill, quantum, rounds) == expected
+
+
+def test_heat_is_the_match_and_then_who_waits_each_up_to_its_limit() -> None:
+    assert policy.heat(0, 1) == 0
+    assert policy.heat(0, 2) == 1
+    assert policy.heat(1, 1) > policy.heat(0, policy.MOST_WAITING + 1) > policy.heat(0, 31)
+    assert policy.heat(9, 33) == policy.heat(9, 32)
+    assert policy.heat(5_000, 99) == policy.heat(4_095, 32) == 2**17 - 1  # beside a 36-bit arrival
 
 
 def test_the_earliest_due_goes_after_so_many_picks_by_prefix() -> None:
@@ -186,6 +194,25 @@ def test_the_platform_leaves_at_least_one_to_the_payer() -> None:
 )
 def test_the_retry_after_is_what_the_drain_rate_says(excess: int, rate: int, expected: int) -> None:
     assert policy.retry_after_ms(excess, rate, unknown_ms=1_234) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "pool_tokens", "tenant_tokens", "wait_ms"),
+    [
+        ("known", 900, 300, 0),
+        ("pool_full", 400, 300, 1_000),  # the job itself has to find room
+        ("pool_full", 1_100, 300, 2_000),
+        ("tenant_full", 400, 200, 2_000),  # half of what drains is the tenant's
+        ("tenant_full", 400, 400, 2_000),
+        ("tenant_busy", 0, 0, 1_000),
+    ],
+)
+def test_the_refused_wait_until_what_is_above_their_cap_has_drained(
+    answer: str, pool_tokens: int, tenant_tokens: int, wait_ms: int
+) -> None:
+    limits = GateSettings(max_pool_tokens=1_000, max_tenant_tokens=300)
+    queued = pool_tokens, tenant_tokens
+    assert policy.refusal_wait_ms(answer, 100, *queued, 100, limits) == wait_ms
 
 
 def test_the_gap_bound_is_that_of_the_paper_for_equal_weights_and_settled_jobs() -> None:

@@ -85,14 +85,37 @@ def test_the_longest_match_is_the_hottest_and_ties_go_by_arrival() -> None:
     line.add("hot", "b", "xyz", due=9)
     line.add("hot, due before", "b", "xyz", due=2)
     line.add("as hot", "a", "xyzw", due=1)
-    assert hottest(line.groups, line.batch) is line.entries["hot"]
+    assert hottest(line.groups, line.batch, counting=True) is line.entries["hot"]
 
 
 def test_where_nothing_matches_the_earliest_deadline_is_the_hottest() -> None:
     line = Line()
     line.add("first", "a", "q", due=9)
     line.add("soon", "b", "r", due=2)
-    assert hottest(line.groups, line.batch) is line.entries["soon"]
+    assert hottest(line.groups, line.batch, counting=True) is line.entries["soon"]
+
+
+def test_of_equal_matches_the_context_with_most_jobs_waiting_goes() -> None:
+    line = Line(held="x")
+    line.add("alone", "a", "xp", due=1)
+    line.add("first of two", "a", "xq", due=9)
+    line.add("first of as many", "b", "xr", due=2)
+    line.add("second of two", "a", "xq", due=2)
+    line.add("second of as many", "b", "xr", due=1)
+    assert hottest(line.groups, line.batch, counting=True) is line.entries["first of two"]
+    assert hottest(line.groups, line.batch, counting=False) is line.entries["alone"]
+
+
+def test_many_that_wait_on_a_context_that_nobody_holds_go_before_the_earliest_deadline() -> None:
+    line = Line()
+    line.add("soon", "a", "q", due=1)
+    line.add("first of two", "b", "r", due=9)
+    line.add("second of two", "b", "r", due=9)
+    line.add("without a context", "c", "", due=5)
+    line.add("also without", "c", "", due=5)
+    line.add("and a third", "c", "", due=5)
+    assert hottest(line.groups, line.batch, counting=True) is line.entries["first of two"]
+    assert hottest(line.groups, line.batch, counting=False) is line.entries["soon"]
 
 
 def test_equal_deadlines_are_told_apart_by_name_level_by_level() -> None:

@@ -72,7 +72,7 @@ def submit(counting: Counting, call: Any, job_id: str, tenant: int) -> None:
     if not counting.popular:
         own = tuple(f"{tenant:06d}{block}" for block in job.context_hashes)
         job = replace(job, context_hashes=own)
-    [verdict] = wire.read_verdicts(call("submit", wire.submit_arguments(job)))
+    [verdict] = wire.read_verdicts(call("submit", wire.submit_arguments(job)), [job], NO_CAPS)
     assert verdict.answer == "queued"
 
 
@@ -116,5 +116,7 @@ def test_a_refused_job_leaves_nothing_behind(redis_client: redis.Redis, redis_ur
     for number in range(20):
         job = build_job(f"refused-{number}", f"org/tenant-{number}")
         answer = store.call("submit", wire.submit_arguments(job))
-        assert [verdict.answer for verdict in wire.read_verdicts(answer)] == ["pool_full"]
+        assert [verdict.answer for verdict in wire.read_verdicts(answer, [job], NO_CAPS)] == [
+            "pool_full"
+        ]
     assert set(redis_client.scan_iter()) == keys

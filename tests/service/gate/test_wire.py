@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -27,29 +28,35 @@ CLAIMED = Claimed("job", 7, b"\0payload", "api", 42, 16, 5)
 SETTINGS = GateSettings(quantum=100, overtakes=3)
 
 
-def test_a_job_travels_as_plain_cells() -> None:
+def test_a_jobs_facts_travel_beside_its_payload() -> None:
     job = build_job("job", "acme:3/alice:2", "ab", tenant_level=0, output_tokens=4, short_by=1)
-    assert wire.submit_arguments(job) == [
-        "job",
-        "acme/alice",
-        "acme",
-        "3,2",
-        60_000,
-        "ab~_____",
-        "a_______ab~_____",
-        8,
-        16,
-        31,
-        10,
-        4,
-        "api",
-        b"job",
-    ]
+    facts, payload = wire.submit_arguments(job)
+    assert isinstance(facts, str)
+    assert payload == b"job"
+    assert json.loads(facts) == {
+        "id": "job",
+        "leaf": "acme/alice",
+        "tenant": "acme",
+        "weights": [3, 2],
+        "context": "ab~_____",
+        "chain": "a_______ab~_____",
+        "width": 8,
+        "blocks": 2,
+        "block_size": 16,
+        "context_tokens": 31,
+        "candidate_tokens": 10,
+        "output_tokens": 4,
+        "tokens": 45,
+        "deadline_ms": 60_000,
+        "reply_to": "api",
+    }
 
 
 def test_a_job_without_a_context_has_a_chain_of_no_width() -> None:
-    cells = wire.submit_arguments(build_job("job", context=""))
-    assert cells[5:8] == ["", "", 0]
+    facts, _payload = wire.submit_arguments(build_job("job", context=""))
+    assert isinstance(facts, str)
+    cells = json.loads(facts)
+    assert (cells["context"], cells["chain"], cells["width"], cells["blocks"]) == ("", "", 0, 0)
 
 
 def test_a_claim_counts_the_inserted_blocks_before_the_evicted() -> None:
@@ -77,9 +84,10 @@ def test_a_renewal_names_jobs_and_epochs() -> None:
 
 
 def test_verdicts_keep_the_order_of_the_jobs() -> None:
-    answer = [1_000, b"queued", 0, b"tenant_full", 250]
-    assert wire.read_verdicts(answer) == [Verdict("queued"), Verdict("tenant_full", 250)]
-    assert wire.read_verdict([1_000, b"pool_full", 9]) == Verdict("pool_full", 9)
+    jobs = [build_job("one"), build_job("two", candidate_tokens=68)]
+    answer = [1_000, b"queued", 0, 0, 50, b"tenant_full", 300, 100, 50]
+    expected = [Verdict("queued"), Verdict("tenant_full", 6_000)]  # 3 x 100 tokens at 50 a second
+    assert wire.read_verdicts(answer, jobs, SETTINGS) == expected
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -112,15 +120,15 @@ def test_a_reply_may_hold_any_bytes(outcome: Outcome) -> None:
 def test_a_job_that_does_not_wait_is_explained_briefly(
     answer: list[Any], expected: Explanation
 ) -> None:
-    assert wire.read_explanation(answer, SETTINGS) == expected
+    assert wire.read_explanation(answer) == expected
 
 
 def test_a_waiting_jobs_explanation_holds_the_bound_that_follows() -> None:
     rows = [[b"acme", -50, 2, 1, 1, 4], [b"acme/alice", 30, 1, 0, 0, 0]]
     acme = LevelStanding("acme", deficit=-50, weight=2, rounds=1, rivals=1, rival_weight=4)
     levels = (acme, LevelStanding("acme/alice", 30, 1, 0, 0, 0))
-    answer = [1_000, b"queued", b"w", 30, 500, 2, 4, rows, 350, 9_000]
-    assert wire.read_explanation(answer, SETTINGS) == Explanation(
+    answer = [1_000, b"queued", b"w", 30, 500, 2, 4, rows, 350, 9_000, 100, 100, 3]
+    assert wire.read_explanation(answer) == Explanation(
         state="queued",
         worker="w",
         queue_ms=30,

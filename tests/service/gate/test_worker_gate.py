@@ -192,6 +192,7 @@ def test_an_expired_lease_is_reaped_and_the_job_delivered_again(
     api: Api, open_worker: Callable[..., WorkerGate]
 ) -> None:
     worker = open_worker(settings=replace(SETTINGS, lease_ms=0))
+    worker.join()
     api.submit(build_job("job"))
     worker.claim(1_000, 10)
     assert worker.reap().requeued == 1

@@ -1,0 +1,40 @@
+-- What a worker serves next, by the pool's policy. Knows no charge and no lease.
+
+-- Highest response ratio next, between the earliest due job and the hottest.
+local function sooner(worker, due, hot)
+  if hot.id == due.id then return hot end
+  local function waited(job) return root.service - job.served_before end
+  local function uncached(job)
+    local cached = math.min(gate.match(worker, job) * job.block_size, job.context_tokens)
+    return math.max(1, job.tokens - cached)
+  end
+  return waited(due) * uncached(hot) > waited(hot) * uncached(due) and due or hot
+end
+
+-- The earliest due of the longest queue whose owner cannot serve it right now. Idle owners are left
+-- alone unless what waits elsewhere is held back by their jobs.
+local function steal(worker)
+  local choice, most, busy = nil, -math.huge, false
+  for _, queue in ipairs(gate.fleet_with('jobs')) do
+    local other = fleet[queue]
+    local idle = queue ~= worker and other.alive ~= 0 and other.leased == 0
+    local load = other.load - (idle and 2 ^ 52 or 0)
+    busy = busy or not idle
+    if load > most and queue ~= worker and gate.best('due', queue, root) then
+      choice, most = queue, load
+    end
+  end
+  return busy and choice and gate.first_job('due', choice) or nil
+end
+
+-- The job to serve now, how it changes the count of picks by prefix in a row, and its match if known.
+function gate.next_job(worker)
+  local streak, job, matched = fleet[worker].streak, nil, nil
+  local by_due = policy == 'fcfs' or gated and streak >= settings.overtakes
+  if policy == 'vtc' then job = gate.first_job('virtual', worker)
+  elseif by_due then job = gate.first_job('due', worker)
+  else job, matched = gate.hottest(worker) end
+  if not job then return steal(worker), 0 end
+  if policy == 'hrrn' then job, matched = sooner(worker, gate.first_job('due', worker), job), nil end
+  return job, gated and (by_due and -streak or 1) or 0, matched
+end
