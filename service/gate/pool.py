@@ -191,7 +191,9 @@ class Pool(Moves):
             if step > self.settings.pause_ms or step < 0:
                 self._skew += step
         self._last = time
-        return time - self._skew
+        now = time - self._skew
+        self.fleet.silent_before = now - self.settings.worker_silent_ms
+        return now
 
     def _refusal(self, job: Job) -> str:
         limits, root = self.settings, self._tree.root

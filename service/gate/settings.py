@@ -31,6 +31,9 @@ class GateSettings:
     reply_ttl_ms: int = 60_000
     tenant_idle_ms: int = 3_600_000  # a debt-free tenant unseen for so long is forgotten
     worker_idle_ms: int = 60_000  # a worker unseen for so long is forgotten, held blocks included
+    worker_silent_ms: int = (
+        3_000  # one unheard for so long gets nothing new; engines call each second
+    )
     pause_ms: int = 2_000  # a longer silence between two verbs does not count as time
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ local gate, nodes, policy, gated = {}, {}, nil, nil
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
 local zeros = { __index = {} }
 for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased seen stands round '
-  .. 'front children waiting_weight skew last sequence epoch platform uncharged drained drain_rate '
+  .. 'front children waiting_weight skew resumed last sequence epoch platform uncharged drained drain_rate '
   .. 'rated_at largest_cost', '%S+') do zeros.__index[field] = 0 end
 
 -- Walk a path from the leaf up, without the root or with it: `for node in gate.up, leaf do`.
@@ -97,7 +97,10 @@ policy, gated = root.policy, root.policy == 'dlpm'
 local time = call('TIME')
 local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = root.last == 0 and 0 or time_ms - root.last
-if step > settings.pause_ms or step < 0 then root.skew = root.skew + step end
+if step > settings.pause_ms or step < 0 then
+  root.skew = root.skew + step
+  root.resumed = time_ms - root.skew
+end
 root.last = time_ms
 local now = time_ms - root.skew
 

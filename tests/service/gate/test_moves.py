@@ -242,3 +242,28 @@ def test_the_attribution_says_who_pays_among_those_that_wait(
     pool.leave("w", 1_000)
     assert {name: pool.nodes[name].service for name in "abc"} == dict.fromkeys("abc", 0)
     assert pool.ledger.platform == 0
+
+
+def test_a_silent_workers_jobs_go_to_one_that_speaks_and_come_back_when_it_does() -> None:
+    pool = pool_of("dead", "alive", worker_silent_ms=300)
+    pool.claim("dead", 0, 0, 1_000, chain("ab"))
+    pool.submit(build_job("before"), 1_000)
+    assert waiting(pool, "dead") == ["before"]
+    pool.renew("alive", [], 1_299)
+    assert names(pool.claim("alive", 0, 1, 1_299)) == []
+    assert names(pool.claim("alive", 0, 1, 1_300)) == ["before"]
+    pool.submit(build_job("after"), 1_300)
+    assert waiting(pool, "alive") == ["after"]
+    pool.renew("dead", [], 1_301)
+    pool.submit(build_job("again"), 1_301)
+    assert waiting(pool, "dead") == ["again"]
+
+
+def test_a_silent_worker_keeps_its_leases_and_its_jobs_where_nobody_speaks() -> None:
+    pool = pool_of("one", "two", worker_silent_ms=300, lease_ms=800)
+    pool.claim("two", 0, 0, 1_000, chain("ab"))
+    pool.submit(build_job("leased"), 1_000)
+    [leased] = pool.claim("two", 0, 1, 1_000).jobs
+    pool.submit(build_job("queued"), 1_400)
+    assert waiting(pool, "two") == ["queued"]
+    assert pool.settle("two", [Settlement("leased", leased.epoch, 1, b"")], 1_500) == [True]

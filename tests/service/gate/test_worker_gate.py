@@ -270,3 +270,34 @@ def test_an_exchange_settles_and_claims_also_when_redis_forgot_the_scripts(
     assert worker.exchange([scored(third)], 10_000, 1).jobs == ()
     assert worker.settle([scored(job) for job in (first, second, third)]) == [False] * 3
     assert {reply.job_id for reply in api.replies()} == {"first", "second", "third"}
+
+
+def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
+    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
+) -> None:
+    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
+    dead, alive = open_worker("dead"), open_worker("alive")
+    for gate in (dead, alive):
+        gate.join()
+    dead.claim(1, 0, chain("ab"))
+    api.submit(build_job("before"))
+    assert api.explain("before").worker == "dead"
+    clock.pass_time(SETTINGS.worker_silent_ms)
+    alive.renew([])
+    api.submit(build_job("after"))
+    assert alive.wait_for_work()
+    assert {job.job_id for job in alive.claim(1_000, 8).jobs} == {"before", "after"}
+
+
+def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
+    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
+) -> None:
+    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
+    dead, alive = open_worker("dead"), open_worker("alive")
+    for gate in (dead, alive):
+        gate.join()
+    clock.step_clock(30_000)
+    assert set(api.stats().workers.values()) == {SETTINGS.worker_idle_ms}
+    alive.renew([])
+    silence = api.stats().workers
+    assert silence["alive"] < SETTINGS.worker_silent_ms < silence["dead"]
