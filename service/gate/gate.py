@@ -59,8 +59,12 @@ class AsyncGate:
 
     async def cancel(self, job_id: str) -> bool:
         """Removes a waiting job at once; True if it was waiting. A leased one is never requeued."""
-        _now, removed = await self._store.call("cancel", [job_id])
-        return bool(removed)
+        return (await self.cancel_all([job_id]))[0]
+
+    async def cancel_all(self, job_ids: Sequence[str]) -> list[bool]:
+        """`cancel` for each of these, in one call."""
+        _now, *removed = await self._store.call("cancel", job_ids)
+        return [bool(flag) for flag in removed]
 
     async def next_replies(self, reply_to: str, timeout_s: float = LONGEST_POP_S) -> list[Reply]:
         """Waits up to `timeout_s` for replies; all that are there come at once, or none."""
