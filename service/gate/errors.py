@@ -35,6 +35,13 @@ class TenantThrottledError(FairslateError):
     code = "tenant_throttled"
 
 
+class LevelConflictError(FairslateError):
+    """Jobs stand above or below the level at which this one should wait."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "level_conflict"
+
+
 class DeadlineExceededError(FairslateError):
     """The deadline had passed before the job was scored."""
 

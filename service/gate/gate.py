@@ -13,6 +13,7 @@ from service.gate.coalescer import Coalescer
 from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
+    LevelConflictError,
     PoolFullError,
     PoolSettingsError,
     TenantThrottledError,
@@ -48,7 +49,7 @@ class AsyncGate:
     async def submit(self, job: Job) -> None:
         """Queues a job; a job_id already known is accepted without effect, so a retry is safe.
 
-        Raises PoolFullError, TenantThrottledError or DeadlineExceededError.
+        Raises PoolFullError, TenantThrottledError, LevelConflictError or DeadlineExceededError.
         """
         _refuse(await self._submissions.send(job), job, self.settings)
 
@@ -276,5 +277,9 @@ def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
             "the deadline passed before the job was queued, allow more time", param="deadline_ms"
         )
     if verdict.answer == "level_conflict":
-        raise ValueError(f"{job.leaf!r}: jobs wait above or below this level; use one depth")
+        raise LevelConflictError(
+            f"jobs still stand at another depth than {job.leaf!r}, as a tenants file had it before; "
+            "retry when they are answered, and give all servers the same file",
+            retry_after_ms=settings.retry_after_ms,
+        )
     assert verdict.answer in ("queued", "known"), verdict

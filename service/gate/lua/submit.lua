@@ -12,9 +12,9 @@ end
 
 local function conflicts(leaf)
   for node in gate.up, leaf do
-    if node ~= leaf and node.holds_jobs then return true end
+    local busy = node.jobs + node.leased > 0
+    if busy and (node.holds_jobs or false) == (node ~= leaf) then return true end
   end
-  return leaf.children > 0
 end
 
 local function refusal(job, leaf, tenant)
@@ -51,8 +51,11 @@ for at = 1, #ARGV, 2 do
     answer[#answer + 1] = cell
   end
   if verdict == 'queued' then
-    for node in gate.up, leaf do weigh(node, table.remove(facts.weights)) end
-    leaf.holds_jobs, root.sequence = true, job.sequence
+    for node in gate.up, leaf do
+      weigh(node, table.remove(facts.weights))
+      node.holds_jobs = node == leaf
+    end
+    root.sequence = job.sequence
     local worst = gate.cost(job.context_tokens + job.candidate_tokens, job.output_tokens)
     root.largest_cost = math.max(root.largest_cost, worst)
     gate.see(leaf)

@@ -18,6 +18,7 @@ from service.gate import policy
 from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
+    LevelConflictError,
     PoolFullError,
     TenantThrottledError,
 )
@@ -109,12 +110,6 @@ def test_a_passed_deadline_is_refused_at_submit(api: Api) -> None:
         api.submit(build_job("late", deadline_ms=0))
     assert refusal.value.param == "deadline_ms"
     assert api.stats().queued_jobs == 0
-
-
-def test_jobs_at_two_depths_of_one_path_are_a_mistake_of_the_caller(api: Api) -> None:
-    api.submit(build_job("job", "acme/alice"))
-    with pytest.raises(ValueError, match="'acme': jobs wait above or below this level"):
-        api.submit(build_job("above", "acme"))
 
 
 def test_concurrent_submits_each_hear_their_own_verdict(redis_url: str) -> None:
@@ -268,3 +263,13 @@ def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
     api.submit(build_job("due", "solo/carol", "y", deadline_ms=5_000))
     api.cancel("cold")
     assert [job.job_id for job in worker.claim(1_000, 1).jobs] == ["warm"]
+
+
+def test_another_depth_is_refused_while_jobs_stand_and_says_when_to_come_back(api: Api) -> None:
+    api.submit(build_job("first", "ada/u1", tenant_level=0))
+    with pytest.raises(LevelConflictError, match="'ada'.*retry") as refusal:
+        api.submit(build_job("second", "ada"))
+    assert refusal.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert refusal.value.retry_after_ms == SETTINGS.retry_after_ms
+    assert api.cancel("first")
+    api.submit(build_job("second", "ada"))

@@ -294,3 +294,17 @@ def test_the_longest_silence_that_is_no_pause_counts() -> None:
     pool.submit(build_job("job"), 1_000)
     pool.claim("w", 0, 1, 1_000)
     assert pool.reap(3_000).requeued == 1
+
+
+def test_a_tenants_depth_changes_once_nothing_of_it_stands_at_the_other_one() -> None:
+    pool = pool_of("w")
+    for number, (name, other) in enumerate([("acme/u1", "acme"), ("acme", "acme/u2")]):
+        job = f"job-{number}"
+        assert pool.submit(build_job(job, name), 1_000).answer == "queued"
+        assert pool.submit(build_job("other", other), 1_000).answer == "level_conflict"
+        [claimed] = pool.claim("w", 100, 1, 1_000).jobs
+        assert pool.submit(build_job("other", other), 1_000).answer == "level_conflict"
+        pool.settle("w", [scored(claimed)], 1_000)
+        assert pool.submit(build_job("other", other), 1_000).answer == "queued"
+        [claimed] = pool.claim("w", 100, 1, 1_000).jobs
+        assert pool.settle("w", [scored(claimed)], 1_000) == [True]
