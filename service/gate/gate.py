@@ -278,7 +278,7 @@ def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
         )
     if verdict.answer == "level_conflict":
         raise LevelConflictError(
-            f"jobs still stand at another depth than {job.leaf!r}, as a tenants file had it before; "
+            f"jobs still stand at another depth than {job.leaf!r}, as a tenants file had it; "
             "retry when they are answered, and give all servers the same file",
             retry_after_ms=settings.retry_after_ms,
         )

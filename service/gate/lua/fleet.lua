@@ -34,8 +34,11 @@ end
 -- Wakes the queue's worker; when it is busy, an idle one too, which will steal.
 function gate.wake(queue)
   local function push(name)
-    if gate.of_fleet(name).woken == 0 then call('RPUSH', pool .. 'wake:' .. name, 1) end
-    fleet[name].woken = 1
+    local worker = gate.of_fleet(name)
+    if worker.woken ~= 0 or worker.alive == 0 then return end
+    call('RPUSH', pool .. 'wake:' .. name, 1)
+    call('LTRIM', pool .. 'wake:' .. name, 0, 0) -- who is never idle claims without taking any
+    worker.woken = 1
   end
   push(queue)
   local busy = fleet[queue].leased > 0 or not gate.heard(queue)

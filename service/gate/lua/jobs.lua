@@ -154,7 +154,7 @@ end
 function gate.forget_worker(name)
   local worker = gate.of_fleet(name)
   worker.alive, worker.streak, worker.sent, worker.woken = 0, 0, 0, 0
-  call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name)
+  call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name, pool .. 'wake:' .. name)
   local requeued = gate.release_worker(name)
   if worker.jobs == 0 and worker.leased == 0 then fleet[name] = nil end
   return requeued

@@ -267,7 +267,7 @@ def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
 
 def test_another_depth_is_refused_while_jobs_stand_and_says_when_to_come_back(api: Api) -> None:
     api.submit(build_job("first", "ada/u1", tenant_level=0))
-    with pytest.raises(LevelConflictError, match="'ada'.*retry") as refusal:
+    with pytest.raises(LevelConflictError, match=r"'ada'.*retry") as refusal:
         api.submit(build_job("second", "ada"))
     assert refusal.value.status == HTTPStatus.SERVICE_UNAVAILABLE
     assert refusal.value.retry_after_ms == SETTINGS.retry_after_ms

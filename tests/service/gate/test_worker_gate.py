@@ -301,3 +301,15 @@ def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
     alive.renew([])
     silence = api.stats().workers
     assert silence["alive"] < SETTINGS.worker_silent_ms < silence["dead"]
+
+
+def test_a_worker_that_is_never_idle_piles_up_no_wakes_and_takes_its_last_along(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    for number in range(9):
+        api.submit(build_job(f"job-{number}"))
+        worker.claim(0, 1)
+    assert redis_client.llen(f"{{{POOL}}}:wake:worker") <= 1
+    worker.leave()
+    api.submit(build_job("for nobody"))
+    assert redis_client.keys("*wake*") == []
