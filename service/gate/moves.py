@@ -191,5 +191,6 @@ class Moves:
         span = now - self._rated_at
         if span >= RATE_SPAN_MS:
             rate = 1_000 * self._drained // span
-            self.drain_rate = (3 * self.drain_rate + rate) // 4 if self.drain_rate else rate
+            if self._tree.root.jobs or rate > self.drain_rate:  # else little came, no more
+                self.drain_rate = (3 * self.drain_rate + rate) // 4 if self.drain_rate else rate
             self._drained, self._rated_at = 0, now

@@ -111,8 +111,22 @@ def test_the_retry_after_follows_the_drain_rate_and_the_tenants_share_of_the_que
 def test_the_drain_rate_is_a_moving_average() -> None:
     pool = pool_of("w")
     pool.drain_rate = 400
+    pool.submit(build_job("job"), 1_000)
     pool.reap(1_000)
     assert pool.drain_rate == 300
+
+
+def test_the_drain_rate_outlives_a_time_in_which_nothing_came() -> None:
+    pool = pool_of("w")
+    pool.drain_rate = 400
+    for second in range(1, 9):
+        pool.reap(1_000 * second)
+    assert pool.drain_rate == 400
+    pool.submit(build_job("job", candidate_tokens=768), 9_000)
+    [claimed] = pool.claim("w", 0, 1, 9_000).jobs
+    pool.settle("w", [scored(claimed)], 9_000)
+    pool.reap(9_000)
+    assert pool.drain_rate == 500
 
 
 @pytest.mark.parametrize(
