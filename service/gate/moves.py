@@ -15,7 +15,8 @@ from service.gate.queues import Entry, Queues, choose, earliest
 from service.gate.settings import GateSettings
 from service.gate.tree import Node, Tree
 
-EXPIRED_AT_ONCE = 256
+EXPIRED_PER_CLAIM = 64
+EXPIRED_PER_REAP = 256
 RATE_SPAN_MS = 1_000
 
 
@@ -167,13 +168,9 @@ class Moves:
                     self.fleet.unexpect(entry)
                     self._enqueue(entry)
 
-    def _expire_overdue(self, now: int) -> int:
-        overdue = [
-            entry
-            for name in self.queues.names()
-            for entry in self.queues.by_deadline(name)[:EXPIRED_AT_ONCE]
-            if entry.due <= now
-        ]
+    def _expire_overdue(self, now: int, most: int) -> int:
+        queued = (one for name in self.queues.names() for one in self.queues.by_deadline(name))
+        overdue = [entry for entry in queued if entry.due <= now][:most]
         for entry in overdue:
             self._expire(entry)
         return len(overdue)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from service.gate import policy
 from service.gate.belief import Batch
 from service.gate.job import Claim, Claimed, Explanation, Job, Reaped, Settlement, Verdict
-from service.gate.moves import EXPIRED_AT_ONCE, Moves
+from service.gate.moves import EXPIRED_PER_CLAIM, EXPIRED_PER_REAP, Moves
 from service.gate.queues import Entry
 from service.gate.tree import Node
 
@@ -65,7 +65,7 @@ class Pool(Moves):
         self.fleet.belief.hear(worker, inserted if known else (), evicted if known else ())
         self._take_back(worker, acknowledged, now)
         self._adopt(ADOPTED_PER_CLAIM)
-        expired = self._expire_overdue(now)
+        expired = self._expire_overdue(now, EXPIRED_PER_CLAIM)
         batch, room = Batch(self.fleet.belief.held[worker]), token_budget
         jobs: list[Claimed] = []
         while len(jobs) < max_jobs:
@@ -77,6 +77,8 @@ class Pool(Moves):
             needed = job.tokens - batch.matched_tokens(job)
             if needed > room and (jobs or strict):
                 break
+            if entry.due <= now and expired >= EXPIRED_PER_CLAIM:
+                break  # the next claim goes on
             self._streaks[worker] = streak
             if entry.due <= now:
                 self._expire(entry)
@@ -143,11 +145,11 @@ class Pool(Moves):
         """The heartbeat: ends expired leases, answers overdue jobs, forgets what is idle."""
         now = self._tick(time)
         ended = [entry for entry in self._leases() if entry.lease_ends_at <= now]
-        fates = Counter(self._release(entry, now) for entry in ended[:EXPIRED_AT_ONCE])
+        fates = Counter(self._release(entry, now) for entry in ended[:EXPIRED_PER_REAP])
         for worker in self.fleet.idle(now - self.settings.worker_idle_ms):
             fates["requeued"] += self._forget_worker(worker, now)
         self._adopt(ADOPTED_PER_REAP)
-        expired = self._expire_overdue(now)
+        expired = self._expire_overdue(now, EXPIRED_PER_REAP)
         self.ledger.forget_idle(now, self.settings.tenant_idle_ms)
         self._measure_rate(now)
         return Reaped(fates["requeued"], fates["lost"], expired, now)

@@ -54,13 +54,15 @@ if known == 1 then gate.hear(worker, 6) -- a part of its events would tell of ch
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
-local answer = { now, known, gate.expire_overdue() }
+local most_expired = 64
+local answer = { now, known, gate.expire_overdue(most_expired) }
 while #answer - 3 < max_jobs do
   local job, streak, matched = gate.next_job(worker)
   if not job then break end
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
+  if job.due <= now and answer[3] >= most_expired then break end -- the next claim goes on
   me.streak = me.streak + streak
   if job.due <= now then
     gate.expire(job)

@@ -73,11 +73,12 @@ function gate.expire(job)
   gate.reply(job, 'deadline', '')
 end
 
--- Answers queued jobs whose deadline has passed; bounded, so that no call stalls Redis.
-function gate.expire_overdue()
+-- Answers queued jobs whose deadline has passed; no more than `most`, so that no call stalls Redis.
+function gate.expire_overdue(most)
   local count = 0
   for _, queue in ipairs(gate.fleet_with('jobs')) do
-    local overdue = call('ZRANGEBYSCORE', pool .. 'deadlines:' .. queue, '-inf', now, 'LIMIT', 0, 256)
+    local key = pool .. 'deadlines:' .. queue
+    local overdue = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, most - count)
     for _, member in ipairs(overdue) do gate.expire(gate.load_job(member)) end
     count = count + #overdue
   end

@@ -54,7 +54,7 @@ end
 release_expired()
 forget_idle_workers()
 gate.adopt(256)
-local expired = gate.expire_overdue()
+local expired = gate.expire_overdue(256)
 forget_idle_nodes()
 measure_rate()
 gate.save()

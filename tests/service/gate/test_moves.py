@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.gate.job import Claim, Outcome, Reply, Settlement
-from service.gate.moves import EXPIRED_AT_ONCE
+from service.gate.moves import EXPIRED_PER_CLAIM, EXPIRED_PER_REAP
 from service.gate.pool import ADOPTED_PER_CLAIM, ADOPTED_PER_REAP, Pool
 from service.gate.settings import GateSettings
 from tests.service.gate.jobs import build_job, chain
@@ -104,15 +104,18 @@ def test_overdue_jobs_are_answered_by_claim_and_by_reap() -> None:
     assert waiting(pool, "w") == ["in time"]
 
 
-def test_one_call_looks_for_a_bounded_number_of_overdue_jobs_but_claims_none() -> None:
-    pool = pool_of("w")
-    late = [f"late-{number}" for number in range(EXPIRED_AT_ONCE + 9)]
-    submit(pool, *late, deadline_ms=5)
-    assert pool.reap(1_005).expired == EXPIRED_AT_ONCE
-    submit(pool, "in time")
+def test_no_call_answers_more_than_so_many_overdue_jobs_and_none_is_claimed() -> None:
+    pool = pool_of("w", "other")
+    for worker in ("w", "other"):
+        late = [f"{worker}-{number}" for number in range(EXPIRED_PER_REAP)]
+        submit(pool, *late, deadline_ms=5, worker=worker)
+    submit(pool, "in time", worker="w")
+    assert pool.reap(1_005).expired == EXPIRED_PER_REAP
+    for _ in range(EXPIRED_PER_REAP // EXPIRED_PER_CLAIM - 1):
+        claim = pool.claim("w", 10**6, 99, 1_006)
+        assert (claim.expired, names(claim)) == (EXPIRED_PER_CLAIM, [])
     claim = pool.claim("w", 10**6, 99, 1_006)
-    assert names(claim) == ["in time"]
-    assert claim.expired == 9
+    assert (claim.expired, names(claim)) == (EXPIRED_PER_CLAIM, ["in time"])
 
 
 def test_a_worker_without_work_steals_the_earliest_due_of_the_longest_busy_queue() -> None:

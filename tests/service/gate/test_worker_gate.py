@@ -13,6 +13,7 @@ import redis
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Outcome, Reply, Settlement
+from service.gate.moves import EXPIRED_PER_CLAIM
 from service.gate.settings import GateSettings
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
@@ -313,3 +314,15 @@ def test_a_worker_that_is_never_idle_piles_up_no_wakes_and_takes_its_last_along(
     worker.leave()
     api.submit(build_job("for nobody"))
     assert redis_client.keys("*wake*") == []
+
+
+def test_a_claim_answers_a_bounded_number_of_overdue_jobs_and_the_next_goes_on(
+    redis_client: redis.Redis, redis_url: str, api: Api, worker: WorkerGate
+) -> None:
+    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
+    for number in range(EXPIRED_PER_CLAIM + 9):
+        clock.submit(build_job(f"late-{number}", deadline_ms=500))
+    clock.submit(build_job("in time"))
+    clock.pass_time(500)
+    assert [worker.claim(1_000, 9).expired for _ in range(2)] == [EXPIRED_PER_CLAIM, 9]
+    assert api.stats().leased_jobs == 1
