@@ -206,9 +206,14 @@ class Pool(Moves):
             return "known"
         if job.deadline_ms <= 0:
             return "deadline"
-        if root.jobs >= limits.max_pool_jobs or root.tokens + job.tokens > limits.max_pool_tokens:
-            return "pool_full"
         tokens = tenant.tokens + job.tokens
+        if policy.pool_is_full(
+            (root.jobs + 1, root.tokens + job.tokens),
+            (tenant.jobs + 1, tokens),
+            (limits.max_pool_jobs, limits.max_pool_tokens),
+            self._tree.parts(job.path[: job.tenant_level + 1]),
+        ):
+            return "pool_full"
         if tenant.jobs >= limits.max_tenant_jobs or tokens > limits.max_tenant_tokens:
             return "tenant_full"
         if tenant.jobs + tenant.leased >= limits.max_tenant_in_flight:

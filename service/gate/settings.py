@@ -22,7 +22,7 @@ class GateSettings:
     output_weight: int = 2  # w_q: cost of one output token
     lease_ms: int = 10_000
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
-    max_pool_jobs: int = 10_000  # queued
+    max_pool_jobs: int = 10_000  # queued; tenants below an equal part may fill a quarter more
     max_pool_tokens: int = 50_000_000
     max_tenant_jobs: int = 2_000
     max_tenant_tokens: int = 10_000_000

@@ -60,6 +60,16 @@ class Tree:
         """The node at the end of the path, if all of it is known."""
         return self.nodes.get("/".join(level.name for level in levels))
 
+    def parts(self, levels: Sequence[Level]) -> int:
+        """Of how many equal parts the path's end has one: at each level, among those who wait."""
+        parts, parent = 1, self.nodes.get("")
+        for level in levels:
+            child = parent.children.get(level.name) if parent else None
+            waiting = len(parent.waiting) if parent else 0
+            parts *= waiting if child and child.jobs else waiting + 1
+            parent = child
+        return parts
+
     def conflicts(self, levels: Sequence[Level]) -> bool:
         """Whether jobs stand at one of the path's inner nodes, or below its end."""
         ids = ["/".join(level.name for level in levels[: end + 1]) for end in range(len(levels))]

@@ -17,17 +17,31 @@ local function conflicts(leaf)
   end
 end
 
+-- Of how many equal parts a tenant has one: at each level, among those who wait.
+local function parts_of(tenant)
+  local parts = 1
+  for node in gate.up, tenant do
+    local waiting = call('ZCARD', pool .. 'waiting:' .. node.parent.id)
+    parts = parts * (node.jobs > 0 and waiting or waiting + 1)
+  end
+  return parts
+end
+
 local function refusal(job, leaf, tenant)
-  local function full(node, kind)
-    return node.jobs >= settings['max_' .. kind .. '_jobs']
-      or node.tokens + job.tokens > settings['max_' .. kind .. '_tokens']
+  local function full(node, kind, times, parts)
+    local function limit(what) return math.floor(settings['max_' .. kind .. what] * times / parts) end
+    return node.jobs + 1 > limit('_jobs') or node.tokens + job.tokens > limit('_tokens')
+  end
+  local function pool_full()
+    if not full(root, 'pool', 1, 1) then return false end
+    return full(root, 'pool', 1.25, 1) or full(tenant, 'pool', 1, parts_of(tenant))
   end
   local in_flight = tenant.jobs + tenant.leased
   return conflicts(leaf) and 'level_conflict'
     or call('EXISTS', pool .. 'job:' .. job.id) == 1 and 'known'
     or job.deadline_ms <= 0 and 'deadline'
-    or full(root, 'pool') and 'pool_full'
-    or full(tenant, 'tenant') and 'tenant_full'
+    or pool_full() and 'pool_full'
+    or full(tenant, 'tenant', 1, 1) and 'tenant_full'
     or in_flight >= settings.max_tenant_in_flight and 'tenant_busy'
 end
 

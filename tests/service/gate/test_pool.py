@@ -47,7 +47,7 @@ def test_a_job_walks_from_submit_to_its_reply() -> None:
     ("change", "answer", "others"),
     [
         ({"max_pool_jobs": 2}, "pool_full", "pool_full"),
-        ({"max_pool_tokens": 3 * COST - 1}, "pool_full", "pool_full"),
+        ({"max_pool_tokens": 3 * COST - 1}, "pool_full", "queued"),
         ({"max_tenant_jobs": 2}, "tenant_full", "queued"),
         ({"max_tenant_tokens": 3 * COST - 1}, "tenant_full", "queued"),
         ({"max_tenant_in_flight": 2}, "tenant_busy", "queued"),
@@ -322,3 +322,18 @@ def test_a_tenants_depth_changes_once_nothing_of_it_stands_at_the_other_one() ->
         assert pool.submit(build_job("other", other), 1_000).answer == "queued"
         [claimed] = pool.claim("w", 100, 1, 1_000).jobs
         assert pool.settle("w", [scored(claimed)], 1_000) == [True]
+
+
+def test_tenants_at_their_caps_do_not_lock_out_one_below_its_equal_part() -> None:
+    pool = pool_of("w", max_pool_jobs=8, max_tenant_jobs=4)
+    for number in range(4):
+        for tenant in ("batch/a", "batch/b"):
+            job = build_job(f"{tenant}-{number}", tenant, tenant_level=1)
+            assert pool.submit(job, 1_000).answer == "queued"
+    quiet = [build_job(f"quiet-{number}", "batch/quiet", tenant_level=1) for number in range(3)]
+    assert [pool.submit(job, 1_000).answer for job in quiet] == ["queued", "queued", "pool_full"]
+    strangers = build_job("stranger", "batch/stranger", tenant_level=1)
+    assert pool.submit(strangers, 1_000).answer == "pool_full"  # a quarter above is the end
+    pool.cancel("batch/a-0", 1_000)
+    assert pool.submit(build_job("more", "batch/a", tenant_level=1), 1_000).answer == "pool_full"
+    assert pool.submit(strangers, 1_000).answer == "queued"
