@@ -21,6 +21,12 @@ class PoolSettingsError(FairslateError):
     code = "pool_settings_differ"
 
 
+class WorkerNameTakenError(FairslateError):
+    """Two workers share one name; the one that joined first gets no more work."""
+
+    code = "worker_name_taken"
+
+
 class PoolFullError(FairslateError):
     """The pool's queue is at its cap, whoever asks."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from service.gate.errors import (
     PoolFullError,
     PoolSettingsError,
     TenantThrottledError,
+    WorkerNameTakenError,
 )
 from service.gate.job import (
     Claim,
@@ -106,7 +108,8 @@ class AsyncGate:
 class WorkerGate:
     """The engine's side, for plain threads: wait, claim, settle, renew, reap under one name.
 
-    Every method raises GateUnavailableError when Redis does not answer in time. Only one thread
+    Every method raises GateUnavailableError when Redis does not answer in time, a claim also
+    WorkerNameTakenError once another worker has joined under the name. Only one thread
     may claim; the others verbs may be called from any.
     """
 
@@ -114,6 +117,7 @@ class WorkerGate:
         if not re.fullmatch(r"[\w.-]+", worker):
             raise ValueError(f"worker {worker!r} must be letters, digits, '.', '_' or '-'")
         self.worker = worker
+        self._instance = uuid.uuid4().hex
         self._store = Store(url, pool, settings)
         self._held: dict[str, None] = {}  # blocks of the cache, for a pool that forgot them
         self._unsent: dict[str, bool] = {}  # block hash -> inserted, kept until a call arrives
@@ -125,7 +129,7 @@ class WorkerGate:
         Returns how many jobs an earlier worker of this name held; they are queued again. Raises
         PoolSettingsError beside live workers with other settings.
         """
-        _now, requeued, differing = self._store.call("join", [self.worker])
+        _now, requeued, differing = self._store.call("join", [self.worker, self._instance])
         if differing:
             raise PoolSettingsError(
                 f"worker {self.worker!r} has other settings than the pool's live workers, which "
@@ -177,6 +181,7 @@ class WorkerGate:
             gone,
             strict=strict,
             acknowledged=self._acknowledged,
+            instance=self._instance,
         )
         with self._claiming():
             return self._take(self._store.call("claim", arguments))
@@ -195,7 +200,11 @@ class WorkerGate:
         fresh, gone = self._events(inserted, evicted)
         settling = wire.settle_arguments(self.worker, settlements, fresh, gone)
         claiming = wire.claim_arguments(
-            self.worker, token_budget, max_jobs, acknowledged=self._acknowledged
+            self.worker,
+            token_budget,
+            max_jobs,
+            acknowledged=self._acknowledged,
+            instance=self._instance,
         )
         with self._claiming():
             answers = self._store.call_all([("settle", settling), ("claim", claiming)])
@@ -240,6 +249,11 @@ class WorkerGate:
             raise
 
     def _take(self, answer: Sequence[Any]) -> Claim:
+        if answer[1] < 0:
+            raise WorkerNameTakenError(
+                f"another worker joined as {self.worker!r} after this one, and two of one name end "
+                "each other's leases; stop one of them, or give each a name of its own"
+            )
         claim = wire.read_claim(answer)
         self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
         self._unsent = {} if claim.known else dict.fromkeys(self._held, True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from models.engines.base import CacheEvents, JobScores, ScoreJob
+from service import dispatch
 from service.dispatch import Dispatcher
 from service.engine import EngineLoop
 from service.errors import EngineAbsentError, ScoringError
@@ -209,7 +210,10 @@ def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) 
     asyncio.run(ask())
 
 
-def test_waiting_job_fails_when_the_last_engine_leaves(service_redis_url: str, pool: str) -> None:
+def test_waiting_job_fails_when_the_last_engine_leaves(
+    service_redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", -1.0)
     worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
 
     def queued() -> int:

@@ -48,9 +48,13 @@ local function lease(job, matched, cached)
   return { job.id, job.epoch, payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
-local known = me.alive ~= 0 and 1 or 0
+local instance, known = ARGV[6], me.alive ~= 0 and 1 or 0
+if instance ~= '' then
+  if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
+  me.instance = instance
+end
 me.alive, me.woken = now, 0
-if known == 1 then gate.hear(worker, 6) -- a part of its events would tell of chains without their front
+if known == 1 then gate.hear(worker, 7) -- a part of its events would tell of chains without their front
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)

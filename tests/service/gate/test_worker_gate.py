@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from service.gate.errors import GateUnavailableError
+from service.gate.errors import GateUnavailableError, WorkerNameTakenError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Outcome, Reply, Settlement
 from service.gate.moves import EXPIRED_PER_CLAIM
@@ -127,14 +127,12 @@ def test_a_wiped_redis_hears_of_the_whole_cache_again(
 
 
 def test_a_wiped_redis_hears_of_the_cache_though_the_answer_that_asked_for_it_was_lost(
-    redis_client: redis.Redis,
-    api: Api,
-    worker: WorkerGate,
-    open_worker: Callable[..., WorkerGate],
+    redis_client: redis.Redis, redis_url: str, api: Api, worker: WorkerGate
 ) -> None:
     worker.claim(1_000, 0, chain("abcd"))
     redis_client.flushall()
-    assert not open_worker().claim(1_000, 0).known  # as if this were the answer that is lost
+    lost = Remote(redis_client, redis_url, POOL, SETTINGS).claim("worker", 1_000, 0)
+    assert not lost.known  # but `worker` never hears of it
     with refusing_writes(redis_client), pytest.raises(GateUnavailableError):
         worker.claim(1_000, 0)
     assert believed(api, worker) == 4
@@ -147,7 +145,7 @@ def test_a_worker_that_joins_anew_has_an_empty_cache(api: Api, worker: WorkerGat
 
 
 def test_jobs_in_a_lost_answer_are_handed_out_again_and_those_that_arrived_are_kept(
-    api: Api, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
+    redis_client: redis.Redis, redis_url: str, api: Api, worker: WorkerGate
 ) -> None:
     for name in ("arrived", "lost"):
         api.submit(build_job(name))
@@ -155,7 +153,8 @@ def test_jobs_in_a_lost_answer_are_handed_out_again_and_those_that_arrived_are_k
     assert worker.claim(0, 0).jobs == ()
     assert worker.renew([arrived]) == [True]
     worker.settle([scored(arrived)])
-    [lost] = open_worker().claim(0, 1).jobs  # the same name, but `worker` never hears of it
+    unheard = Remote(redis_client, redis_url, POOL, SETTINGS).claim("worker", 0, 1)
+    [lost] = unheard.jobs  # `worker` never hears of it
     [again] = worker.claim(0, 1).jobs
     assert (again.job_id, lost.job_id) == ("lost", "lost")
     assert worker.settle([scored(lost), scored(again)]) == [False, True]
@@ -299,6 +298,7 @@ def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
         gate.join()
     clock.step_clock(30_000)
     assert set(api.stats().workers.values()) == {SETTINGS.worker_idle_ms}
+    clock.pass_time(1)
     alive.renew([])
     silence = api.stats().workers
     assert silence["alive"] < SETTINGS.worker_silent_ms < silence["dead"]
@@ -326,3 +326,27 @@ def test_a_claim_answers_a_bounded_number_of_overdue_jobs_and_the_next_goes_on(
     clock.pass_time(500)
     assert [worker.claim(1_000, 9).expired for _ in range(2)] == [EXPIRED_PER_CLAIM, 9]
     assert api.stats().leased_jobs == 1
+
+
+def test_of_two_workers_of_one_name_the_first_is_told_so_and_the_second_serves(
+    api: Api, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
+) -> None:
+    for number in range(3):
+        api.submit(build_job(f"job-{number}"))
+    [held] = worker.claim(0, 1).jobs
+    second = open_worker("worker")
+    second.join()
+    with pytest.raises(WorkerNameTakenError, match=r"'worker'.*stop one"):
+        worker.exchange([scored(held)], 1_000, 8)
+    claim = second.claim(1_000, 8)
+    assert len(claim.jobs) == 3
+    assert second.settle([scored(job) for job in claim.jobs]) == [True] * 3
+
+
+def test_a_worker_that_a_wiped_redis_forgot_takes_its_name_again(
+    redis_client: redis.Redis, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
+) -> None:
+    redis_client.flushall()
+    worker.claim(0, 1)
+    with pytest.raises(WorkerNameTakenError):
+        open_worker("worker").claim(0, 1)
