@@ -29,13 +29,12 @@ function gate.match(worker, job)
   return low
 end
 
--- `name` is a leaf and a context; `first` is a job, as it is named in its indexes.
+-- `name` is a leaf and a context; `first` and `second` are jobs as they are named in the indexes.
 function gate.load_group(queue, name)
   local key = pool .. 'group:' .. queue .. ':' .. name
-  local rows = call('ZRANGE', key, 0, 1, 'WITHSCORES')
-  local group = { key = key, name = name, matched = -1 - (rows[2] or 0), first = rows[3], jobs = 0 }
-  if rows[1] then group.jobs = call('ZCARD', key) - 1 end
-  return group
+  local rows = call('ZRANGE', key, 0, 2, 'WITHSCORES')
+  return { key = key, name = name, matched = -1 - (rows[2] or 0), first = rows[3], second = rows[5],
+    jobs = rows[5] and call('ZCARD', key) - 1 or rows[3] and 1 or 0 }
 end
 
 function gate.group_of(job) return gate.load_group(job.queue, job.leaf .. '\0' .. job.context) end
@@ -46,41 +45,50 @@ function gate.watch(verb, job, group)
   call(verb, pool .. 'watch:' .. job.queue .. ':' .. block, group.name)
 end
 
--- Puts a group in its leaf's order by its heat; returns the score of its first job, if it has any.
-function gate.rank(job, group)
+local function heat_of(job, group)
   local waiting = gated and job.blocks > 0 and math.min(group.jobs, MOST_WAITING) or 1
-  local heat = math.min(group.matched, MOST_BLOCKS) * MOST_WAITING + waiting - 1
-  local key = gate.index('hot', job.queue, gate.load_node(job.leaf), 1)
-  local score = group.jobs > 0 and heat > 0 and string.sub(group.first, 1, 12) - heat * 2 ^ 36 or nil
-  if score then call('ZADD', key, score, job.context) else call('ZREM', key, job.context) end
-  return score
+  return math.min(group.matched, MOST_BLOCKS) * MOST_WAITING + waiting - 1
+end
+
+-- Puts a group in its leaf's order by its heat; returns the score of its first job, if it is hot.
+function gate.rank(job, group, hot_before)
+  local heat, key = heat_of(job, group), gate.index('hot', job.queue, gate.load_node(job.leaf), 1)
+  if heat > 0 and group.jobs > 0 then
+    local score = string.sub(group.first, 1, 12) - heat * 2 ^ 36
+    call('ZADD', key, score, job.context)
+    return score
+  elseif hot_before then call('ZREM', key, job.context) end
 end
 
 -- Adds a queued job to its group. Returns the scores that it can improve.
 function gate.enter(job)
   local group = gate.group_of(job)
   if group.jobs == 0 then
-    group.matched = gate.match(job.queue, job)
-    call('ZADD', group.key, -1 - group.matched, '')
+    group.matched, group.first = gate.match(job.queue, job), job.member
+    call('ZADD', group.key, -1 - group.matched, '', job.sequence, job.member)
     gate.watch('SADD', job, group)
     if settings.attribution == 'split' then call('ZADD', gate.waiters(job), 0, job.leaf) end
+  else
+    call('ZADD', group.key, job.sequence, job.member)
+    if job.member < group.first then group.first = job.member end
   end
-  call('ZADD', group.key, job.sequence, job.member)
   group.jobs = group.jobs + 1
-  if not group.first or job.member < group.first then group.first = job.member end
   return { due = job.due, hot = gate.rank(job, group) }
 end
 
 function gate.exit(job)
-  local key = gate.group_of(job).key
-  call('ZREM', key, job.member)
   local group = gate.group_of(job)
-  if group.jobs == 0 then
-    call('DEL', key)
+  local hot_before = heat_of(job, group) > 0
+  group.jobs = group.jobs - 1
+  if group.jobs > 0 then
+    call('ZREM', group.key, job.member)
+    if job.member == group.first then group.first = group.second end
+  else
+    call('DEL', group.key)
     gate.watch('SREM', job, group)
     if settings.attribution == 'split' then call('ZREM', gate.waiters(job), job.leaf) end
   end
-  gate.rank(job, group)
+  gate.rank(job, group, hot_before)
 end
 
 -- Looks anew at what is held of a group's context; `job` is its first.
@@ -91,7 +99,7 @@ function gate.refresh(job, group)
   group.matched = matched
   call('ZADD', group.key, -1 - matched, '')
   gate.watch('SADD', job, group)
-  local came = { due = job.due, hot = gate.rank(job, group) }
+  local came = { due = job.due, hot = gate.rank(job, group, true) }
   gate.stand(gate.load_node(job.leaf), job.queue, matched > before and came)
 end
 

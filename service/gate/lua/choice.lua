@@ -1,4 +1,4 @@
--- What a worker serves next, by the pool's policy. Knows no charge and no lease.
+-- What a claim decides: which job is next by the pool's policy, and who pays for it. Knows no lease.
 
 -- Highest response ratio next, between the earliest due job and the hottest.
 local function sooner(worker, due, hot)
@@ -37,4 +37,32 @@ function gate.next_job(worker)
   if not job then return steal(worker), 0 end
   if policy == 'hrrn' then job, matched = sooner(worker, gate.first_job('due', worker), job), nil end
   return job, gated and (by_due and -streak or 1) or 0, matched
+end
+
+-- Who bears the context's part of a cost beside the job's own leaf: of the leaves that wait on the
+-- same context, 15 at most that are in credit; or the platform.
+local function sharers(job)
+  if settings.attribution == 'platform' then return { '' } end
+  local found = {}
+  local leaves = settings.attribution == 'split' and call('ZRANGE', gate.waiters(job), 0, 255) or {}
+  for _, id in ipairs(leaves) do
+    local credit = id ~= job.leaf and #found < 15
+    for node in gate.up, gate.load_node(id) do
+      gate.catch_up(node)
+      credit = credit and gate.rounds_owed(node) == 0
+    end
+    if credit then found[#found + 1] = id end
+  end
+  return found
+end
+
+-- Leaves and what each pays; false when the job's own pays all.
+function gate.payers(job, cost, context_cost)
+  local others = context_cost > 0 and sharers(job) or {}
+  local among = #others + (settings.attribution == 'platform' and 0 or 1)
+  local part = math.floor(context_cost / among)
+  if part == 0 or #others == 0 then return false end
+  local row = { job.leaf, cost - part * #others }
+  for _, id in ipairs(others) do row[#row + 1], row[#row + 2] = id, part end
+  return row
 end

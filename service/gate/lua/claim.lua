@@ -2,36 +2,11 @@
 local worker, room, max_jobs = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local strict, heard, me = ARGV[4] == '1', tonumber(ARGV[5]), gate.of_fleet(ARGV[1])
 
--- Who bears the context's part of a cost beside the job's own leaf: of the leaves that wait on the
--- same context, 15 at most that are in credit; or the platform.
-local function sharers(job)
-  if settings.attribution == 'platform' then return { '' } end
-  local found = {}
-  local leaves = settings.attribution == 'split' and call('ZRANGE', gate.waiters(job), 0, 255) or {}
-  for _, id in ipairs(leaves) do
-    local credit = id ~= job.leaf and #found < 15
-    for node in gate.up, gate.load_node(id) do credit = credit and gate.rounds_owed(node) == 0 end
-    if credit then found[#found + 1] = id end
-  end
-  return found
-end
-
--- Leaves and what each pays; false when the job's own pays all.
-local function payers(job, cost, context_cost)
-  local others = context_cost > 0 and sharers(job) or {}
-  local among = #others + (settings.attribution == 'platform' and 0 or 1)
-  local part = math.floor(context_cost / among)
-  if part == 0 or #others == 0 then return false end
-  local row = { job.leaf, cost - part * #others }
-  for _, id in ipairs(others) do row[#row + 1], row[#row + 2] = id, part end
-  return row
-end
-
 local function lease(job, matched, cached)
   local leaf, uncached = gate.load_node(job.leaf), job.context_tokens - cached
   local cost = gate.cost(uncached + job.candidate_tokens, job.output_tokens)
   gate.refill(leaf)
-  job.payers = payers(job, cost, math.min(cost - 1, settings.extend_weight * uncached))
+  job.payers = gate.payers(job, cost, math.min(cost - 1, settings.extend_weight * uncached))
   root.epoch = math.max(root.epoch + 1, time_ms * 1000)
   me.sent, job.epoch, job.worker = root.epoch, root.epoch, worker
   job.charged, job.attempts = cost, job.attempts + 1
@@ -44,8 +19,7 @@ local function lease(job, matched, cached)
   gate.assume(worker, job, matched)
   gate.save_job(job)
   call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
-  local payload = call('HGET', pool .. 'job:' .. job.id, 'payload')
-  return { job.id, job.epoch, payload, job.reply_to, cost, cached, now - job.submitted_at }
+  return { job.id, job.epoch, job.payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
 local instance, known = ARGV[6], me.alive ~= 0 and 1 or 0

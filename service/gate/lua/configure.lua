@@ -5,7 +5,7 @@ root.policy, policy, gated = ARGV[1], ARGV[1], ARGV[1] == 'dlpm'
 local page = call('ZSCAN', pool .. 'deadlines:' .. queue, ARGV[3], 'COUNT', 32)
 for at = 1, #page[2], 2 do
   local job = gate.load_job(page[2][at])
-  gate.rank(job, gate.group_of(job))
+  gate.rank(job, gate.group_of(job), true)
   gate.stand(gate.load_node(job.leaf), true)
 end
 gate.save()

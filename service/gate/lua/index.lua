@@ -112,7 +112,7 @@ function gate.first_job(kind, queue)
     node = gate.load_node(node == root and child or node.id .. '/' .. child)
   end
   local child = gate.best(kind == 'virtual' and 'due' or kind, queue, node)
-  if kind ~= 'hot' then return gate.load_job(child) end
+  if kind ~= 'hot' then return gate.load_job(child, 'payload') end
   local group = gate.load_group(queue, node.id .. '\0' .. child)
-  return gate.load_job(group.first), group
+  return gate.load_job(group.first, 'payload'), group
 end

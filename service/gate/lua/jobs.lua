@@ -2,15 +2,17 @@
 
 local expiring = {} -- reply lists whose time to live was set
 
--- By the name that a job has in its indexes. What never changes is unpacked when it is asked for.
-function gate.load_job(member) return gate.find_job(string.sub(member, 13)) end
+-- By the name that a job has in its indexes; `further` is one more of its fields.
+function gate.load_job(member, further) return gate.find_job(string.sub(member, 13), further) end
 
-function gate.find_job(id)
-  local row = call('HMGET', pool .. 'job:' .. id, 'state', 'facts')
+-- What of a job never changes is unpacked only when it is asked for.
+function gate.find_job(id, further)
+  local row = call('HMGET', pool .. 'job:' .. id, 'state', 'facts', further or 'state')
   if not row[1] then return end
   local job = cmsgpack.unpack(row[1])
   return setmetatable(job, { __index = function(_, field)
     local facts = cmsgpack.unpack(row[2])
+    if further then facts[further] = row[3] end
     setmetatable(job, { __index = facts })
     return facts[field]
   end })

@@ -5,8 +5,8 @@
 --                      `as_of`, virtual, service, jobs, tokens, leased, seen, stands (its bucket) and its
 --                      `scores` there, as hot:W and due:W; of its children: round, front, children,
 --                      waiting_weight; credits (D2LPM) by worker. The root also holds the clock, the
---                      policy, the accounts, `agreed` and `fleet`: alive, load, jobs, leased, streak, sent, woken,
---                      instance
+--                      policy, the accounts, `agreed` and `fleet`, by worker: alive, load, jobs, leased,
+--                      streak, sent, woken, instance
 -- settings     packed  what the whole pool serves by; the root knows their digest, `agreed`
 -- job:J        hash    `facts`, packed, never change; `state`, packed; `payload`
 -- waiting:N    zset    children of N with jobs, by bucket: the round at which they turn positive, plus 1

@@ -5,8 +5,9 @@ local function read_job(at)
   facts.submitted_at, facts.due = now, now + facts.deadline_ms
   facts.served_before, facts.sequence = root.service, root.sequence + 1
   facts.member = string.format('%012d', facts.sequence) .. facts.id
-  local state = { queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0,
-    payers = false, cancelled = false }
+  local state = { id = facts.id, leaf = facts.leaf, tokens = facts.tokens, reply_to = facts.reply_to,
+    queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0, payers = false,
+    cancelled = false }
   return setmetatable(state, { __index = facts }), facts
 end
 
