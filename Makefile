@@ -3,6 +3,7 @@
 #   make serve [DEVICE=cuda] [PORT=3000] [HOST=127.0.0.1]   the API, Redis and engine included
 #   make test | test-long | check          the suite, its long part, ruff and mypy
 #   make install                           the environment alone, tests included
+#   make vllm-env                          vLLM's CPU build in .venv-vllm, for models.bench
 #   make lock                              resolves requirements/*.txt anew from pyproject.toml
 #
 # A machine whose pip finds only CUDA builds of torch adds PyTorch's own CPU index:
@@ -31,7 +32,8 @@ CHECKED := kernels models compress service loadtest tests requirements conftest.
 export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# $(call install,ENVIRONMENT,LOCK): an environment whose last installation was cut short is made anew.
+# $(call install,ENVIRONMENT,LOCK[,PIP OPTIONS]): an environment whose last installation was cut
+# short is made anew.
 define install
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 with venv" \
 		"(Debian: apt-get install python3.11-venv); or pass PYTHON=..." >&2; exit 1; }
@@ -40,11 +42,11 @@ define install
 	@echo "installing $(2) into $(1), a few minutes the first time"
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		-r $(2)
+		$(3) -r $(2)
 	@rm $(1)/.installing
 endef
 
-.PHONY: serve test test-long check install lock
+.PHONY: serve test test-long check install vllm-env lock
 
 serve: export FAIRSLATE_DEVICE := $(DEVICE)
 serve: $(SERVING)
@@ -65,6 +67,8 @@ check: $(TESTING)
 
 install: $(TESTING)
 
+vllm-env: .venv-vllm/.installed-vllm
+
 lock: $(TESTING)
 	.venv/bin/python requirements/lock.py $(or $(LOCKS),cpu dev)
 
@@ -74,6 +78,11 @@ lock: $(TESTING)
 
 .venv-cuda/.installed-cuda: requirements/cuda.txt
 	$(call install,.venv-cuda,$<)
+	@touch $@
+
+# Without dependencies: the lock leaves out three CUDA builds, with which transformers fails.
+.venv-vllm/.installed-vllm: requirements/vllm.txt
+	$(call install,.venv-vllm,$<,--no-deps)
 	@touch $@
 
 # The dev lock holds the cpu lock's versions, so that one installation serves both.

@@ -33,19 +33,19 @@ RESAMPLES = 1000
 def raw_logits(
     directory: ModelDirectory, requests: Sequence[Request], prompt: str | None = None
 ) -> list[list[float]]:
-    """Raw logits of every request's candidates, in order."""
+    """Raw logits of every request's candidates, in order, of the head that ranks by default."""
     engine = FairslateEngine(directory, CACHE_BYTES)
     answers: list[list[float]] = []
     starts = range(0, len(requests), JOBS_PER_BATCH)
     for start in tqdm(starts, "score", mininterval=5, file=sys.stderr):
         jobs = [_job(directory, r, prompt) for r in requests[start : start + JOBS_PER_BATCH]]
-        answers += [list(scores.raw_logits) for scores in engine.score(jobs)]
+        answers += [list(scores.of_head(0)) for scores in engine.score(jobs)]
     return answers
 
 
 def score(directory: ModelDirectory, requests: Sequence[Request]) -> list[Scored]:
     """Calibrated probabilities, as the service answers them."""
-    calibrate = directory.card.calibration.calibrate
+    calibrate = next(iter(directory.card.scoring_heads.values())).calibration.calibrate
     return [
         Scored(request, np.array([calibrate(value) for value in values]))
         for request, values in zip(requests, raw_logits(directory, requests), strict=True)

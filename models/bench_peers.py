@@ -7,6 +7,8 @@ once, expands its keys and values to the batch, and runs the padded candidates b
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,32 +31,61 @@ def transformers_model(decoder: Decoder, device: torch.device, dtype: torch.dtyp
     return model.eval().requires_grad_(False)
 
 
+def load_transformers(path: Path, dtype: torch.dtype) -> Any:
+    """The model directory as transformers reads it, on the CPU."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    return model.eval().requires_grad_(False)
+
+
 class TransformersPeer:
-    """Raw logits of one job. `share` chooses between the two ways above."""
+    """Raw logits of one job. `share` chooses between the two ways above.
+
+    rows: the most candidates of one batch, None for all: a long context expanded to many rows, or
+    attention masks of as many, may be more than memory holds.
+    """
 
     def __init__(
-        self, model: Any, label_ids: tuple[int, int], device: torch.device, share: bool
+        self,
+        model: Any,
+        label_ids: tuple[int, int],
+        device: torch.device,
+        share: bool,
+        rows: int | None = None,
     ) -> None:
         self._model = model
         self._labels = list(label_ids)
         self._device = device
         self._share = share
+        self._rows = rows
         self._held: tuple[TokenIds, Any] | None = None
 
     @torch.inference_mode()
     def score(self, job: ScoreJob) -> list[float]:
         """One logit a candidate. A shared context is kept for the next job with the same."""
+        step = self._rows or len(job.candidates)
+        parts = (job.candidates[at : at + step] for at in range(0, len(job.candidates), step))
         if not self._share:
-            return self._last_logits([job.context_ids + ids for ids in job.candidates])
-        if self._held is None or self._held[0] != job.context_ids:
-            ids = torch.tensor([job.context_ids], device=self._device)
-            output = self._model(ids, use_cache=True, logits_to_keep=1)
-            self._held = (job.context_ids, output.past_key_values)
-        expanded = copy.deepcopy(self._held[1])
-        expanded.batch_repeat_interleave(len(job.candidates))
-        return self._last_logits(job.candidates, len(job.context_ids), expanded)
+            prompts = ([job.context_ids + ids for ids in part] for part in parts)
+            return [logit for rows in prompts for logit in self._last_logits(rows)]
+        keys_values, before = self._context(job.context_ids), len(job.context_ids)
+        answers = []
+        for part in parts:
+            expanded = copy.deepcopy(keys_values)
+            expanded.batch_repeat_interleave(len(part))
+            answers += self._last_logits(part, before, expanded)
+        return answers
 
-    def _last_logits(self, rows: Any, before: int = 0, cache: Any = None) -> list[float]:
+    def _context(self, ids: TokenIds) -> Any:
+        """Keys and values of the context."""
+        if self._held is None or self._held[0] != ids:
+            tokens = torch.tensor([ids], device=self._device)
+            output = self._model(tokens, use_cache=True, logits_to_keep=1)
+            self._held = (ids, output.past_key_values)
+        return self._held[1]
+
+    def _last_logits(
+        self, rows: Sequence[TokenIds], before: int = 0, cache: Any = None
+    ) -> list[float]:
         """Pads on the left, so that the last column holds every row's last token."""
         width = max(map(len, rows))
         padding = [width - len(row) for row in rows]

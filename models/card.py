@@ -9,11 +9,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from models.calibration import Calibration
+from models.calibration import AnyCalibration, Calibration, calibration_from_json
 from models.errors import FairslateError, ModelDirectoryError
+from models.head_card import HeadCard
 
 CARD_NAME = "model_card.json"
-REQUIRED_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+REQUIRED_FILES = ("config.json", "tokenizer.json")  # the weights may be one file or several
+
+HOW_TO_WRITE = (
+    "write it, with this model's own template and labels: python -m models.new_card {} "
+    "--context 'Member: {{context}}\\n' --candidate 'Job: {{candidate}}\\nRelevant:' "
+    "--labels ' yes' ' no'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +60,27 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Everything about a model that its weights do not say."""
+    """Everything about a model that its weights do not say.
+
+    A model answers either with two `labels`, calibrated by `calibration`, or with named `heads`
+    that bring their own; `scoring_heads` reads both alike. The first head ranks unless a request
+    says otherwise. `tenant_calibrations` is by tenant, then by head.
+    """
 
     name: str
     version: str
     prompts: Mapping[str, PromptTemplate]
     default_prompt: str
-    labels: Labels
+    labels: Labels | None
     truncation: Truncation
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: AnyCalibration = field(default_factory=Calibration)
     block_size: int = 16  # tokens in one prefix-cache block
     dtype: str = "float32"  # served in, not stored in
     lineage: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # name -> "sha256:..."
+    heads: Mapping[str, HeadCard] = field(default_factory=dict)
+    tenant_calibrations: Mapping[str, Mapping[str, AnyCalibration]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _refuse_wrong_types(self)
@@ -74,12 +88,43 @@ class ModelCard:
             raise ModelDirectoryError(f"prompts hold no default_prompt {self.default_prompt!r}")
         if self.block_size < 1 or self.dtype != "float32":
             raise ModelDirectoryError("block_size must be at least 1 and dtype 'float32'")
+        if (self.labels is None) == (not self.heads) or (
+            self.heads and self.calibration != Calibration()
+        ):
+            raise ModelDirectoryError("give either labels and calibration, or heads with their own")
+        for tenant, calibrations in self.tenant_calibrations.items():
+            for head in calibrations.keys() - self.scoring_heads.keys():
+                raise ModelDirectoryError(f"tenant {tenant!r} calibrates an unknown head {head!r}")
+
+    @property
+    def scoring_heads(self) -> Mapping[str, HeadCard]:
+        """Every head by name, the one that ranks by default first; two labels make "score"."""
+        if self.labels is None:
+            return self.heads
+        grades = {self.labels.yes: 1.0, self.labels.no: 0.0}
+        if len(grades) == 1:
+            raise ModelDirectoryError(f"both labels are {self.labels.yes!r}, the same token")
+        return {"score": HeadCard(labels=grades, calibration=self.calibration)}
+
+    def calibration_of(self, head: str, tenant: str) -> AnyCalibration:
+        """The tenant's own calibration of a head, or else the head's."""
+        own = self.tenant_calibrations.get(tenant, {})
+        return own.get(head) or self.scoring_heads[head].calibration
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of the file but for the digest; what a card has no use for is left out."""
+        content = asdict(self)
+        if self.labels is None:
+            content = {k: v for k, v in content.items() if k not in ("labels", "calibration")}
+        content["heads"] = {name: head.to_json() for name, head in self.heads.items()}
+        optional = ("heads", "tenant_calibrations")
+        return {name: part for name, part in content.items() if part or name not in optional}
 
     @property
     def digest(self) -> str:
         """sha256 of the card's JSON: covers every file, the templates and the calibration."""
         # Keys stay in their order: that of the template's fields is the order they are rendered in.
-        canonical = json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
+        canonical = json.dumps(self.to_json(), separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -87,7 +132,7 @@ def write_card(directory: Path, card: ModelCard) -> ModelCard:
     """Writes `model_card.json` with the digests of the files that lie there; returns that card."""
     files = {name: file_digest(directory / name) for name in _file_names(directory)}
     card = replace(card, files=files)
-    content = asdict(card) | {"digest": card.digest}
+    content = card.to_json() | {"digest": card.digest}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (directory / CARD_NAME).write_text(text, encoding="utf-8")
     return card
@@ -99,6 +144,8 @@ def read_card(directory: Path, verify: bool = True) -> ModelCard:
     `verify=False` trusts the digests of the files, never that of the card itself.
     """
     path = directory / CARD_NAME
+    if (directory / "config.json").is_file() and not path.exists():
+        raise ModelDirectoryError(f"{path}: is missing; {HOW_TO_WRITE.format(directory)}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         stated = raw.pop("digest")
@@ -122,11 +169,18 @@ def file_digest(path: Path) -> str:
 def _card_from_json(raw: dict[str, Any]) -> ModelCard:
     """Raises TypeError or KeyError for missing and unknown fields alike."""
     prompts = {name: PromptTemplate(**prompt) for name, prompt in raw.pop("prompts").items()}
+    heads = {name: HeadCard.from_json(head) for name, head in raw.pop("heads", {}).items()}
+    if not heads:
+        raw["calibration"] = calibration_from_json(raw["calibration"])
     return ModelCard(
         prompts=prompts,
-        labels=Labels(**raw.pop("labels")),
+        labels=None if heads else Labels(**raw.pop("labels")),
         truncation=Truncation(**raw.pop("truncation")),
-        calibration=Calibration(**raw.pop("calibration")),
+        heads=heads,
+        tenant_calibrations={
+            tenant: {head: calibration_from_json(content) for head, content in by_head.items()}
+            for tenant, by_head in raw.pop("tenant_calibrations", {}).items()
+        },
         **raw,
     )
 
@@ -134,7 +188,7 @@ def _card_from_json(raw: dict[str, Any]) -> ModelCard:
 def _refuse_wrong_types(card: ModelCard) -> None:
     kinds = {"str": str, "int": int}
     for part in (card, card.labels, card.truncation):
-        for item in fields(part):
+        for item in fields(part) if part else ():
             kind = kinds.get(str(item.type))
             if kind is not None and type(getattr(part, item.name)) is not kind:
                 raise ModelDirectoryError(f"field {item.name} must be of type {item.type}")

@@ -4,33 +4,79 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from models.card import ModelCard, write_card
+from models.config import DecoderConfig
 from models.decoder import Decoder
-from models.directory import TOKENIZER_NAME, WEIGHTS_NAME, ModelDirectory, load_model_directory
+from models.directory import TOKENIZER_NAME, ModelDirectory, load_model_directory
 from models.errors import ModelDirectoryError
+from models.rotary import Rotary
+from models.weight_files import UNUSED_TIED, WEIGHTS_NAME, StoredTensor, checked_tensors
 
 __all__ = ["ModelDirectory", "load_decoder", "load_model_directory", "save_model_directory"]
 
 
 def load_decoder(directory: ModelDirectory) -> Decoder:
-    """The decoder in fp32, in eval mode, its parameters frozen.
+    """The decoder in fp32, in eval mode, its parameters frozen; one tensor at a time is widened.
 
-    Raises ModelDirectoryError when the weights cannot be read or do not fit `config.json`.
+    Raises ModelDirectoryError, naming the tensor, when weights cannot be read, do not fit
+    `config.json` or are not finite.
     """
-    path = directory.path / WEIGHTS_NAME
-    try:
-        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+    stored = checked_tensors(directory.path, directory.config)
+    with torch.device("meta"):
         decoder = Decoder(directory.config)
-        decoder.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelDirectoryError(f"{path}: cannot be loaded ({error}); export it again") from error
+    decoder.rotary = Rotary(directory.config)  # its tables are computed, not loaded
+    weights = dict(_read(stored))
+    _drop_tied_output(stored, weights, directory.config)
+    decoder.load_state_dict(weights, assign=True)
     return decoder.eval().requires_grad_(False)
+
+
+def _read(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in fp32, file by file."""
+    by_file: dict[Path, list[str]] = {}
+    for name, tensor in stored.items():
+        by_file.setdefault(tensor.path, []).append(name)
+    for path, names in by_file.items():
+        try:
+            with safe_open(path, framework="pt") as weights:
+                for name in names:
+                    tensor = weights.get_tensor(name).to(torch.float32, copy=True)
+                    _refuse_not_finite(path, name, tensor)
+                    yield name, tensor
+        except (OSError, SafetensorError) as error:
+            raise ModelDirectoryError(
+                f"{path}: cannot be loaded ({error}); export it again"
+            ) from error
+
+
+def _refuse_not_finite(path: Path, name: str, tensor: Tensor) -> None:
+    low, high = torch.aminmax(tensor)  # one pass; NaN comes through
+    if not (low.isfinite() and high.isfinite()):
+        raise ModelDirectoryError(
+            f"{path}: {name} holds values from {low} to {high}, which must be finite; train or "
+            "export the model again"
+        )
+
+
+def _drop_tied_output(
+    stored: Mapping[str, StoredTensor], weights: dict[str, Tensor], config: DecoderConfig
+) -> None:
+    """Some exports store a tied output beside the embedding: it must say the same."""
+    if not config.tie_word_embeddings or UNUSED_TIED not in weights:
+        return
+    if not torch.equal(weights.pop(UNUSED_TIED), weights["model.embed_tokens.weight"]):
+        raise ModelDirectoryError(
+            f"{stored[UNUSED_TIED].path}: {UNUSED_TIED} differs from the embedding, but "
+            "config.json says tie_word_embeddings; set it to false or export the model again"
+        )
 
 
 def save_model_directory(

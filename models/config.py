@@ -1,18 +1,23 @@
-"""Reads a decoder's architecture from a Hugging Face `config.json`. Knows nothing of weights."""
+"""The architecture of a decoder, and the tensors it is made of. Knows no file and no weights."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from models.errors import ModelDirectoryError
+from models.rope_scaling import UNSCALED, RopeScaling
+
+# `model_type` of each served family, and how transformers' classes of it begin.
+FAMILIES = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """Shape of a Qwen3-architecture decoder; field names are those of `config.json`."""
+    """Shape of a decoder with RMS norms, rotary positions and SwiGLU, as all families have them.
+
+    Field names are those of `config.json` where it has them. A sliding window is inert as far as
+    `max_tokens`, the longest run of tokens that is served.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -25,16 +30,40 @@ class DecoderConfig:
     rope_theta: float = 10000.0
     max_position_embeddings: int = 2048
     tie_word_embeddings: bool = True
+    model_type: str = "qwen3"
+    attention_bias: bool = False  # of query, key and value
+    output_bias: bool = False  # of the attention's output
+    mlp_bias: bool = False
+    rope_scaling: RopeScaling = UNSCALED
+    sliding_window: int | None = None
+    num_labels: int = 0  # rows of a classification head; 0 for a language model
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether queries and keys are normalised by head."""
+        return self.model_type == "qwen3"
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest context and candidate together."""
+        positions = self.max_position_embeddings
+        return min(positions, self.sliding_window or positions)
+
+    @property
+    def architecture(self) -> str:
+        """Name of transformers' class."""
+        task = "SequenceClassification" if self.num_labels else "CausalLM"
+        return f"{FAMILIES[self.model_type]}For{task}"
 
     def to_hugging_face(self) -> dict[str, Any]:
-        """`config.json` content which plain transformers and vLLM load as `Qwen3ForCausalLM`."""
-        return {
-            "architectures": ["Qwen3ForCausalLM"],
-            "model_type": "qwen3",
-            "attention_bias": False,
+        """`config.json` content which plain transformers and vLLM load as `architecture`."""
+        content = {
+            "architectures": [self.architecture],
+            "model_type": self.model_type,
+            "attention_bias": self.attention_bias,
             "attention_dropout": 0.0,
             "hidden_act": "silu",
-            "use_sliding_window": False,
+            "use_sliding_window": self.sliding_window is not None,
             "use_cache": True,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -45,60 +74,54 @@ class DecoderConfig:
             "head_dim": self.head_dim,
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": self.rope_scaling.to_hugging_face(self.rope_theta),
             "max_position_embeddings": self.max_position_embeddings,
             "tie_word_embeddings": self.tie_word_embeddings,
         }
+        return content | self._rare_fields()
+
+    def _rare_fields(self) -> dict[str, Any]:
+        """What only some models have to say."""
+        rare: dict[str, Any] = {}
+        if self.model_type == "llama":
+            rare["mlp_bias"] = self.mlp_bias
+        if self.model_type == "mistral" or self.sliding_window:
+            rare["sliding_window"] = self.sliding_window
+        if self.sliding_window:
+            rare["max_window_layers"] = 0
+        if self.num_labels:
+            rare["id2label"] = {str(row): f"LABEL_{row}" for row in range(self.num_labels)}
+        return rare
 
     def weight_shapes(self) -> dict[str, list[int]]:
-        """Name and shape of every tensor that `model.safetensors` holds."""
-        hidden, intermediate = self.hidden_size, self.intermediate_size
-        queries = self.num_attention_heads * self.head_dim
-        keys = self.num_key_value_heads * self.head_dim
-        layer = {
-            "input_layernorm": [hidden],
-            "mlp.down_proj": [hidden, intermediate],
-            "mlp.gate_proj": [intermediate, hidden],
-            "mlp.up_proj": [intermediate, hidden],
-            "post_attention_layernorm": [hidden],
-            "self_attn.k_norm": [self.head_dim],
-            "self_attn.k_proj": [keys, hidden],
-            "self_attn.o_proj": [hidden, queries],
-            "self_attn.q_norm": [self.head_dim],
-            "self_attn.q_proj": [queries, hidden],
-            "self_attn.v_proj": [keys, hidden],
-        }
+        """Name and shape of every tensor that the weights hold."""
+        hidden = self.hidden_size
         shapes = {"model.embed_tokens.weight": [self.vocab_size, hidden]}
+        layer = self._layer_shapes()
         for index in range(self.num_hidden_layers):
-            shapes |= {f"model.layers.{index}.{name}.weight": layer[name] for name in layer}
+            shapes |= {f"model.layers.{index}.{name}": layer[name] for name in layer}
         shapes["model.norm.weight"] = [hidden]
+        if self.num_labels:
+            return shapes | {"score.weight": [self.num_labels, hidden]}
         output = {} if self.tie_word_embeddings else {"lm_head.weight": [self.vocab_size, hidden]}
         return shapes | output
 
-    @classmethod
-    def from_directory(cls, directory: Path) -> DecoderConfig:
-        """Raises ModelDirectoryError when `config.json` is absent, unreadable or not Qwen3."""
-        path = directory / "config.json"
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelDirectoryError(
-                f"{path}: cannot be read ({error}); export it again"
-            ) from error
-        return cls.from_hugging_face(raw, source=str(path))
-
-    @classmethod
-    def from_hugging_face(cls, raw: Any, source: str) -> DecoderConfig:
-        """Takes `rope_theta` from either place (transformers 5 nests it in `rope_parameters`)."""
-        model_type = raw.get("model_type") if isinstance(raw, dict) else None
-        if model_type != "qwen3":
-            raise ModelDirectoryError(
-                f"{source}: model_type {model_type!r} is not served; export a qwen3 model"
-            )
-        rope = raw.get("rope_parameters") or {}
-        theta = rope.get("rope_theta", raw.get("rope_theta", 10000.0))
-        names = cls.__dataclass_fields__.keys() - {"rope_theta"}
-        try:
-            return cls(**{name: raw[name] for name in names if name in raw}, rope_theta=theta)
-        except TypeError as error:
-            raise ModelDirectoryError(f"{source}: {error}; export it again") from error
+    def _layer_shapes(self) -> dict[str, list[int]]:
+        hidden, intermediate = self.hidden_size, self.intermediate_size
+        queries = self.num_attention_heads * self.head_dim
+        keys = self.num_key_value_heads * self.head_dim
+        products = {
+            "self_attn.q_proj": ([queries, hidden], self.attention_bias),
+            "self_attn.k_proj": ([keys, hidden], self.attention_bias),
+            "self_attn.v_proj": ([keys, hidden], self.attention_bias),
+            "self_attn.o_proj": ([hidden, queries], self.output_bias),
+            "mlp.gate_proj": ([intermediate, hidden], self.mlp_bias),
+            "mlp.up_proj": ([intermediate, hidden], self.mlp_bias),
+            "mlp.down_proj": ([hidden, intermediate], self.mlp_bias),
+        }
+        shapes = {f"{name}.weight": shape for name, (shape, _) in products.items()}
+        shapes |= {f"{name}.bias": shape[:1] for name, (shape, bias) in products.items() if bias}
+        norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
+        if self.qk_norm:
+            norms |= {"self_attn.q_norm": self.head_dim, "self_attn.k_norm": self.head_dim}
+        return shapes | {f"{name}.weight": [width] for name, width in norms.items()}

@@ -1,4 +1,4 @@
-"""One Qwen3 forward pass over a flat row of tokens. Knows nothing of slates, caches or batches:
+"""One forward pass over a flat row of tokens. Knows nothing of slates, caches or batches:
 
 who attends to whom is the caller's `Attention`, so training, serving and tests share these weights.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import DecoderConfig
+from models.rotary import Rotary
 
 
 class Attention(Protocol):
@@ -24,46 +24,24 @@ class Attention(Protocol):
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
 
-class Rotary(nn.Module):
-    """Tables (max_positions, head_dim) of Hugging Face's rotate-half convention.
-
-    rotated = x cos + swap(x) sin, where swap exchanges the halves of a head and `sin` carries the
-    minus sign of its first half.
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-        inverse_frequency = config.rope_theta**-exponent
-        positions = torch.arange(config.max_position_embeddings, dtype=torch.float32)
-        angles = torch.outer(positions, inverse_frequency)
-        self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)
-        self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), 1), persistent=False)
-
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        # index_select and addcmul: half the time of indexing and of separate products on a CPU.
-        cos = self.cos.index_select(0, positions).unsqueeze(1).to(x.dtype)
-        sin = self.sin.index_select(0, positions).unsqueeze(1).to(x.dtype)
-        left, right = x.chunk(2, dim=-1)
-        return torch.addcmul(x * cos, torch.cat((right, left), dim=-1), sin)
-
-
 class SelfAttention(nn.Module):
-    """Projections, q/k norms and rotation around the caller's Attention."""
+    """Projections, rotation and, where the family has them, q/k norms around the Attention."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(config.hidden_size, heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_heads * config.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_heads * config.head_dim, bias=False)
-        self.o_proj = nn.Linear(heads * config.head_dim, config.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+        queries, keys = heads * config.head_dim, kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.output_bias)
+        self.q_norm = self._norm(config)
+        self.k_norm = self._norm(config)
+
+    @staticmethod
+    def _norm(config: DecoderConfig) -> nn.RMSNorm | None:
+        return nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else None
 
     def forward(
         self,
@@ -74,10 +52,13 @@ class SelfAttention(nn.Module):
         attention: Attention,
         rows: Tensor | None = None,
     ) -> Tensor:
-        q = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.head_dim))), positions)
-        k = rotary(self.k_norm(self.k_proj(x).unflatten(-1, (-1, self.head_dim))), positions)
-        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
-        mixed = attention(layer, q, k, v).flatten(1)
+        q, k, v = (
+            project(x).unflatten(-1, (-1, self.head_dim))
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        mixed = attention(layer, rotary(q, positions), rotary(k, positions), v).flatten(1)
         return self.o_proj(mixed if rows is None else mixed[rows])  # type: ignore[no-any-return]
 
 
@@ -86,9 +67,10 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        hidden, intermediate, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(hidden, intermediate, bias=bias)
+        self.up_proj = nn.Linear(hidden, intermediate, bias=bias)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
@@ -129,24 +111,32 @@ class DecoderBody(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Qwen3ForCausalLM whose state dict is Hugging Face's, name for name (`lm_head` if untied)."""
+    """A decoder whose state dict is Hugging Face's, name for name.
+
+    `score` exists in a classifier, `lm_head` in a language model whose embeddings are not tied.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.model = DecoderBody(config)
         self.rotary = Rotary(config)
-        if not config.tie_word_embeddings:
+        if config.num_labels:
+            self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        elif not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def output_embedding(self) -> Tensor:
-        """(vocab, hidden): the rows a label logit is a dot product with."""
-        return (
-            self.model.embed_tokens.weight
-            if self.config.tie_word_embeddings
-            else self.lm_head.weight
-        )
+        """(outputs, hidden): rows whose product with a hidden state is a logit.
+
+        One a token of the vocabulary, or one a label of a classifier.
+        """
+        if self.config.num_labels:
+            return self.score.weight
+        if self.config.tie_word_embeddings:
+            return self.model.embed_tokens.weight
+        return self.lm_head.weight
 
     def forward(
         self,

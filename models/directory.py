@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from models.card import ModelCard, read_card
 from models.config import DecoderConfig
+from models.config_reader import read_config
 from models.errors import ModelDirectoryError
 from models.prompt import PromptBuilder
+from models.weight_files import WEIGHTS_NAME, checked_tensors
+
+__all__ = ["TOKENIZER_NAME", "WEIGHTS_NAME", "ModelDirectory", "load_model_directory"]
 
 TOKENIZER_NAME = "tokenizer.json"
-WEIGHTS_NAME = "model.safetensors"
+MAX_OUTPUTS = 128  # of all heads together: what one launch of the scoring kernel takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +37,52 @@ def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
     """Raises ModelDirectoryError naming the file at fault. `verify=False` skips file digests."""
     path = Path(path)
     card = read_card(path, verify)
-    config = DecoderConfig.from_directory(path)
-    _check_shapes(path / WEIGHTS_NAME, config)
+    config = read_config(path)
+    checked_tensors(path, config)
+    _check_room(path, card, config)
+    prompt = PromptBuilder(path / TOKENIZER_NAME, card)
+    _check_vocabulary(path, prompt, config)
+    _check_heads(path, card, prompt, config)
+    return ModelDirectory(path, card, config, prompt)
+
+
+def _check_room(path: Path, card: ModelCard, config: DecoderConfig) -> None:
     limits = card.truncation
-    if limits.max_context_tokens + limits.max_candidate_tokens > config.max_position_embeddings:
+    asked = limits.max_context_tokens + limits.max_candidate_tokens
+    if asked <= config.max_tokens:
+        return
+    name = "max_position_embeddings"
+    if config.sliding_window and config.sliding_window < config.max_position_embeddings:
+        name = "sliding_window"
+    raise ModelDirectoryError(
+        f"{path / 'config.json'}: {name} {config.max_tokens} is below the card's context and "
+        f"candidate limits, {asked} together; lower the card's truncation"
+    )
+
+
+def _check_vocabulary(path: Path, prompt: PromptBuilder, config: DecoderConfig) -> None:
+    if prompt.largest_token >= config.vocab_size:
         raise ModelDirectoryError(
-            f"{path / 'config.json'}: max_position_embeddings {config.max_position_embeddings} is "
-            "below the card's context and candidate limits; lower the card's truncation"
+            f"{path / TOKENIZER_NAME}: knows tokens up to {prompt.largest_token}, but config.json "
+            f"beside it says vocab_size {config.vocab_size}; export both of one model"
         )
-    return ModelDirectory(path, card, config, PromptBuilder(path / TOKENIZER_NAME, card))
 
 
-def _check_shapes(path: Path, config: DecoderConfig) -> None:
-    """Reads the header only: an engine that cannot load its weights would be started for ever."""
-    try:
-        expected = config.weight_shapes()
-        with safe_open(path, framework="numpy") as weights:
-            found = {name: weights.get_slice(name).get_shape() for name in weights.offset_keys()}
-    except (OSError, SafetensorError, TypeError) as error:
-        raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
-    for name in sorted(expected.keys() | found.keys()):
-        if found.get(name) != expected.get(name):
+def _check_heads(path: Path, card: ModelCard, prompt: PromptBuilder, config: DecoderConfig) -> None:
+    for head in prompt.heads:
+        by_labels = bool(card.scoring_heads[head.name].labels)
+        if by_labels == bool(config.num_labels):
+            found, wanted = ("a", "classes") if config.num_labels else ("no", "labels")
             raise ModelDirectoryError(
-                f"{path}: {name} has shape {found.get(name)}, but config.json beside it says "
-                f"{expected.get(name)}; export the model again"
+                f"{path}: the model is {found} classifier; grade {wanted} in head {head.name!r}"
             )
+        if not by_labels and max(head.rows) >= config.num_labels:
+            raise ModelDirectoryError(
+                f"{path}: head {head.name!r} names class {max(head.rows)}, but the model has 0 to "
+                f"{config.num_labels - 1}; write the card again"
+            )
+    outputs = sum(len(head.rows) for head in prompt.heads)
+    if outputs > MAX_OUTPUTS:
+        raise ModelDirectoryError(
+            f"{path}: heads read {outputs} outputs, the most is {MAX_OUTPUTS}; leave some out"
+        )

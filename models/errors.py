@@ -45,10 +45,28 @@ class ContextTooLongError(FairslateError):
     code = "context_too_long"
 
 
+class TokenOutOfVocabularyError(FairslateError):
+    """A token id that the model has no embedding of."""
+
+    code = "token_out_of_vocabulary"
+
+
+class NonFiniteLogitError(FairslateError):
+    """The model computed NaN or infinity, which is no score; the job fails alone."""
+
+    code = "logit_not_finite"
+
+
 class PrecisionUnavailableError(FairslateError):
     """Arithmetic asked for by name that this device cannot do; the message says why."""
 
     code = "precision_unavailable"
+
+
+class ModelUnavailableError(FairslateError):
+    """A model that is served, but not on the device asked for; the message says where."""
+
+    code = "model_unavailable"
 
 
 class CandidateTooLongError(FairslateError):
@@ -56,3 +74,9 @@ class CandidateTooLongError(FairslateError):
 
     status = HTTPStatus.BAD_REQUEST
     code = "candidate_too_long"
+
+
+class ExportError(FairslateError):
+    """An export that would overwrite something, or whose graphs do not score as the engine does."""
+
+    code = "export_failed"

@@ -35,6 +35,7 @@ from models.engines.fairslate import RunnerEngine
 from models.engines.packed_runner import PackedRunner
 from models.engines.precision import choose_precision
 from models.errors import PrecisionUnavailableError
+from models.head_card import yes_no
 
 CACHE_BYTES = 1 << 30
 REFERENCE_CANDIDATES = 16
@@ -69,7 +70,7 @@ class Reference:
         """Two slates of a few candidates each."""
         stream = shape.jobs(seed=3, same_context=False)
         jobs = tuple(_head(next(stream), REFERENCE_CANDIDATES) for _ in range(2))
-        runner = PackedRunner(decoder, labels, BLOCK_SIZE, CACHE_BYTES)
+        runner = PackedRunner(decoder, yes_no(labels), BLOCK_SIZE, CACHE_BYTES)
         truth = Provider("truth", "fp32", _engine_score(RunnerEngine(runner)))
         return cls(jobs, tuple(truth.logits(jobs)))
 
@@ -153,7 +154,7 @@ def _ours(
     """One slate a call; with graphs also four."""
     before = reserved_mb()
     settings = replace(settings, token_buckets=_buckets(shape), max_context_tokens=512)
-    runner = DeviceRunner(decoder, labels, BLOCK_SIZE, CACHE_BYTES, settings)
+    runner = DeviceRunner(decoder, yes_no(labels), BLOCK_SIZE, CACHE_BYTES, settings)
     name = "fairslate" if settings.graphs else "fairslate-eager"
     name += "-fp8" if settings.precision == "fp8" else ""
     calls = 4 if settings.graphs else 1

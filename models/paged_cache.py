@@ -8,10 +8,12 @@ there are spare pages is the most a context may have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,9 +74,8 @@ class PagedCache:
         kept = capacity_bytes // self._page_bytes
         pages = 1 + kept + spare_pages
         size = (shape.layers, pages, shape.page_size, shape.kv_heads, shape.head_dim)
-        # Zeros: cells behind a context's end are read, weigh nothing, and must not be NaN.
-        self.keys = torch.zeros(size, dtype=dtype, device=device)
-        self.values = torch.zeros(size, dtype=dtype, device=device)
+        self.keys = _zeros(size, dtype, torch.device(device))
+        self.values = _zeros(size, dtype, torch.device(device))
         self._free = list(range(kept, 0, -1))
         self._spare = tuple(range(1 + kept, pages))
         self._tree: BlockTree[int] = BlockTree(kept * self._page_bytes, self._free.append)
@@ -159,3 +160,14 @@ class PageReservation:
         self._fresh.append(name)
         self._pins.enter_context(self._cache._tree.pinned((name,)))
         return True
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Cells behind a context's end are read, weigh nothing, and must not be NaN.
+
+    The CPU's take no memory before they are written, which torch's own zeros are at once.
+    """
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    cells = np.zeros(math.prod(size) * dtype.itemsize, np.uint8)
+    return torch.from_numpy(cells).view(dtype).view(size)

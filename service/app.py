@@ -18,7 +18,9 @@ from models.directory import load_model_directory
 from models.errors import FairslateError
 from service.config import DEADLINE_CEILING_MS, Settings, pin_paths
 from service.dispatch import Dispatcher
+from service.engine_board import EngineBoard, calibrated_label_mass
 from service.gate.gate import AsyncGate
+from service.gate.job import GateStats
 from service.insight import Insight
 from service.metrics import Metrics
 from service.processes import (
@@ -71,7 +73,13 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
         gate = AsyncGate(url, pool_name(directory), settings.gate)
         metrics = Metrics(tenants.all, settings.gate.refill)
         housekeeper = Housekeeper()
-        dispatcher = Dispatcher(gate, metrics.observe, housekeeper.tidy)
+        board = EngineBoard(calibrated_label_mass(directory.card))
+
+        def observe(stats: GateStats) -> None:
+            metrics.observe(stats)
+            board.forget_all_but(stats.workers)
+
+        dispatcher = Dispatcher(gate, observe, housekeeper.tidy)
         app.state.insight = Insight(settings, tenants, dispatcher)
         app.state.ranker = Ranker(
             settings,
@@ -81,6 +89,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             dispatcher,
             app.state.insight,
             metrics,
+            board,
         )
         tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
         spare_collector()

@@ -49,6 +49,7 @@ class TimedEngine:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.block_size = engine.block_size
+        self.description = engine.description
         self.seconds = 0.0
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
@@ -57,8 +58,14 @@ class TimedEngine:
         self.seconds += time.perf_counter() - started
         return scores
 
+    def check(self, job: ScoreJob) -> None:
+        self._engine.check(job)
+
     def drain_cache_events(self) -> CacheEvents:
         return self._engine.drain_cache_events()
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        return self._engine.drain_label_mass()
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from service.gate.settings import GateSettings
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
 PATHS = ("model", "state_dir", "tenants_file")
-MAY_BE_ZERO = ("threads", "overtakes")
+MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "score_cache_bytes")
+DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
 
@@ -76,17 +77,27 @@ class Settings:
     """Engine processes of this server, each with `threads` threads and its own cache."""
     device: str = "cpu"
     """Where the engine's tensors live, "cpu" or "cuda"."""
+    dtype: str = "auto"
+    """What the engine multiplies in: float32, bfloat16, int8, or auto, which asks the machine."""
+    deterministic: int = 0
+    """1 scores a pair to the same bits in every batch, at a cost in speed."""
     cache_bytes: int = 256 << 20
     """Budget of the prefix cache of one engine."""
     threads: int = 0
     """Torch threads of one engine; 0 leaves the choice to torch."""
     tokenizer_threads: int = 2
+    score_cache_bytes: int = 0
+    """Budget of the scores that one API process remembers; 0 remembers none."""
+    score_cache_seconds: int = 300
+    """Age at which a remembered score is forgotten."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and value < (0 if field.name in MAY_BE_ZERO else 1):
                 raise SettingsError(f"{PREFIX}{field.name.upper()} must be positive, not {value}")
+        if self.dtype not in DTYPES:
+            raise SettingsError(f"{PREFIX}DTYPE must be one of {', '.join(DTYPES)}")
         if not self.default_deadline_ms <= self.max_deadline_ms <= DEADLINE_CEILING_MS:
             raise SettingsError(
                 f"{PREFIX}DEFAULT_DEADLINE_MS ({self.default_deadline_ms}) must not be above "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from models.errors import FairslateError
 from service.abandoned import Abandoned
-from service.errors import EngineAbsentError, ScoringError
+from service.errors import EngineAbsentError, engine_error
 from service.gate.errors import DeadlineExceededError, WorkerLostError
 from service.gate.gate import AsyncGate
 from service.gate.job import Explanation, GateStats, Job, Outcome, Reply
@@ -185,5 +185,5 @@ def _result(reply: Reply) -> JobResult:
         )
     result = decode_result(reply.result)
     if isinstance(result, JobFailure):
-        raise ScoringError(f"{result.code}: {result.message}")
+        raise engine_error(result.code, result.message)
     return result

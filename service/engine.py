@@ -11,9 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
-from models.engines.base import Engine, JobScores, ScoreJob
+from models.engines.base import Engine, ScoreJob
+from models.errors import FairslateError
+from service.engine_report import EngineReport, encode_report
 from service.errors import error_code
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
@@ -21,7 +24,6 @@ from service.gate.job import Claimed, Outcome, Settlement
 from service.jobs import (
     JobFailure,
     JobResult,
-    PayloadError,
     decode_job,
     encode_failure,
     encode_result,
@@ -89,7 +91,7 @@ class EngineLoop:
             self._gate.drain()
 
     def _serve(self, claimed: Sequence[Claimed]) -> list[Settlement]:
-        batch = pack(claimed)
+        batch = pack(claimed, self._engine.check)
         return [*self._score(batch), *batch.refused]
 
     def _exchange(self, settlements: Sequence[Settlement]) -> tuple[Claimed, ...]:
@@ -114,8 +116,17 @@ class EngineLoop:
             logger.exception("a batch of %d jobs failed", len(batch.jobs))
             return [_failed(job, error) for job in batch.claimed]
         score_ms = (time.perf_counter() - started) * 1000
-        pairs = zip(batch.claimed, scores, strict=True)
-        return [_scored(job, result, score_ms) for job, result in pairs]
+        reports = chain([self._report()], repeat(b""))
+        return [
+            _scored(job, JobResult(result, job.queue_ms, score_ms, report))
+            for job, result, report in zip(batch.claimed, scores, reports, strict=False)
+        ]
+
+    def _report(self) -> bytes:
+        engine = self._engine
+        return encode_report(
+            EngineReport(self._gate.worker, engine.description, engine.drain_label_mass())
+        )
 
     def _patiently(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
         """Repeats the call while Redis is away; None when told to stop meanwhile."""
@@ -128,29 +139,36 @@ class EngineLoop:
                 return None
 
 
-def pack(claimed: Sequence[Claimed]) -> Batch:
-    """Decodes payloads; one that does not decode is refused alone and spoils no other job."""
+def pack(claimed: Sequence[Claimed], check: Callable[[ScoreJob], None]) -> Batch:
+    """Decodes payloads; one that does not decode or pass is refused alone and spoils no other job.
+
+    check: raises FairslateError for a job that the engine cannot score.
+    """
     kept: list[Claimed] = []
     jobs: list[ScoreJob] = []
     refused: list[Settlement] = []
     for job in claimed:
         try:
-            jobs.append(decode_job(job.payload))
+            decoded = decode_job(job.payload)
+            check(decoded)
+            jobs.append(decoded)
             kept.append(job)
-        except PayloadError as error:
+        except FairslateError as error:
             refused.append(_failed(job, error))
     return Batch(tuple(kept), tuple(jobs), tuple(refused))
 
 
-def _scored(job: Claimed, scores: JobScores, score_ms: float) -> Settlement:
+def _scored(job: Claimed, result: JobResult) -> Settlement:
     try:
-        result = encode_result(JobResult(scores, job.queue_ms, score_ms))
-    except PayloadError as error:
+        payload = encode_result(result)
+    except FairslateError as error:
         return _failed(job, error)
-    return Settlement(job.job_id, job.epoch, scores.extend_tokens, result)
+    return Settlement(job.job_id, job.epoch, result.scores.extend_tokens, payload)
 
 
 def _failed(job: Claimed, error: Exception) -> Settlement:
     """The tenant pays nothing for a job that was not scored."""
-    failure = encode_failure(JobFailure(error_code(error), f"{type(error).__name__}: {error}"))
+    own = isinstance(error, FairslateError)
+    message = str(error) if own else f"{type(error).__name__}: {error}"
+    failure = encode_failure(JobFailure(error_code(error), message))
     return Settlement(job.job_id, job.epoch, 0, failure, Outcome.FAILED)

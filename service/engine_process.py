@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -14,6 +15,8 @@ from service.config import Settings
 from service.engine import EngineLoop
 from service.gate.gate import WorkerGate
 from service.processes import or_exit, pool_name, running_redis, spare_collector
+
+logger = logging.getLogger("fairslate.engine")
 
 STOP_SECONDS = 10.0
 
@@ -27,8 +30,15 @@ class EngineProcess:
     def __init__(self, settings: Settings, index: int | None = None) -> None:
         directory = load_model_directory(settings.model_path)
         engine = FairslateEngine(
-            directory, settings.cache_bytes, settings.threads or None, settings.device
+            directory,
+            settings.cache_bytes,
+            settings.threads or None,
+            settings.device,
+            dtype=settings.dtype,
+            backend="auto",
+            deterministic=bool(settings.deterministic),
         )
+        logger.info("the engine computes in %s", dict(engine.description))
         engine.score([warm_up_job(directory)])
         spare_collector()
         self._resources = contextlib.ExitStack()

@@ -6,7 +6,12 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from models.errors import FairslateError
+from models.errors import (
+    CandidateTooLongError,
+    ContextTooLongError,
+    FairslateError,
+    TokenOutOfVocabularyError,
+)
 
 _TYPES = {
     HTTPStatus.BAD_REQUEST: "invalid_request_error",
@@ -89,6 +94,19 @@ class ScoringError(FairslateError):
     """The engine could not score a job; the message is the engine's own cause."""
 
     code = "scoring_failed"
+
+
+# What an engine refuses in the words of the client who sent it; the rest is the engine's own fault.
+_REFUSALS: dict[str, type[FairslateError]] = {
+    kind.code: kind
+    for kind in (CandidateTooLongError, ContextTooLongError, TokenOutOfVocabularyError)
+}
+
+
+def engine_error(code: str, message: str) -> FairslateError:
+    """The error that an engine met, on the API's side of the gate."""
+    refusal = _REFUSALS.get(code)
+    return refusal(message) if refusal else ScoringError(f"{code}: {message}")
 
 
 class EngineAbsentError(FairslateError):

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.engines.base import JobScores, ScoreJob
-from models.errors import FairslateError
+from models.errors import FairslateError, NonFiniteLogitError
 
 assert sys.byteorder == "little", "array() writes native integers; the format is little-endian"
 
 _JOB = struct.Struct("<4sIII")  # magic, context tokens, blocks, candidates
-_SCORES = struct.Struct("<4sIIIIdd")  # magic, three token counts, candidates, queue and score ms
-_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ1", b"FSR1", b"FSE1"
+# magic, three token counts, logits, heads, queue and score ms, bytes of the report
+_SCORES = struct.Struct("<4sIIIIIddI")
+_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ1", b"FSR2", b"FSE1"
 _HASH_BYTES = 16
 
 
@@ -33,11 +34,21 @@ class PayloadError(FairslateError):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """Scores of one job and where its time went, in milliseconds."""
+    """Scores of one job and where its time went, in milliseconds.
+
+    report: what the engine says of itself beside them, see `service.engine_report`; mostly empty.
+    """
 
     scores: JobScores
     queue_ms: float
     score_ms: float
+    report: bytes = b""
+
+    @property
+    def rows(self) -> list[tuple[float, ...]]:
+        """Raw logits candidate by candidate, one per head."""
+        logits, heads = self.scores.raw_logits, self.scores.heads
+        return [logits[start : start + heads] for start in range(0, len(logits), heads)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +88,22 @@ def decode_job(payload: bytes) -> ScoreJob:
 
 
 def encode_result(result: JobResult) -> bytes:
-    """Inverse of `decode_result`. Raises PayloadError for a NaN or infinite logit."""
+    """Inverse of `decode_result`. Raises NonFiniteLogitError for a NaN or infinite logit."""
     scores = result.scores
     if not all(map(math.isfinite, scores.raw_logits)):
-        raise PayloadError("the model produced a logit that is not finite; check its weights")
+        raise NonFiniteLogitError("the model gave a logit that is not finite; check its weights")
     header = _SCORES.pack(
         _SCORES_MAGIC,
         scores.context_tokens,
         scores.cached_tokens,
         scores.candidate_tokens,
         len(scores.raw_logits),
+        scores.heads,
         result.queue_ms,
         result.score_ms,
+        len(result.report),
     )
-    return header + array("d", scores.raw_logits).tobytes()
+    return header + array("d", scores.raw_logits).tobytes() + result.report
 
 
 def encode_failure(failure: JobFailure) -> bytes:
@@ -103,12 +116,15 @@ def decode_result(payload: bytes) -> JobResult | JobFailure:
     if payload[:4] == _ERROR_MAGIC:
         return _failure(payload[4:])
     reader = _Reader(payload)
-    magic, context, cached, candidate, count, queue_ms, score_ms = reader.header(_SCORES)
-    if magic != _SCORES_MAGIC:
+    header = reader.header(_SCORES)
+    magic, context, cached, candidate, count, heads, queue_ms, score_ms, report_bytes = header
+    if magic != _SCORES_MAGIC or heads < 1:
         raise PayloadError(f"result starts with {magic!r}; drain the pool before an upgrade")
-    logits = array("d", reader.take(8 * count))
+    logits = tuple(array("d", reader.take(8 * count)))
+    report = reader.take(report_bytes)
     reader.finish()
-    return JobResult(JobScores(tuple(logits), context, cached, candidate), queue_ms, score_ms)
+    scores = JobScores(logits, context, cached, candidate, heads=heads)
+    return JobResult(scores, queue_ms, score_ms, report)
 
 
 def _failure(content: bytes) -> JobFailure:

@@ -48,7 +48,7 @@ class Metrics:
         )
         self._requests = Counter(
             "fairslate_requests",
-            "Rank requests by outcome.",
+            "Requests by outcome.",
             ["tenant", "code"],
             registry=registry,
         )
@@ -65,6 +65,12 @@ class Metrics:
             ["tenant", "kind"],
             registry=registry,
         )
+        self._candidates = Counter(
+            "fairslate_candidates",
+            "Candidates of answered requests, by who knew the score.",
+            ["tenant", "source"],
+            registry=registry,
+        )
         self._queue = Gauge(
             "fairslate_tenant_queue_milliseconds",
             f"Time in the queue of a tenant's last {_QUEUE_SAMPLES} answers.",
@@ -73,15 +79,22 @@ class Metrics:
             multiprocess_mode="livemostrecent",
         )
 
-    def answered(self, tenant: str, timings: Timings, usage: dict[str, int]) -> None:
-        """Counts one answer with its times and tokens."""
+    def answered(
+        self, tenant: str, timings: Timings, usage: dict[str, int], candidates: int
+    ) -> None:
+        """Counts one ranked slate with its times, tokens and candidates."""
         label = self._label(tenant)
-        self._requests.labels(label, "ok").inc()
+        self._count(label, "ok", usage)
+        reused = usage["reused_candidates"]
+        self._candidates.labels(label, "engine").inc(candidates - reused)
+        self._candidates.labels(label, "score_cache").inc(reused)
         for stage, milliseconds in asdict(timings).items():
             self._stages.labels(stage).observe(milliseconds)
-        for kind, count in usage.items():
-            self._tokens.labels(label, kind.removesuffix("_tokens")).inc(count)
         self._waits[label].append(timings.queue)
+
+    def prewarmed(self, tenant: str, usage: dict[str, int]) -> None:
+        """Counts one context that was computed ahead; nobody waits for it, so no times."""
+        self._count(self._label(tenant), "prewarmed", usage)
 
     def observe(self, stats: GateStats) -> None:
         """Shows a snapshot of the pool, and the queue times so far."""
@@ -99,6 +112,12 @@ class Metrics:
             code = "client_closed" if isinstance(error, CancelledError) else error_code(error)
             self._requests.labels(self._label(tenant), code).inc()
             raise
+
+    def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
+        self._requests.labels(label, code).inc()
+        for name, count in usage.items():
+            if (kind := name.removesuffix("_tokens")) != name:
+                self._tokens.labels(label, kind).inc(count)
 
     def _label(self, tenant: str) -> str:
         return self._labels.get(tenant, OTHER_TENANTS)

@@ -7,7 +7,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from service.schemas import ErrorEnvelope, PolicyRequest, QueueAnswer, RankAnswer, RankRequest
+from service.schemas import (
+    ContextAnswer,
+    ContextRequest,
+    ErrorEnvelope,
+    PolicyRequest,
+    QueueAnswer,
+    RankAnswer,
+    RankRequest,
+)
 
 _PREFIX = "#/components/schemas/"
 _ERRORS = {
@@ -24,7 +32,10 @@ _ERRORS = {
 @cache
 def openapi() -> dict[str, Any]:
     """OpenAPI 3.1, the same object every time."""
-    models = [RankRequest, RankAnswer, QueueAnswer, PolicyRequest, ErrorEnvelope]
+    models = [
+        *(RankRequest, RankAnswer, ContextRequest, ContextAnswer),
+        *(QueueAnswer, PolicyRequest, ErrorEnvelope),
+    ]
     _, schemas = TypeAdapter.json_schemas(
         [(model, "serialization", TypeAdapter(model)) for model in models],
         ref_template=_PREFIX + "{model}",
@@ -35,6 +46,7 @@ def openapi() -> dict[str, Any]:
         "security": [{}, {"key": []}],
         "paths": {
             "/v1/rank": {"post": _rank_operation()},
+            "/v1/contexts": {"post": _contexts_operation()},
             "/v1/models": {"get": _models()},
             "/v1/queue/{request_id}": {"get": _queue_operation()},
             "/admin/policy": {"post": _policy_operation()},
@@ -52,6 +64,18 @@ def _rank_operation() -> dict[str, Any]:
         "summary": "Scores a slate of candidates for one context, best first.",
         "requestBody": {"required": True, **_content("", "RankRequest")},
         "responses": {"200": _content("The ranked slate.", "RankAnswer"), **_errors(_ERRORS)},
+    }
+
+
+def _contexts_operation() -> dict[str, Any]:
+    return {
+        "operationId": "prewarm",
+        "summary": "Reads a context ahead, so that the slate to come finds it in the cache.",
+        "requestBody": {"required": True, **_content("", "ContextRequest")},
+        "responses": {
+            "200": _content("The context's tokens, and those already held.", "ContextAnswer"),
+            **_errors(_ERRORS),
+        },
     }
 
 

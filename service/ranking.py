@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from models.card import ModelCard
 from models.prompt import PromptBuilder
-from service.answer import assemble, stage_times
+from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
 from service.dispatch import Dispatcher
+from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError
 from service.gate.errors import DeadlineExceededError
 from service.gate.job import Level
 from service.insight import Insight
-from service.jobs import JobResult
-from service.metrics import Metrics
-from service.schemas import RankRequest
-from service.slate import Errand, Slate, encode_slate, slate_jobs
+from service.metrics import Metrics, Timings
+from service.reuse import Reuse
+from service.schemas import ContextRequest, RankRequest
+from service.slate import Errand, Slate, SlateScores, encode_slate, slate_jobs
 from service.tenants import Tenant, Tenants
 from service.turns import Turns
-from service.validation import parse_rank_request
+from service.validation import parse_context_request, parse_rank_request, ranking_head
 
 LONG_BODY_BYTES = 64 << 10  # a millisecond of the event loop, which all tenants share
 
@@ -37,6 +38,7 @@ class Call:
     request_id: str
     authorization: str | None
     read_body: Callable[[], Awaitable[bytes]]
+    arrived: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,19 @@ class Clock:
         return self.deadline_ms - self.elapsed_ms
 
 
+Asked = TypeVar("Asked", bound=ContextRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk(Generic[Asked]):
+    """One request on its way back: what was asked, as tokens, its scores, its times."""
+
+    request: Asked
+    slate: Slate
+    scores: SlateScores
+    timings: Timings
+
+
 class Ranker:
     """Answers calls for one model; safe to call from many tasks of one event loop."""
 
@@ -67,6 +82,7 @@ class Ranker:
         dispatcher: Dispatcher,
         insight: Insight,
         metrics: Metrics,
+        board: EngineBoard,
     ) -> None:
         self.settings = settings
         self._card = card
@@ -75,29 +91,34 @@ class Ranker:
         self._dispatcher = dispatcher
         self._insight = insight
         self._metrics = metrics
+        self._board = board
+        self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds)
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._turns = Turns(settings.tokenizer_threads)
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
-        arrived = time.perf_counter()
         tenant = self._tenants.authenticate(call.authorization)
         with self._metrics.failures_of(tenant.name):
-            request = await self._parsed(call, arrived, tenant, parse_rank_request)
-            path = tenant.path(request.user, request.priority)
-            clock = Clock(arrived, request.deadline_ms or self.settings.default_deadline_ms)
-            async with _deadline(clock):
-                parsed_ms = clock.elapsed_ms
-                slate = await self._tokenize(request, tenant)
-                tokenize_ms = clock.elapsed_ms - parsed_ms
-                errand = self._errand(tenant, path, clock)
-                results = await self._score(slate, errand, call.request_id)
-            answer = assemble(self._card.calibration, request, slate, results)
-        timings = stage_times(results, tokenize_ms, clock.elapsed_ms)
-        self._metrics.answered(tenant.name, timings, answer["usage"])
-        own = {"timings_ms": timings.rounded(), "request_id": call.request_id}
-        return {"model": self._model, **answer, **own}
+            walk = await self._walk(call, tenant, self._parse_rank)
+            heads = self._heads(walk.request, tenant)
+            answer = assemble(heads, walk.request, walk.slate, walk.scores)
+        candidates = len(walk.request.candidates)
+        self._metrics.answered(tenant.name, walk.timings, answer["usage"], candidates)
+        return self._envelope(call, walk.timings, answer)
+
+    async def prewarm(self, call: Call) -> dict[str, Any]:
+        """Has an engine read a context ahead of its slate; charged as a slate of no candidates.
+
+        Raises and is cancelled as `rank`.
+        """
+        tenant = self._tenants.authenticate(call.authorization)
+        with self._metrics.failures_of(tenant.name):
+            walk = await self._walk(call, tenant, parse_context_request)
+        answer = assemble_context(walk.slate, walk.scores)
+        self._metrics.prewarmed(tenant.name, answer["usage"])
+        return self._envelope(call, walk.timings, answer)
 
     async def ready(self) -> bool:
         """Whether a slate sent now would find Redis and a live engine."""
@@ -115,6 +136,8 @@ class Ranker:
                         for name, prompt in self._card.prompts.items()
                     },
                     "default_prompt": self._card.default_prompt,
+                    "heads": list(self._card.scoring_heads),
+                    **self._board.describe(),
                     "limits": {
                         "max_candidates": self.settings.max_candidates,
                         "max_body_bytes": self.settings.max_body_bytes,
@@ -125,6 +148,35 @@ class Ranker:
                 }
             ]
         }
+
+    async def _walk(
+        self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
+    ) -> Walk[Asked]:
+        request = await self._parsed(call, tenant, parse)
+        path = tenant.path(request.user, request.priority)
+        clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
+        async with _deadline(clock):
+            parsed_ms = clock.elapsed_ms
+            slate = await self._tokenize(request, tenant)
+            tokenize_ms = clock.elapsed_ms - parsed_ms
+            errand = self._errand(tenant, path, clock)
+            scores = await self._score(slate, errand, call.request_id)
+        timings = stage_times(scores.results, tokenize_ms, clock.elapsed_ms)
+        return Walk(request, slate, scores, timings)
+
+    def _parse_rank(self, body: bytes, settings: Settings) -> RankRequest:
+        request = parse_rank_request(body, settings)
+        ranking_head(request.rank_by, list(self._card.scoring_heads))
+        return request
+
+    def _heads(self, request: RankRequest, tenant: Tenant) -> Heads:
+        names = list(self._card.scoring_heads)
+        calibrations = {name: self._card.calibration_of(name, tenant.name) for name in names}
+        return Heads(calibrations, ranking_head(request.rank_by, names))
+
+    def _envelope(self, call: Call, timings: Timings, answer: dict[str, Any]) -> dict[str, Any]:
+        own = {"timings_ms": timings.rounded(), "request_id": call.request_id}
+        return {"model": self._model, **answer, **own}
 
     async def _body(self, call: Call) -> bytes:
         patience_ms = self.settings.default_deadline_ms  # the request's own is still unread
@@ -137,19 +189,15 @@ class Ranker:
             ) from error
 
     async def _parsed(
-        self,
-        call: Call,
-        arrived: float,
-        tenant: Tenant,
-        parse: Callable[[bytes, Settings], RankRequest],
-    ) -> RankRequest:
+        self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
+    ) -> Asked:
         body = await self._body(call)
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
-        async with _deadline(Clock(arrived, self.settings.max_deadline_ms)):
+        async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
             return await self._turns.run(tenant.name, parse, body, self.settings)
 
-    async def _tokenize(self, request: RankRequest, tenant: Tenant) -> Slate:
+    async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
         return await self._turns.run(
             tenant.name, encode_slate, request, self._card, self._prompt, tenant.salt
         )
@@ -159,11 +207,19 @@ class Ranker:
         reply_to = self._dispatcher.reply_to
         return Errand(uuid.uuid4().hex, path, tenant.level, deadline_ms, reply_to)
 
-    async def _score(self, slate: Slate, errand: Errand, request_id: str) -> Sequence[JobResult]:
-        jobs = slate_jobs(slate, errand, self._card.block_size, self.settings.token_budget)
+    async def _score(self, slate: Slate, errand: Errand, request_id: str) -> SlateScores:
+        known = self._reuse.recall(slate)
+        if known and len(known) == len(slate.candidates):
+            return self._reuse.complete(slate, known, [])
+        rest = slate.without(known)
+        jobs = slate_jobs(rest, errand, self._card.block_size, self.settings.token_budget)
         tenant, job_ids = jobs[0].tenant, [job.job_id for job in jobs]
         with self._insight.following(tenant, request_id, job_ids):
-            return await self._dispatcher.score(jobs)
+            results = await self._dispatcher.score(jobs)
+        for result in results:
+            if result.report:
+                self._board.hear(result.report)
+        return self._reuse.complete(slate, known, results)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -33,6 +33,8 @@ logger = logging.getLogger("fairslate.routes")
 CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the metrics
 MAX_REQUEST_ID = 128
 MAX_ADMIN_BYTES = 1024
+
+Work = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
 
 
 class UnclaimedPath(Convertor[str]):
@@ -85,17 +87,12 @@ class Inbox:
 
 async def rank(request: Request) -> Response:
     """`POST /v1/rank`."""
-    ranker: Ranker = request.app.state.ranker
-    request_id = request_identifier(request)
-    inbox = Inbox(request, ranker.settings.max_body_bytes)
-    call = Call(request_id, request.headers.get("authorization"), inbox.read_body)
-    try:
-        answer = await _unless_gone(ranker, call, inbox)
-    except ClientDisconnect:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-    except Exception as error:
-        return error_response(error, request_id)
-    return _json(answer, 200, request_id)
+    return await _worked(request, request.app.state.ranker.rank)
+
+
+async def contexts(request: Request) -> Response:
+    """`POST /v1/contexts`: reads a context ahead of the slates that will follow it."""
+    return await _worked(request, request.app.state.ranker.prewarm)
 
 
 async def models(request: Request) -> Response:
@@ -126,6 +123,7 @@ async def policy(request: Request) -> Response:
 
 ROUTES = (
     Route("/v1/rank", rank, methods=["POST"]),
+    Route("/v1/contexts", contexts, methods=["POST"]),
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/queue/{asked:path}", queue, methods=["GET"]),
     Route("/docs.json", docs, methods=["GET"]),
@@ -163,9 +161,23 @@ def error_response(error: Exception, request_id: str) -> Response:
     return _json(body, error_status(error), request_id, error_headers(error))
 
 
-async def _unless_gone(ranker: Ranker, call: Call, inbox: Inbox) -> dict[str, Any]:
+async def _worked(request: Request, work: Work) -> Response:
+    """The answer of a call that engines work for, and that ends when its client leaves."""
+    request_id = request_identifier(request)
+    inbox = Inbox(request, request.app.state.ranker.settings.max_body_bytes)
+    call = Call(request_id, request.headers.get("authorization"), inbox.read_body)
+    try:
+        answer = await _unless_gone(work(call), inbox)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except Exception as error:
+        return error_response(error, request_id)
+    return _json(answer, 200, request_id)
+
+
+async def _unless_gone(work: Coroutine[Any, Any, dict[str, Any]], inbox: Inbox) -> dict[str, Any]:
     """The answer, or ClientDisconnect; however this ends, neither task outlives it."""
-    ranking = asyncio.create_task(ranker.rank(call))
+    ranking = asyncio.create_task(work)
     leaving = asyncio.create_task(inbox.client_gone())
     try:
         await asyncio.wait({ranking, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -34,19 +34,12 @@ class Candidate(Strict):
     )
 
 
-class RankRequest(Strict):
-    """Body of `POST /v1/rank`."""
+class ContextRequest(Strict):
+    """Body of `POST /v1/contexts`."""
 
     context: str | Annotated[dict[str, str], Field(fail_fast=True)] = Field(
         description="Member or job text, or the named fields of the model card's template."
     )
-    candidates: Annotated[list[Candidate], Field(fail_fast=True)] = Field(
-        description="The slate, in any order."
-    )
-    top_n: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Answer only with the best n."
-    )
-    return_documents: bool = Field(default=False, description="Repeat text and metadata.")
     deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Milliseconds from arrival after which the answer is worthless."
     )
@@ -62,13 +55,31 @@ class RankRequest(Strict):
     )
 
 
+class RankRequest(ContextRequest):
+    """Body of `POST /v1/rank`."""
+
+    candidates: Annotated[list[Candidate], Field(fail_fast=True)] = Field(
+        description="The slate, in any order."
+    )
+    rank_by: str | None = Field(
+        default=None, description="Head that orders the slate, by default the model's first."
+    )
+    top_n: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Answer only with the best n."
+    )
+    return_documents: bool = Field(default=False, description="Repeat text and metadata.")
+
+
 class RankedCandidate(Strict):
     """One row of an answer."""
 
     id: str
     index: int = Field(description="Position in the request's slate; breaks ties.")
-    score: float = Field(ge=0, le=1, description="Calibrated probability.")
-    raw_logit: float = Field(description="logit(yes) - logit(no), before calibration.")
+    score: float = Field(ge=0, le=1, description="Calibrated probability, of the ranking head.")
+    raw_logit: float = Field(description="Log-odds before calibration; orders the slate.")
+    scores: dict[str, float] | None = Field(
+        default=None, description="Calibrated probability by head, of a model with several."
+    )
     status: Literal["ok", "truncated"]
     text: str | None = None
     metadata: dict[str, JsonValue] | None = None
@@ -89,6 +100,7 @@ class Usage(Strict):
     cached_tokens: int
     candidate_tokens: int
     extend_tokens: int
+    reused_candidates: int = Field(description="Scores remembered from earlier; cost no tokens.")
 
 
 class StageTimes(Strict):
@@ -100,15 +112,21 @@ class StageTimes(Strict):
     total: float
 
 
-class RankAnswer(Strict):
-    """Body of a 200 from `POST /v1/rank`, results best first."""
+class ContextAnswer(Strict):
+    """Body of a 200 from `POST /v1/contexts`: the engine has read the context by now."""
 
     model: ServedModel
-    results: list[RankedCandidate]
     usage: Usage
     timings_ms: StageTimes
     context_status: Literal["ok", "truncated"]
     request_id: str
+
+
+class RankAnswer(ContextAnswer):
+    """Body of a 200 from `POST /v1/rank`, results best first."""
+
+    ranked_by: str = Field(description="The head that ordered the results.")
+    results: list[RankedCandidate]
 
 
 class WaitingLevel(Strict):

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 from models.card import ModelCard
 from models.engines.base import ScoreJob
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
 from service.errors import InvalidRequestError
 from service.gate.job import Job, Level
-from service.jobs import encode_job
-from service.schemas import RankRequest
+from service.jobs import JobResult, encode_job
+from service.schemas import ContextRequest, RankRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """One context, its chain of block hashes, and one entry per candidate."""
+    """One context, its chain of block hashes, and one entry per candidate, if there are any."""
 
     context: EncodedContext
     block_hashes: tuple[str, ...]
     candidates: tuple[EncodedCandidate, ...]
+
+    def without(self, known: Container[int]) -> Slate:
+        """The same context with the candidates whose index is not among `known`."""
+        rest = [one for index, one in enumerate(self.candidates) if index not in known]
+        return replace(self, candidates=tuple(rest))
+
+
+Logits = tuple[float, ...]  # raw logits of one candidate, one per head
+
+
+@dataclass(frozen=True, slots=True)
+class SlateScores:
+    """What is known of a slate in the end: one row per candidate, and where it came from."""
+
+    rows: tuple[Logits, ...]
+    reused: int  # candidates that no engine had to score
+    results: Sequence[JobResult]  # of the others' jobs, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +52,15 @@ class Errand:
 
 
 def encode_slate(
-    request: RankRequest, card: ModelCard, prompt: PromptBuilder, salt: str = ""
+    request: ContextRequest, card: ModelCard, prompt: PromptBuilder, salt: str = ""
 ) -> Slate:
     """Raises PromptError, and InvalidRequestError when text must not be truncated but would be.
 
     Equal contexts share their prefix only under equal salts.
     """
     context = prompt.encode_context(request.context, request.prompt)
-    texts = [candidate.text for candidate in request.candidates]
+    listed = request.candidates if isinstance(request, RankRequest) else []
+    texts = [candidate.text for candidate in listed]
     candidates = prompt.encode_candidates(texts, request.prompt)
     if request.truncation == "error":
         _refuse_truncated(context, candidates, card)
@@ -60,7 +78,8 @@ def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int)
 def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) -> list[range]:
     """Index ranges of consecutive candidates, each within the budget together with the context.
 
-    A candidate that does not fit beside the context stands alone; no range is empty.
+    A candidate that does not fit beside the context stands alone; no range is empty but that of a
+    context without candidates.
     """
     chunks, start, used = [], 0, context_tokens
     for index, length in enumerate(lengths):
@@ -91,16 +110,17 @@ def _refuse_truncated(
     context: EncodedContext, candidates: Sequence[EncodedCandidate], card: ModelCard
 ) -> None:
     if context.truncated:
-        raise _too_long("context", card.truncation.max_context_tokens)
+        raise _too_long("context", context.uncut_tokens, card.truncation.max_context_tokens)
     for index, candidate in enumerate(candidates):
         if candidate.truncated:
-            raise _too_long(f"candidates[{index}].text", card.truncation.max_candidate_tokens)
+            limit = card.truncation.max_candidate_tokens
+            raise _too_long(f"candidates[{index}].text", candidate.uncut_tokens, limit)
 
 
-def _too_long(param: str, limit: int) -> InvalidRequestError:
+def _too_long(param: str, tokens: int, limit: int) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{param} is longer than the limit of {limit} tokens, template included; shorten it or "
-        'send truncation "truncate"',
+        f"{param} has {tokens} tokens, template included; the limit is {limit} tokens: shorten it "
+        'or send truncation "truncate"',
         code="text_too_long",
         param=param,
     )

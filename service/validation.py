@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from pydantic_core import ErrorDetails, from_json
 
 from service.config import Settings
 from service.errors import InvalidRequestError
-from service.schemas import Candidate, PolicyRequest, RankRequest, Strict
+from service.schemas import Candidate, ContextRequest, PolicyRequest, RankRequest, Strict
 
 Body = TypeVar("Body", bound=Strict)
 
@@ -22,15 +23,27 @@ def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
     _check_count(raw, settings)
     request = _validated(RankRequest, raw)
     _check_slate(request.candidates, settings)
-    _check_context(request.context, settings)
-    _check_length("user", request.user or "", settings)
-    if request.deadline_ms is not None and request.deadline_ms > settings.max_deadline_ms:
-        raise InvalidRequestError(
-            f"deadline_ms is {request.deadline_ms}; the limit is {settings.max_deadline_ms}",
-            code="deadline_too_long",
-            param="deadline_ms",
-        )
+    _check_errand(request, settings)
     return request
+
+
+def parse_context_request(body: bytes, settings: Settings) -> ContextRequest:
+    """Raises InvalidRequestError as `parse_rank_request` does."""
+    request = _validated(ContextRequest, _parse_json(body))
+    _check_errand(request, settings)
+    return request
+
+
+def ranking_head(rank_by: str | None, heads: Sequence[str]) -> str:
+    """The head that ranks, the model's first by default. Raises InvalidRequestError."""
+    name = heads[0] if rank_by is None else rank_by
+    if name not in heads:
+        raise InvalidRequestError(
+            f"rank_by {name!r} is not a head of this model; heads: {', '.join(heads)}",
+            code="unknown_head",
+            param="rank_by",
+        )
+    return name
 
 
 def parse_policy_request(body: bytes) -> PolicyRequest:
@@ -85,6 +98,18 @@ def _check_count(raw: Any, settings: Settings) -> None:
             f"candidates has {len(candidates)} entries; the limit is {settings.max_candidates}",
             code="too_many_candidates",
             param="candidates",
+        )
+
+
+def _check_errand(request: ContextRequest, settings: Settings) -> None:
+    """What a slate and a context alone have in common."""
+    _check_context(request.context, settings)
+    _check_length("user", request.user or "", settings)
+    if request.deadline_ms is not None and request.deadline_ms > settings.max_deadline_ms:
+        raise InvalidRequestError(
+            f"deadline_ms is {request.deadline_ms}; the limit is {settings.max_deadline_ms}",
+            code="deadline_too_long",
+            param="deadline_ms",
         )
 
 

@@ -137,7 +137,7 @@ def test_no_file_names_a_place_on_one_machine() -> None:
     assert {p: places for p, places in found.items() if places} == {}
 
 
-@pytest.mark.parametrize("lock", ["cpu", "dev", "cuda"])
+@pytest.mark.parametrize("lock", ["cpu", "dev", "cuda", "vllm"])
 def test_a_lock_pins_plain_versions(lock: str) -> None:
     lines = (ROOT / "requirements" / f"{lock}.txt").read_text("utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,12 +18,21 @@ class ScoreJob:
 
 @dataclass(frozen=True, slots=True)
 class JobScores:
-    """Answer to one ScoreJob; one entry per candidate, in the order given."""
+    """Answer to one ScoreJob: `heads` numbers for every candidate, in the order given.
 
-    raw_logits: tuple[float, ...]  # yes minus no, before calibration
+    raw_logits: flat, candidate by candidate, each with one log-odds per head in the card's order,
+    before calibration; `models.head_card` says what they mean.
+    """
+
+    raw_logits: tuple[float, ...]
     context_tokens: int
     cached_tokens: int  # context tokens whose keys and values were already held
     candidate_tokens: int  # as sent; an engine may compute equal candidates once
+    heads: int = 1
+
+    def of_head(self, index: int) -> tuple[float, ...]:
+        """One raw logit per candidate."""
+        return self.raw_logits[index :: self.heads]
 
     @property
     def extend_tokens(self) -> int:
@@ -47,12 +56,30 @@ class Engine(Protocol):
     def block_size(self) -> int:
         """Tokens in one prefix-cache block."""
 
+    @property
+    def description(self) -> Mapping[str, str]:
+        """How it computes and why, for logs and reports: "dtype", "reason" and more."""
+
+    def check(self, job: ScoreJob) -> None:
+        """Refuses, before any compute, a job that cannot be scored.
+
+        Raises TokenOutOfVocabularyError, ContextTooLongError, CandidateTooLongError or PromptError
+        with the limit and the value.
+        """
+
     def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
         """Scores every candidate of every job, in order; it sees its own context and itself.
 
         Jobs of a batch that share a context compute it once: the first pays, the rest count it
         cached.
-        Raises whatever the forward pass raises; the caller fails every job of the batch with it.
+        Raises as `check` does for any of the jobs, and whatever the forward pass raises; the caller
+        fails every job of the batch with it. A logit may be NaN or infinite: the caller refuses it.
+        """
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        """Share of probability on the labels, for the candidates sampled since the last call.
+
+        Each in [0, 1]; none from a classification head, whose outputs are all labels.
         """
 
     def drain_cache_events(self) -> CacheEvents:

@@ -6,6 +6,7 @@ Knows nothing of batches, buckets or cache policy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 
 from kernels.paged_attention import paged_attention
 from kernels.qk_norm_rope import PageStore, qk_norm_rope
+from models.config import DecoderConfig
 from models.decoder import Decoder, DecoderLayer
 from models.engines.arithmetic import Arithmetic, Rows
 from models.engines.pass_inputs import PassInputs
-from models.heads import LabelHead
+from models.errors import ModelUnavailableError
+from models.head_card import HeadOutputs
+from models.heads import ScoringHeads
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class FusedLayer:
         """Copies of the layer's weights."""
         assert isinstance(layer, DecoderLayer)
         attention, mlp = layer.self_attn, layer.mlp
+        assert attention.q_norm is not None
+        assert attention.k_norm is not None
 
         def norm(module: nn.RMSNorm) -> Tensor:
             return module.weight.detach().to(device, arithmetic.dtype)
@@ -57,13 +63,25 @@ class FusedLayer:
         )
 
 
+def refuse_other_families(config: DecoderConfig) -> None:
+    """Raises ModelUnavailableError unless a layer is one of norms, rotation and plain products."""
+    biased = config.attention_bias or config.output_bias or config.mlp_bias
+    if config.qk_norm and not biased:
+        return
+    found = f"a {config.model_type} model{' with biases' if biased else ''}"
+    raise ModelUnavailableError(
+        f"{found} is not served on a GPU, where layers are qwen3's without biases; pass "
+        "device='cpu'"
+    )
+
+
 class DeviceDecoder:
     """Raw logits of one pass of at most `max_tokens`; weights are copies on `device`."""
 
     def __init__(
         self,
         decoder: Decoder,
-        label_ids: tuple[int, int],
+        heads: Sequence[HeadOutputs],
         arithmetic: Arithmetic,
         device: torch.device,
         max_tokens: int,
@@ -73,7 +91,7 @@ class DeviceDecoder:
         embedding = decoder.model.embed_tokens.weight.detach()
         self._embedding = embedding.to(device, arithmetic.dtype)
         self._layers = [FusedLayer.of(layer, arithmetic, device) for layer in decoder.model.layers]
-        self._head = LabelHead.from_decoder(decoder, label_ids).to(device)
+        self._heads = ScoringHeads.of(decoder, heads).to(device)
         half = config.head_dim // 2  # the first half repeats this one, sines negated
         self._cos = decoder.rotary.cos[:, half:].to(device).contiguous()
         self._sin = decoder.rotary.sin[:, half:].to(device).contiguous()
@@ -84,7 +102,7 @@ class DeviceDecoder:
     def __call__(self, inputs: PassInputs, keys: Tensor, values: Tensor) -> Tensor:
         """keys, values: the pool, (layers, pages, page_size, kv_heads, head_dim), written in place.
 
-        Returns (items,) float32, one for each of `inputs.last_rows`.
+        Returns (items, heads) float32, a row for each of `inputs.last_rows`.
         """
         run, eps = self._arithmetic, self.config.rms_norm_eps
         embedded = F.embedding(inputs.token_ids, self._embedding)
@@ -100,7 +118,7 @@ class DeviceDecoder:
             if index < len(self._layers) - 1:
                 following = self._layers[index + 1].input_norm
                 normed, residual = run.norm(hidden, residual, following, eps)
-        return self._head.raw_logits(residual + hidden)
+        return self._heads.raw_logits(residual + hidden)
 
     def _mix(
         self, layer: FusedLayer, x: Rows, inputs: PassInputs, keys: Tensor, values: Tensor

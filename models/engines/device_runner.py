@@ -7,7 +7,7 @@ Knows nothing of queues, tenants, text or calibration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,12 +21,13 @@ from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cuda_graphs import GraphPool
-from models.engines.device_decoder import DeviceDecoder
-from models.engines.pass_inputs import PassInputs, PassShape, fill_inputs
+from models.engines.device_decoder import DeviceDecoder, refuse_other_families
+from models.engines.pass_inputs import PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.precision import choose_precision
 from models.engines.runner import ContextGroup, GroupScores
 from models.engines.staging import Staging
+from models.head_card import HeadOutputs
 from models.paged_cache import PagedCache, PageReservation, PageShape
 
 # Steps stay within an eighth of the size, and at the rows of a GPU's matrix tile.
@@ -60,20 +61,22 @@ class DeviceRunner:
     def __init__(
         self,
         decoder: Decoder,
-        label_ids: tuple[int, int],
+        heads: Sequence[HeadOutputs],
         block_size: int,
         cache_bytes: int,
         settings: DeviceSettings,
     ) -> None:
+        refuse_other_families(decoder.config)
         device = torch.device(settings.device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
         self._block_size = block_size
+        self._head_count = len(heads)
         self.precision = choose_precision(
             settings.precision, decoder.config, device, settings.backend
         )
         arithmetic, most = self.precision.arithmetic, settings.token_buckets[-1]
-        self._decoder = DeviceDecoder(decoder, label_ids, arithmetic, device, most)
+        self._decoder = DeviceDecoder(decoder, heads, arithmetic, device, most)
         self._cache = PagedCache(
             PageShape.of(decoder.config, block_size),
             cache_bytes,
@@ -95,12 +98,21 @@ class DeviceRunner:
         cls, directory: ModelDirectory, cache_bytes: int, settings: DeviceSettings
     ) -> DeviceRunner:
         """Loads the weights; ModelDirectoryError as `load_decoder` says."""
-        labels, block_size = directory.prompt.label_ids, directory.card.block_size
-        return cls(load_decoder(directory), labels, block_size, cache_bytes, settings)
+        heads, block_size = directory.prompt.heads, directory.card.block_size
+        return cls(load_decoder(directory), heads, block_size, cache_bytes, settings)
 
     @property
     def block_size(self) -> int:
         return self._block_size
+
+    @property
+    def config(self) -> DecoderConfig:
+        return self._decoder.config
+
+    @property
+    def description(self) -> Mapping[str, str]:
+        precision = self.precision
+        return {"dtype": precision.name, "backend": "device", "reason": precision.reason}
 
     @torch.inference_mode()
     def run(self, groups: Sequence[ContextGroup]) -> list[GroupScores]:
@@ -111,10 +123,15 @@ class DeviceRunner:
                 planner.flush()
             finally:
                 logits = iter(self._staging.collect())
+        rows = zip(*[logits] * self._head_count, strict=True)
         return [
-            GroupScores(count, [next(logits) for _ in group.candidates])
+            GroupScores(count, [next(rows) for _ in group.candidates])
             for group, count in zip(groups, cached, strict=True)
         ]
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        """None: hidden states of a captured pass do not leave it."""
+        return ()
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
@@ -137,25 +154,9 @@ class DeviceRunner:
         shape = next(shape for shape in self._shapes if size.fits(shape.limits))
         inputs = self._staging.host_inputs(shape)
         scored = fill_inputs(inputs, segments, self._block_size)
-        self._refuse_beyond_tables(inputs)
         self._staging.send(shape)
         logits = self._passes[shape]()
-        self._staging.receive(logits[:scored])
-
-    def _refuse_beyond_tables(self, inputs: PassInputs) -> None:
-        """A GPU that reads behind a table does not recover, so the host looks first."""
-        config = self._decoder.config
-        ids, positions = inputs.token_ids.numpy(), inputs.positions.numpy()
-        if ids.min() < 0 or ids.max() >= config.vocab_size:
-            raise IndexError(
-                f"token ids reach from {ids.min()} to {ids.max()}, but the model knows 0 to "
-                f"{config.vocab_size - 1}"
-            )
-        if positions.max() >= config.max_position_embeddings:
-            raise IndexError(
-                f"a token stands at position {positions.max()}, but the model knows 0 to "
-                f"{config.max_position_embeddings - 1}"
-            )
+        self._staging.receive(logits[:scored].flatten())
 
     @torch.inference_mode()
     def _prepare(self, pool: GraphPool | None) -> dict[PassShape, Callable[[], Tensor]]:

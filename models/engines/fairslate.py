@@ -5,17 +5,18 @@ Knows nothing of queues, tenants, text or calibration, and leaves arithmetic to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 
 from models.allocator import keep_freed_memory
 from models.checkpoint import ModelDirectory
 from models.engines.base import CacheEvents, JobScores, ScoreJob
+from models.engines.cpu_runner import new_cpu_runner
 from models.engines.device_runner import DeviceRunner, DeviceSettings
-from models.engines.packed_runner import PackedRunner
+from models.engines.job_check import check_job
 from models.engines.runner import ContextGroup, GroupScores, Runner
-from models.packing import TokenIds
 
 
 class RunnerEngine:
@@ -28,7 +29,16 @@ class RunnerEngine:
     def block_size(self) -> int:
         return self._runner.block_size
 
+    @property
+    def description(self) -> Mapping[str, str]:
+        return self._runner.description
+
+    def check(self, job: ScoreJob) -> None:
+        check_job(self._runner.config, job)
+
     def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
+        for job in jobs:
+            self.check(job)
         sharing = _jobs_by_context(jobs)
         groups = [_group([jobs[index] for index in indices]) for indices in sharing]
         answers: dict[int, JobScores] = {}
@@ -36,6 +46,9 @@ class RunnerEngine:
             dealt = _answers([jobs[index] for index in indices], group, scores)
             answers.update(zip(indices, dealt, strict=True))
         return [answers[index] for index in range(len(jobs))]
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        return self._runner.drain_label_mass()
 
     def drain_cache_events(self) -> CacheEvents:
         return self._runner.drain_cache_events()
@@ -45,7 +58,9 @@ class FairslateEngine(RunnerEngine):
     """Engine over one model directory.
 
     cache_bytes: budget of the prefix cache. threads: of torch in this process, None leaves it.
-    device: "cpu" (fp32) or "cuda" (bf16); RuntimeError when torch has no such device here.
+    device: "cpu" or "cuda" (bf16); RuntimeError when torch has no such device here.
+    dtype, backend, deterministic: of the CPU, see `new_cpu_runner`. The defaults need no compiler
+    and no special CPU, for stages of training that repeat; a service asks for "auto".
     """
 
     def __init__(
@@ -54,17 +69,21 @@ class FairslateEngine(RunnerEngine):
         cache_bytes: int,
         threads: int | None = None,
         device: str = "cpu",
+        dtype: str = "float32",
+        backend: str = "torch",
+        deterministic: bool = False,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         keep_freed_memory()
-        super().__init__(new_runner(directory, cache_bytes, device))
+        if torch.device(device).type == "cpu":
+            runner: Runner = new_cpu_runner(directory, cache_bytes, dtype, backend, deterministic)
+        else:
+            runner = _device_runner(directory, cache_bytes, device)
+        super().__init__(runner)
 
 
-def new_runner(directory: ModelDirectory, cache_bytes: int, device: str = "cpu") -> Runner:
-    """The runner that suits the device."""
-    if torch.device(device).type == "cpu":
-        return PackedRunner.from_directory(directory, cache_bytes)
+def _device_runner(directory: ModelDirectory, cache_bytes: int, device: str) -> DeviceRunner:
     longest = directory.card.truncation.max_context_tokens
     settings = DeviceSettings(device, max_context_tokens=longest)
     return DeviceRunner.from_directory(directory, cache_bytes, settings)
@@ -88,13 +107,15 @@ def _answers(
     jobs: Sequence[ScoreJob], group: ContextGroup, scores: GroupScores
 ) -> Iterator[JobScores]:
     """Deals the logits back; the context's first job pays for what was computed."""
-    found: dict[TokenIds, float] = dict(zip(group.candidates, scores.raw_logits, strict=True))
+    found = dict(zip(group.candidates, scores.raw_logits, strict=True))
+    heads = max(map(len, scores.raw_logits), default=1)
     cached = scores.cached_tokens
     for job in jobs:
         yield JobScores(
-            raw_logits=tuple(found[ids] for ids in job.candidates),
+            raw_logits=tuple(chain.from_iterable(found[ids] for ids in job.candidates)),
             context_tokens=len(group.ids),
             cached_tokens=cached,
             candidate_tokens=sum(map(len, job.candidates)),
+            heads=heads,
         )
         cached = len(group.ids)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from models.config import DecoderConfig
 from models.engines.base import CacheEvents
 from models.packing import TokenIds
 
@@ -21,10 +22,10 @@ class ContextGroup:
 
 @dataclass(frozen=True, slots=True)
 class GroupScores:
-    """Answer to one ContextGroup; one logit per candidate, in order."""
+    """Answer to one ContextGroup; a row of raw logits per candidate, one per head."""
 
     cached_tokens: int  # context tokens whose keys and values were already held
-    raw_logits: Sequence[float]
+    raw_logits: Sequence[Sequence[float]]
 
 
 class Runner(Protocol):
@@ -34,8 +35,19 @@ class Runner(Protocol):
     def block_size(self) -> int:
         """Tokens in one prefix-cache block."""
 
+    @property
+    def config(self) -> DecoderConfig:
+        """Of the model that it runs."""
+
+    @property
+    def description(self) -> Mapping[str, str]:
+        """As `models.engines.base.Engine` says."""
+
     def run(self, groups: Sequence[ContextGroup]) -> list[GroupScores]:
         """Answers in order; an error spoils nothing that is held."""
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        """As `models.engines.base.Engine` says."""
 
     def drain_cache_events(self) -> CacheEvents:
         """As `models.engines.base.Engine` says."""

@@ -1,15 +1,24 @@
-"""Platt calibration against sampled truth, and what it refuses."""
+"""Calibration against sampled truth, and what it refuses."""
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.calibration import Calibration, fit_platt
+from models.calibration import (
+    KINDS,
+    Calibration,
+    calibration_from_json,
+    fit_calibration,
+    fit_platt,
+    fit_temperature,
+)
 from models.errors import CalibrationError
 
 
@@ -83,3 +92,54 @@ def test_calibration_never_reorders(first: float, second: float) -> None:
     calibration = Calibration(scale=0.3, shift=-2.0)
     low, high = sorted((first, second))
     assert 0 <= calibration.calibrate(low) <= calibration.calibrate(high) <= 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_temperature_recovers_the_law_and_moves_no_zero(temperature: float) -> None:
+    fitted = fit_temperature(*sampled(1 / temperature, 0.0))
+    assert fitted.scale * temperature == pytest.approx(1.0, rel=0.08)
+    assert fitted.calibrate(0.0) == 0.5
+
+
+def test_a_temperature_with_a_shift_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="'temperature' with shift 0"):
+        Calibration(scale=1.0, shift=0.1, kind="temperature")
+
+
+def test_graded_labels_fit_as_their_mean_does() -> None:
+    logits = [-1.0, 0.0, 2.0] * 100
+    graded = fit_platt(logits, [0.25, 0.5, 0.75] * 100)
+    votes = [(0, 0, 0, 1), (0, 0, 1, 1), (0, 1, 1, 1)] * 100
+    voted = fit_platt(
+        [logit for logit in logits for _ in range(4)], [vote for four in votes for vote in four]
+    )
+    # Soft targets pull 300 labels a little further than 1,200.
+    assert graded.scale == pytest.approx(voted.scale, rel=0.02)
+    assert graded.shift == pytest.approx(voted.shift, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_too_few_labels_of_a_class_are_refused(kind: str) -> None:
+    fewest = KINDS[kind].fewest
+    logits = [float(number - 9 * fewest) for number in range(10 * fewest)]
+
+    def labels(positives: int) -> list[int]:
+        return [0] * (10 * fewest - positives) + [1] * positives
+
+    assert fit_calibration(kind, logits, labels(fewest)).kind == kind
+    with pytest.raises(CalibrationError, match=f"needs {fewest} labels .* has {fewest - 1};"):
+        fit_calibration(kind, logits, labels(fewest - 1))
+
+
+def test_an_unknown_kind_and_a_nan_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="temperature, platt, isotonic"):
+        fit_calibration("beta", [], [])
+    with pytest.raises(CalibrationError, match="not finite"):
+        fit_calibration("platt", [math.nan] * 100, [0, 1] * 50)
+
+
+@pytest.mark.parametrize("kind", ["platt", "temperature"])
+def test_a_card_gives_back_what_it_was_given(kind: str) -> None:
+    calibration = Calibration(scale=0.3, kind=kind)
+    assert calibration_from_json(json.loads(json.dumps(asdict(calibration)))) == calibration
+    assert list(asdict(calibration)) == ["scale", "shift", "kind"], "digests of cards stand on it"

@@ -29,6 +29,7 @@ from models.config import DecoderConfig
 from models.engines.base import ScoreJob
 from models.engines.fairslate import RunnerEngine
 from models.engines.packed_runner import PackedRunner
+from models.head_card import yes_no
 
 CPU = torch.device("cpu")
 
@@ -69,7 +70,7 @@ def test_weights_are_the_same_at_bf16() -> None:
 def test_transformers_scores_what_we_score(share: bool) -> None:
     decoder, labels = random_decoder(TINY, CPU), (5, 9)
     peer = TransformersPeer(transformers_model(decoder, CPU, torch.float32), labels, CPU, share)
-    engine = RunnerEngine(PackedRunner(decoder, labels, 16, 1 << 20))
+    engine = RunnerEngine(PackedRunner(decoder, yes_no(labels), 16, 1 << 20))
     stream = TINY_SLATE.jobs(seed=2, same_context=True)
     for job in (next(stream), next(stream)):
         (answer,) = engine.score([job])

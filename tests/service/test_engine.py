@@ -7,14 +7,16 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from models.engines.base import CacheEvents, JobScores, ScoreJob
+from models.errors import CandidateTooLongError
 from service import dispatch
 from service.dispatch import Dispatcher
 from service.engine import EngineLoop
+from service.engine_report import EngineReport, decode_report
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
@@ -24,12 +26,14 @@ from service.jobs import JobResult, encode_job
 from tests.e2e.server import wait_until
 
 Score = Callable[[ScoreJob], float]
+LONGEST = 4
 
 
 class ScriptedEngine:
     """Gives each candidate the logit that a function says; remembers the batches it saw."""
 
     block_size = 16
+    description: ClassVar = {"dtype": "scripted"}
 
     def __init__(self, logit: Score) -> None:
         self._logit = logit
@@ -42,8 +46,15 @@ class ScriptedEngine:
             for job in jobs
         ]
 
+    def check(self, job: ScoreJob) -> None:
+        if (length := len(job.candidates[0])) > LONGEST:
+            raise CandidateTooLongError(f"{length} tokens exceed {LONGEST}")
+
     def drain_cache_events(self) -> CacheEvents:
         return CacheEvents()
+
+    def drain_label_mass(self) -> tuple[float, ...]:
+        return (0.5,)
 
 
 def job(name: str, reply_to: str, payload: bytes | None = None) -> Job:
@@ -146,6 +157,28 @@ def test_damaged_payload_and_nan_spoil_only_their_own_job(
     assert isinstance(damaged, ScoringError)
     assert isinstance(nan, ScoringError)
     assert "not finite" in str(nan)
+
+
+def test_a_job_that_the_engine_refuses_spoils_only_itself(
+    service_redis_url: str, pool: str
+) -> None:
+    beyond = encode_job(ScoreJob((1, 2, 3), ("0" * 32,), ((1,) * (LONGEST + 1),)))
+    with serving(service_redis_url, pool, ScriptedEngine(only_candidate)):
+        outcomes = asyncio.run(dispatched(service_redis_url, pool, None, beyond, None))
+    good, refused, other = outcomes
+    assert isinstance(good, list)
+    assert isinstance(other, list)
+    assert isinstance(refused, CandidateTooLongError)
+    assert (refused.status, str(refused)) == (400, "5 tokens exceed 4")
+
+
+def test_a_batch_carries_one_report_of_its_engine(service_redis_url: str, pool: str) -> None:
+    engine = ScriptedEngine(only_candidate)
+    with serving(service_redis_url, pool, engine):
+        outcomes = asyncio.run(dispatched(service_redis_url, pool, *[None] * 20))
+    reports = [outcome[0].report for outcome in outcomes if isinstance(outcome, list)]
+    said = [decode_report(report) for report in reports if report]
+    assert said == [EngineReport("worker", {"dtype": "scripted"}, (0.5,))] * len(engine.batches)
 
 
 def test_stopping_settles_the_batch_in_hand_and_takes_no_other(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.engines.base import JobScores, ScoreJob
+from models.errors import NonFiniteLogitError
 from service.jobs import (
     JobFailure,
     JobResult,
@@ -25,8 +26,9 @@ HASHES = st.lists(st.binary(min_size=16, max_size=16).map(bytes.hex), max_size=4
 JOBS = st.builds(ScoreJob, TOKENS, HASHES, st.lists(TOKENS, max_size=4).map(tuple))
 COUNTS = st.integers(0, 2**32 - 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
-SCORES = st.builds(JobScores, st.lists(FINITE, max_size=5).map(tuple), COUNTS, COUNTS, COUNTS)
-RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE)
+LOGITS = st.lists(FINITE, max_size=5).map(tuple)
+SCORES = st.builds(JobScores, LOGITS, COUNTS, COUNTS, COUNTS, heads=st.integers(1, 3))
+RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE, st.binary(max_size=20))
 
 
 @given(JOBS)
@@ -37,6 +39,19 @@ def test_job_round_trip(job: ScoreJob) -> None:
 @given(RESULTS)
 def test_result_round_trip(result: JobResult) -> None:
     assert decode_result(encode_result(result)) == result
+
+
+@given(RESULTS)
+def test_cut_or_lengthened_result_is_refused(result: JobResult) -> None:
+    payload = encode_result(result)
+    for damaged in (payload[:-1], payload + b"\0"):
+        with pytest.raises(PayloadError):
+            decode_result(damaged)
+
+
+def test_a_row_holds_one_logit_per_head() -> None:
+    scores = JobScores((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 1, 0, 2, heads=3)
+    assert JobResult(scores, 0.0, 0.0).rows == [(0.1, 0.2, 0.3), (0.4, 0.5, 0.6)]
 
 
 @given(st.text(), st.text())
@@ -64,5 +79,5 @@ def test_foreign_bytes_are_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_logit_that_is_not_finite_never_leaves(logit: float) -> None:
-    with pytest.raises(PayloadError, match="not finite"):
+    with pytest.raises(NonFiniteLogitError, match="not finite"):
         encode_result(JobResult(JobScores((0.0, logit), 1, 0, 2), 0.0, 0.0))

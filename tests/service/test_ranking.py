@@ -16,6 +16,7 @@ from models.directory import ModelDirectory
 from service import ranking
 from service.config import Settings
 from service.dispatch import Dispatcher
+from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError, EngineAbsentError
 from service.gate.gate import AsyncGate
 from service.insight import Insight
@@ -47,7 +48,8 @@ def make_ranker(
         card, prompt = tiny_directory.card, tiny_directory.prompt
         dispatcher = Dispatcher(gate)
         insight = Insight(settings, TENANTS, dispatcher)
-        return Ranker(settings, card, prompt, TENANTS, dispatcher, insight, metrics)
+        board = EngineBoard(registry=CollectorRegistry())
+        return Ranker(settings, card, prompt, TENANTS, dispatcher, insight, metrics, board)
 
     return make
 

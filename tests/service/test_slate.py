@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from models.directory import ModelDirectory
 from service.errors import InvalidRequestError
 from service.gate.job import Level
 from service.jobs import decode_job
-from service.schemas import Candidate, RankRequest
+from service.schemas import Candidate, ContextRequest, RankRequest
 from service.slate import Errand, encode_slate, slate_jobs, split_slate
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -88,5 +89,18 @@ def test_truncation_error_names_the_candidate_and_the_limit(
         False,
         True,
     ]
-    with pytest.raises(InvalidRequestError, match=r"candidates\[1\]\.text.* 96 tokens"):
+    with pytest.raises(InvalidRequestError, match=r"candidates\[1\]\.text.* 96 tokens") as refusal:
         encode_slate(request(texts, "error"), card, prompt)
+    longer = prompt.encode_candidates([texts[1] + "Nurse "])[0].uncut_tokens
+    (said,) = re.findall(r"has (\d+) tokens", str(refusal.value))
+    assert 200 < int(said) < longer
+
+
+def test_a_context_alone_is_one_job_without_candidates(tiny_directory: ModelDirectory) -> None:
+    card, prompt = tiny_directory.card, tiny_directory.prompt
+    slate = encode_slate(ContextRequest(context="Nurse"), card, prompt)
+    errand = Errand("slate", (Level("ada"),), 0, deadline_ms=500, reply_to="here")
+    (job,) = slate_jobs(slate, errand, card.block_size, token_budget=1)
+    assert (job.context_tokens, job.candidate_tokens) == (len(slate.context.ids), 0)
+    decoded = decode_job(job.payload)
+    assert (decoded.context_ids, decoded.candidates) == (slate.context.ids, ())

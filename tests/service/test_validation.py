@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service.config import Settings
 from service.errors import InvalidRequestError
 from service.schemas import RankRequest
-from service.validation import parse_rank_request
+from service.validation import parse_rank_request, ranking_head
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -98,3 +98,11 @@ def test_limits_come_from_the_settings() -> None:
     assert len(parse_rank_request(body, Settings(max_candidates=3)).candidates) == 3
     with pytest.raises(InvalidRequestError, match="3 entries; the limit is 2"):
         parse_rank_request(body, Settings(max_candidates=2))
+
+
+def test_an_unknown_head_is_refused_with_those_there_are() -> None:
+    assert ranking_head(None, ["click", "apply"]) == "click"
+    assert ranking_head("apply", ["click", "apply"]) == "apply"
+    with pytest.raises(InvalidRequestError, match=r"'buy' .* heads: click, apply") as refusal:
+        ranking_head("buy", ["click", "apply"])
+    assert (refusal.value.code, refusal.value.param) == ("unknown_head", "rank_by")

@@ -5,6 +5,8 @@ Every test runs on both runners: the CPU's, and a GPU's which does its operation
 
 from __future__ import annotations
 
+import copy
+import math
 import random
 from collections.abc import Callable, Iterator
 
@@ -14,10 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from models.checkpoint import ModelDirectory
+from models.decoder import Decoder
 from models.engines.base import ScoreJob
 from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.fairslate import FairslateEngine, RunnerEngine
 from models.engines.packed_runner import PackedRunner
+from models.engines.runner import Runner
+from models.head_card import yes_no
+from models.heads import ScoringHeads
 from models.prompt import block_hashes
 
 # Measured 1.7e-5 at most over 180 random candidates; raw logits here span -16 to 22.
@@ -63,6 +69,14 @@ def make_engine(request: pytest.FixtureRequest, tiny_directory: ModelDirectory) 
         return RunnerEngine(DeviceRunner.from_directory(tiny_directory, cache_bytes, ON_CPU))
 
     return make
+
+
+def _packed(decoder: Decoder) -> Runner:
+    return PackedRunner(decoder, yes_no((17, 4)), 16, 20_000)
+
+
+def _device(decoder: Decoder) -> Runner:
+    return DeviceRunner(decoder, yes_no((17, 4)), 16, 20_000, ON_CPU)
 
 
 @pytest.fixture
@@ -209,13 +223,28 @@ def test_no_jobs_no_answers(engine: RunnerEngine) -> None:
 
 
 def test_a_failed_pass_raises_its_cause_and_spoils_nothing(
-    engine: RunnerEngine, jobs: list[ScoreJob]
+    engine: RunnerEngine, jobs: list[ScoreJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits_of(engine, jobs)
-    broken = make_job(jobs[0].context_ids, [(10**6,)])
-    with pytest.raises(IndexError):
-        engine.score([broken])
+    monkeypatch.setattr(ScoringHeads, "raw_logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.score(jobs)
+    monkeypatch.undo()
     assert_close(logits_of(engine, jobs), expected)
+
+
+@pytest.mark.parametrize("make_runner", [_packed, _device])
+def test_a_context_that_is_not_finite_spoils_no_other(
+    tiny_decoder: Decoder, make_runner: Callable[[Decoder], Runner]
+) -> None:
+    broken, sound = make_job((7,) * 40, [(5, 6)]), make_job((8,) * 35, [(5, 6), (9, 6, 2)])
+    decoder = copy.deepcopy(tiny_decoder)
+    expected = logits_of(RunnerEngine(make_runner(decoder)), [sound])
+    decoder.model.embed_tokens.weight[7] = float("inf")
+    spoilt = RunnerEngine(make_runner(decoder))
+    for _ in range(4):  # pages go round
+        assert math.isnan(logits_of(spoilt, [broken])[0][0])
+        assert_close(logits_of(spoilt, [sound, broken])[:1], expected)
 
 
 class _LargestOutput(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,0 +1,152 @@
+"""Measures scorers side by side on this machine's CPU.
+
+`python -m models.bench --suite cpu --shapes A,B,C --peers hf,vllm,ort --json -` prints a line a
+provider, shape and state of the cache; `--csv` keeps them. Shapes:
+
+A  27 M decoder, 205 tokens of context, 64 candidates of 24      B  the same slate, Qwen3-0.6B
+C  the demo ranker on the slates of its test data                D  50 and 50 x 150, 376 M
+L  Qwen3-0.6B, 12,000 tokens of context, 50 x 150: minutes a call, so only when it is named
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from models.bench_checks import check_engine
+from models.bench_providers import PEERS, limits, ours, transformers_peers
+from models.bench_quality import Quality
+from models.bench_rows import Row, conditions, keep_rows, rows_of, usable_cores
+from models.bench_subjects import Subject, prepare
+from models.bench_turns import Process, ProviderError, Spec, take_turns
+
+SHAPES = ("A", "B", "C", "D", "L")
+QUALITY_STEP = 8  # of the graded slates all but the native engine score every so-manieth
+
+
+def main() -> None:
+    """Runs what is asked for; see the module's first lines."""
+    arguments = _arguments()
+    stated = conditions()
+    for name in arguments.shapes.split(","):
+        with tempfile.TemporaryDirectory() as scratch:
+            subject = prepare(name, Path(scratch), arguments.threads)
+            asked = [
+                spec for spec in _asked(subject, arguments.peers) if _wanted(spec, arguments.skip)
+            ]
+            rows = measure(subject, asked, arguments.rounds, arguments.caches.split(","))
+            _publish(arguments.json, arguments.csv, rows, stated)
+            if arguments.checks:
+                found = [
+                    check for spec in ours(subject.setting) for check in check_engine(subject, spec)
+                ]
+                kept = arguments.csv and arguments.csv.with_stem(arguments.csv.stem + "_checks")
+                _publish(arguments.json, kept, found, stated)
+
+
+def measure(
+    subject: Subject, asked: Sequence[Spec], rounds: int, caches: Sequence[str]
+) -> list[Row]:
+    """Rows of all providers that start, one state of the cache after the other, and of the others
+    with their reason."""
+    setting = subject.setting
+    with ExitStack() as stack:
+        processes, unstarted = _start(stack, [*asked, *limits(setting)])
+        loaded = {process.spec: process.loaded_mb for process in processes}
+        rows: list[Row] = []
+        for cache in caches:
+            turns = take_turns(processes, subject.slates(cache == "warm"), rounds, cache == "warm")
+            rows += rows_of(subject.name, cache, setting.directory.config, turns, loaded)
+            rows += [
+                Row(subject.name, spec.provider, spec.dtype, cache, note=reason)
+                for spec, reason in unstarted.items()
+            ]
+        quality = measure_quality(subject, processes)
+    return [_with_quality(row, quality) for row in rows]
+
+
+def measure_quality(
+    subject: Subject, processes: Sequence[Process]
+) -> dict[tuple[str, str], Quality]:
+    """By provider and dtype, where the subject has grades: against transformers in fp32."""
+    if not subject.graded:
+        return {}
+    (reference,) = (s for s in transformers_peers(subject.setting) if s.dtype == "fp32")
+    with Process(reference) as process:
+        truth = [process.score(item.job).logits for item in subject.graded]
+    grades = [item.grades for item in subject.graded]
+    found = {}
+    for process in processes:
+        if process.spec.kind != "product":
+            step = 1 if process.spec.provider == "fairslate" else QUALITY_STEP
+            logits = [process.score(item.job).logits for item in subject.graded[::step]]
+            quality = Quality.of(logits, truth[::step], grades[::step])
+            found[process.spec.provider, process.spec.dtype] = quality
+    return found
+
+
+def _asked(subject: Subject, peers: str) -> Iterator[Spec]:
+    yield from ours(subject.setting)
+    for peer in filter(None, peers.split(",")):
+        yield from PEERS[peer](subject.setting)
+
+
+def _wanted(spec: Spec, skip: str) -> bool:
+    name = f"{spec.provider} {spec.dtype}"
+    return not any(fnmatch(name, pattern) for pattern in skip.split(","))
+
+
+def _start(stack: ExitStack, specs: Sequence[Spec]) -> tuple[list[Process], dict[Spec, str]]:
+    """One after another, so that each has the machine for itself as it loads."""
+    processes, unstarted = [], {}
+    for spec in specs:
+        try:
+            processes.append(stack.enter_context(Process(spec)))
+        except ProviderError as error:
+            unstarted[spec] = str(error)
+    return processes, unstarted
+
+
+def _with_quality(row: Row, quality: Mapping[tuple[str, str], Quality]) -> Row:
+    found = quality.get((row.provider, row.dtype))
+    return replace(row, **asdict(found)) if found else row
+
+
+def _publish(lines: str, kept: Path | None, rows: Sequence[Any], stated: Mapping[str, Any]) -> None:
+    """As JSON lines, and as CSV where asked."""
+    text = "".join(json.dumps({**asdict(row), **stated}) + "\n" for row in rows)
+    if lines == "-":
+        print(text, end="", flush=True)
+    else:
+        with Path(lines).open("a", encoding="utf-8") as file:
+            file.write(text)
+    if kept and rows:
+        keep_rows(kept, rows, stated)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--suite", choices=["cpu"], default="cpu")
+    parser.add_argument("--shapes", default="A,B,C", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--peers", default="hf,vllm,ort", help=f"of {', '.join(PEERS)}, or empty")
+    parser.add_argument("--skip", default="", help="patterns of 'provider dtype' to leave out")
+    parser.add_argument("--caches", default="warm,cold")
+    parser.add_argument("--rounds", type=int, default=7, help="timed turns of each provider")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of each provider")
+    parser.add_argument("--checks", action="store_true", help="also memory, linearity, savings")
+    parser.add_argument("--json", default="-", help="file for the lines, - prints them")
+    parser.add_argument(
+        "--csv", type=Path, help="file that keeps the rows of each shape's last run"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What a shape is measured on: a model directory and its slates. Knows no provider and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.bench_models import save_random_model
+from models.bench_providers import Setting, context_megabytes
+from models.bench_shapes import SHAPES, Shape
+from models.bench_slates import GradedJob, demo_slates, graded_jobs, random_slates
+from models.bench_turns import Slate
+from models.checkpoint import load_model_directory
+
+DEMO = "C"
+DEMO_MODEL = Path("models/demo")
+LEAST_CACHE_MB = 256
+# Transformers expands a context to every candidate: so many megabytes of it at a time.
+MOST_EXPANDED_MB = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A shape's model and slates. graded: requests with grades, of the demo alone."""
+
+    name: str
+    setting: Setting
+    shape: Shape | None
+    graded: Sequence[GradedJob] = ()
+
+    def slates(self, warm: bool) -> Iterator[Slate]:
+        """Other ones warm than cold, each time the same."""
+        if self.shape is None:
+            return demo_slates(self.graded)
+        return random_slates(self.shape, seed=17 + warm, warm=warm)
+
+
+def prepare(name: str, scratch: Path, threads: int) -> Subject:
+    """Makes the random model, or takes the demo, whose shape is that of its data's test split."""
+    if name == DEMO:
+        directory = load_model_directory(DEMO_MODEL)
+        setting = Setting(directory, scratch, 768, LEAST_CACHE_MB, threads)
+        return Subject(
+            name, setting, None, graded_jobs(directory, DEMO_MODEL / "onet_jobs", "test")
+        )
+    shape = SHAPES[name]
+    directory = load_model_directory(save_random_model(scratch / "model", shape), verify=False)
+    longest = shape.context_tokens[1] + shape.candidate_tokens[1]
+    held = context_megabytes(shape.config, longest)
+    rows = max(1, MOST_EXPANDED_MB // held)
+    cache_mb = max(LEAST_CACHE_MB, 2 * held)
+    rows_at_once = None if rows >= shape.candidates else rows
+    setting = Setting(directory, scratch, longest, cache_mb, threads, rows_at_once)
+    return Subject(name, setting, shape)
