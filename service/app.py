@@ -23,6 +23,7 @@ from service.gate.gate import AsyncGate
 from service.gate.job import GateStats
 from service.insight import Insight
 from service.metrics import Metrics
+from service.metrics_key import MetricsKey
 from service.processes import (
     Housekeeper,
     check_packages,
@@ -138,3 +139,6 @@ class RankingService:
     async def __is_ready__(self) -> bool:
         ranker: Ranker = api.state.ranker
         return await ranker.ready()
+
+
+RankingService.add_asgi_middleware(MetricsKey)
