@@ -22,6 +22,7 @@ class Abandoned:
         self._gate = gate
         self._due: dict[str, float] = {}  # by job; the gate itself ends what is overdue
         self._sender: asyncio.Task[None] | None = None
+        self._finishing = False
 
     def add(self, seconds_left: Mapping[str, float]) -> None:
         """Has these jobs cancelled soon; each is given up after its seconds."""
@@ -29,6 +30,12 @@ class Abandoned:
         self._due |= {job_id: now + seconds for job_id, seconds in seconds_left.items()}
         if self._due and self._sender is None:
             self._sender = asyncio.create_task(self._cancel_all())
+
+    async def finish(self) -> None:
+        """Returns when all are cancelled, or Redis did not answer once more."""
+        self._finishing = True
+        if self._sender is not None:
+            await self._sender
 
     async def _cancel_all(self) -> None:
         try:
@@ -42,6 +49,8 @@ class Abandoned:
             await self._gate.cancel_all(job_ids)
         except FairslateError as error:
             logger.warning("%d jobs are still to be cancelled: %s", len(self._due), error)
+            if self._finishing:
+                self._due.clear()
             await asyncio.sleep(RETRY_SECONDS)
             now = asyncio.get_running_loop().time()
             self._due = {job_id: due for job_id, due in self._due.items() if due > now}

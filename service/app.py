@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import bentoml
 from starlette.applications import Starlette
@@ -100,6 +101,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await dispatcher.finish()
         await gate.close()
 
 
@@ -141,4 +143,4 @@ class RankingService:
         return await ranker.ready()
 
 
-RankingService.add_asgi_middleware(MetricsKey)
+cast(Any, RankingService).add_asgi_middleware(MetricsKey)  # the decorators hide what it is

@@ -56,6 +56,10 @@ class Dispatcher:
         """Ends both loops below; a cancellation that redis-py swallows cannot keep them alive."""
         self._closing = True
 
+    async def finish(self) -> None:
+        """Takes what nobody waits for any more out of the queue, before the gate is closed."""
+        await self._abandoned.finish()
+
     @property
     def in_flight(self) -> int:
         """Jobs whose reply is awaited."""

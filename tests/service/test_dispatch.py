@@ -114,6 +114,16 @@ def test_those_who_hang_up_are_cancelled_in_few_calls_and_again_until_redis_answ
         await until(lambda: queued(gate, 0))
         assert gate.fails == 0
         assert gate.calls <= 20
+        last = asyncio.create_task(dispatcher.score([job("last", 20_000)]))
+        await until(lambda: queued(gate, 1))
+        last.cancel()
+        await asyncio.gather(last, return_exceptions=True)
+        await dispatcher.finish()
+        assert await queued(gate, 0)
+        gate.fails = 1
+        with pytest.raises(DeadlineExceededError):
+            await dispatcher.score([job("unsent", 0)])
+        await asyncio.wait_for(dispatcher.finish(), 5.0)
         await gate.close()
 
     asyncio.run(hang_up())

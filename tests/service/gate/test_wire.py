@@ -60,8 +60,9 @@ def test_a_job_without_a_context_has_a_chain_of_no_width() -> None:
 
 
 def test_a_claim_counts_the_inserted_blocks_before_the_evicted() -> None:
-    knobs = {"strict": True, "acknowledged": 7, "instance": "i"}
-    cells = wire.claim_arguments("w", 900, 8, ["a", "b"], ["c"], **knobs)
+    cells = wire.claim_arguments(
+        "w", 900, 8, ["a", "b"], ["c"], strict=True, acknowledged=7, instance="i"
+    )
     assert cells == ["w", 900, 8, 1, 7, "i", 2, "a", "b", "c"]
 
 
