@@ -143,4 +143,4 @@ class RankingService:
         return await ranker.ready()
 
 
-cast(Any, RankingService).add_asgi_middleware(MetricsKey)  # the decorators hide what it is
+cast("Any", RankingService).add_asgi_middleware(MetricsKey)  # the decorators hide what it is
