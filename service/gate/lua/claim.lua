@@ -40,10 +40,12 @@ while #answer - 3 < max_jobs do
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
-  if job.due <= now and answer[3] >= most_expired then break end -- the next claim goes on
+  local orphan = job.watched and not gate.listens(job.reply_to)
+  local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
+  if ended and answer[3] >= most_expired then break end -- the next claim goes on
   me.streak = me.streak + streak
-  if job.due <= now then
-    gate.expire(job)
+  if ended then
+    gate.expire(job, ended)
     answer[3] = answer[3] + 1
   else
     answer[#answer + 1] = lease(job, matched, cached)

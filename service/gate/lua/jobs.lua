@@ -1,6 +1,6 @@
 -- A job's moves: into and out of queues and leases, until it is answered.
 
-local expiring = {} -- reply lists whose time to live was set
+local expiring, listening = {}, {} -- reply lists whose time to live was set, or that were looked at
 
 -- By the name that a job has in its indexes; `further` is one more of its fields.
 function gate.load_job(member, further) return gate.find_job(string.sub(member, 13), further) end
@@ -70,9 +70,17 @@ function gate.reply(job, outcome, result)
   gate.drop_job(job)
 end
 
-function gate.expire(job)
+function gate.expire(job, outcome)
   gate.stand(gate.unqueue(job), job.queue)
-  gate.reply(job, 'deadline', '')
+  gate.reply(job, outcome or 'deadline', '')
+end
+
+-- Whether an API process has looked for answers lately.
+function gate.listens(reply_to)
+  if listening[reply_to] == nil then
+    listening[reply_to] = call('EXISTS', pool .. 'listens:' .. reply_to) == 1
+  end
+  return listening[reply_to]
 end
 
 -- Answers queued jobs whose deadline has passed; no more than `most`, so that no call stalls Redis.

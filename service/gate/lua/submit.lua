@@ -7,7 +7,7 @@ local function read_job(at)
   facts.member = string.format('%012d', facts.sequence) .. facts.id
   local state = { id = facts.id, leaf = facts.leaf, tokens = facts.tokens, reply_to = facts.reply_to,
     queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0, payers = false,
-    cancelled = false }
+    cancelled = false, watched = gate.listens(facts.reply_to) }
   return setmetatable(state, { __index = facts }), facts
 end
 

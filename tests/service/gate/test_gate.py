@@ -24,7 +24,9 @@ from service.gate.errors import (
 )
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.job import Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
+from service.gate.moves import EXPIRED_PER_CLAIM
 from service.gate.settings import POLICIES, GateSettings
+from service.gate.store import LISTENS_MS
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
 from tests.service.gate.remote import Remote
@@ -239,7 +241,7 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"node", b"seen", b"settings", b"wake"}
+    assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens"}
 
 
 def test_an_absent_redis_is_gate_unavailable(tmp_path: Path) -> None:
@@ -273,3 +275,22 @@ def test_another_depth_is_refused_while_jobs_stand_and_says_when_to_come_back(ap
     assert refusal.value.retry_after_ms == SETTINGS.retry_after_ms
     assert api.cancel("first")
     api.submit(build_job("second", "ada"))
+
+
+def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    assert api.replies() == []
+    assert redis_client.pttl(f"{{{POOL}}}:listens:api") <= LISTENS_MS
+    api.submit(build_job("served"))
+    [served] = worker.claim(1_000, 9).jobs
+    for number in range(EXPIRED_PER_CLAIM + 1):
+        api.submit(build_job(f"job-{number}"))
+    redis_client.delete(f"{{{POOL}}}:listens:api")  # as it does by itself when nobody looks
+    assert [worker.claim(1_000, 9).expired for _ in range(3)] == [EXPIRED_PER_CLAIM, 1, 0]
+    assert worker.settle([scored(served)]) == [True]
+    assert api.stats().nodes["tenant"].service == served.charged
+    assert Counter(reply.outcome for reply in api.replies()) == {
+        Outcome.WORKER_LOST: EXPIRED_PER_CLAIM + 1,
+        Outcome.SCORED: 1,
+    }
