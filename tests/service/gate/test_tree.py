@@ -188,6 +188,16 @@ def test_idleness_is_not_banked_under_vtc(tree: Tree) -> None:
     assert busy[0].virtual == 70 * VIRTUAL_SCALE
 
 
+def test_whoever_was_ahead_under_vtc_stays_ahead_when_it_comes_back(tree: Tree) -> None:
+    tree.policy = "vtc"
+    ahead, behind = (leaf(tree, name, jobs=1) for name in ("ahead", "behind"))
+    tree.advance(ahead, 90)
+    tree.advance(behind, 40)
+    tree.enqueue(ahead, -1, -1)
+    tree.enqueue(ahead, 1, 1)
+    assert ahead.virtual == 90 * VIRTUAL_SCALE
+
+
 def test_a_forgotten_node_is_made_anew(tree: Tree) -> None:
     node = leaf(tree, "acme/alice", deficit=-5)
     tree.forget(node)
