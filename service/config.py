@@ -86,7 +86,7 @@ class Settings:
     cache_bytes: int = 256 << 20
     """Budget of the prefix cache of one engine."""
     threads: int = 0
-    """Torch threads of one engine; 0 leaves the choice to torch."""
+    """Threads of one engine, on CPUs of its own; 0 leaves the number to torch and binds none."""
     tokenizer_threads: int = 2
     score_cache_bytes: int = 0
     """Budget of the scores that one API process remembers; 0 remembers none."""

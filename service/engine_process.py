@@ -10,6 +10,7 @@ import threading
 
 from models.directory import ModelDirectory, load_model_directory
 from models.engines.base import ScoreJob
+from models.engines.cpu_threads import claim_cpus
 from models.engines.fairslate import FairslateEngine
 from service.config import Settings
 from service.engine import EngineLoop
@@ -29,6 +30,8 @@ class EngineProcess:
 
     def __init__(self, settings: Settings, index: int | None = None) -> None:
         directory = load_model_directory(settings.model_path)
+        if settings.threads:
+            claim_cpus((index or 1) - 1, settings.threads)
         engine = FairslateEngine(
             directory,
             settings.cache_bytes,
