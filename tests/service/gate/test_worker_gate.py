@@ -285,6 +285,7 @@ def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
     clock.pass_time(SETTINGS.worker_silent_ms)
     alive.renew([])
     api.submit(build_job("after"))
+    assert api.explain("after").worker == "alive"
     assert alive.wait_for_work()
     assert {job.job_id for job in alive.claim(1_000, 8).jobs} == {"before", "after"}
 
