@@ -274,7 +274,15 @@ def test_another_depth_is_refused_while_jobs_stand_and_says_when_to_come_back(ap
     assert refusal.value.status == HTTPStatus.SERVICE_UNAVAILABLE
     assert refusal.value.retry_after_ms == SETTINGS.retry_after_ms
     assert api.cancel("first")
-    api.submit(build_job("second", "ada"))
+
+
+def test_a_tenants_depth_changes_both_ways_while_it_is_idle(api: Api, worker: WorkerGate) -> None:
+    for number, path in enumerate(("ada/u1", "ada", "ada/u1", "ada/u2", "ada")):
+        api.submit(build_job(f"job-{number}", path, tenant_level=0))
+        [claimed] = worker.claim(1_000, 9).jobs
+        assert claimed.job_id == f"job-{number}"
+        assert worker.settle([scored(claimed)]) == [True]
+    assert api.stats().nodes["ada"].service == 5 * claimed.charged
 
 
 def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
