@@ -18,7 +18,7 @@ from service.gate.errors import (
     TenantThrottledError,
 )
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import GateStats, Job, Level, Reply, Settlement
+from service.gate.job import Explanation, GateStats, Job, Level, Reply, Settlement
 from service.gate.settings import GateSettings
 from service.jobs import JobFailure, encode_failure
 from tests.e2e.server import wait_until
@@ -206,3 +206,25 @@ def test_a_flood_of_probes_looks_once_and_shows_the_pool_to_nobody(
         await gate.close()
 
     asyncio.run(probe())
+
+
+def test_few_explanations_are_asked_for_at_once(service_redis_url: str, pool: str) -> None:
+    class Counting(AsyncGate):
+        asking = most = 0
+
+        async def explain(self, job_id: str) -> Explanation:
+            self.asking += 1
+            self.most = max(self.most, self.asking)
+            explanation = await super().explain(job_id)
+            self.asking -= 1
+            return explanation
+
+    async def ask() -> None:
+        gate = Counting(service_redis_url, pool, GateSettings())
+        dispatcher = Dispatcher(gate)
+        answers = await asyncio.gather(*[dispatcher.explain(["unknown"]) for _ in range(50)])
+        assert answers == [[Explanation("unknown")]] * 50
+        assert gate.most == dispatch.EXPLAINED_AT_ONCE
+        await gate.close()
+
+    asyncio.run(ask())
