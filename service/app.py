@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import bentoml
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from service.gate.gate import AsyncGate
 from service.gate.job import GateStats
 from service.insight import Insight
 from service.metrics import Metrics
+from service.metrics_key import MetricsKey
 from service.processes import (
     Housekeeper,
     check_packages,
@@ -99,6 +101,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await dispatcher.finish()
         await gate.close()
 
 
@@ -138,3 +141,6 @@ class RankingService:
     async def __is_ready__(self) -> bool:
         ranker: Ranker = api.state.ranker
         return await ranker.ready()
+
+
+cast("Any", RankingService).add_asgi_middleware(MetricsKey)  # the decorators hide what it is

@@ -73,6 +73,8 @@ class Settings:
     """Jobs of one tenant that may wait and be scored together."""
     admin_key: str = ""
     """Bearer key of `/admin`; empty takes these routes away."""
+    metrics_key: str = ""
+    """Bearer key of `/metrics`, which names the tenants; empty opens it to all."""
     engine_workers: int = 1
     """Engine processes of this server, each with `threads` threads and its own cache."""
     device: str = "cpu"

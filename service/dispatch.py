@@ -8,15 +8,19 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 
 from models.errors import FairslateError
+from service.abandoned import Abandoned
 from service.errors import EngineAbsentError, engine_error
 from service.gate.errors import DeadlineExceededError, WorkerLostError
 from service.gate.gate import AsyncGate
 from service.gate.job import Explanation, GateStats, Job, Outcome, Reply
 from service.jobs import JobFailure, JobResult, decode_result
+from service.recent import Recent
 
 logger = logging.getLogger("fairslate.dispatch")
 
 RETRY_SECONDS = 0.1
+LOOK_SECONDS = 0.25  # how old a look at the pool may be that probes share
+EXPLAINED_AT_ONCE = 4  # who asks why a job waits must not hold up those who send jobs
 POLL_SECONDS = 0.1  # far below the socket timeout: a busy machine must not look like a lost Redis
 WATCH_SECONDS = 1.0
 ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told to retry
@@ -41,13 +45,20 @@ class Dispatcher:
         self._observe = observe
         self._tidy = tidy
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
-        self._cancellations: set[asyncio.Task[None]] = set()
+        self._abandoned = Abandoned(gate)
+        self._look = Recent(self._see_engines, LOOK_SECONDS)
+        self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
+        self._seen: GateStats | None = None  # by the last look, if Redis answered it
         self._engine_alive = False
         self._closing = False
 
     def close(self) -> None:
         """Ends both loops below; a cancellation that redis-py swallows cannot keep them alive."""
         self._closing = True
+
+    async def finish(self) -> None:
+        """Takes what nobody waits for any more out of the queue, before the gate is closed."""
+        await self._abandoned.finish()
 
     @property
     def in_flight(self) -> int:
@@ -70,11 +81,12 @@ class Dispatcher:
             replies = await _in_time(futures.values(), max(job.deadline_ms for job in jobs))
             return [_result(reply) for reply in replies]
         finally:
-            self._forget(futures)
+            self._forget(futures, max(job.deadline_ms for job in jobs) / 1000)
 
     async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
         """Why each job waits, in their order. Raises GateUnavailableError."""
-        return [await self._gate.explain(job_id) for job_id in job_ids]
+        async with self._explaining:
+            return [await self._gate.explain(job_id) for job_id in job_ids]
 
     async def configure(self, policy: str) -> None:
         """Switches the pool's policy for all its processes. Raises GateUnavailableError."""
@@ -84,8 +96,9 @@ class Dispatcher:
         """Resolves waiting futures until `close`. An absent Redis fails all that wait just then."""
         while not self._closing:
             try:
-                replies = await self._gate.next_replies(self.reply_to, POLL_SECONDS)
+                replies = await self._next_replies()
             except FairslateError as error:
+                self._look.forget()
                 self._fail_all(error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -95,28 +108,41 @@ class Dispatcher:
     async def watch_engines(self) -> None:
         """Looks at the pool until `close`: whether an engine is alive, and who waits."""
         while not self._closing:
-            await self.ready()
+            self._look.forget()
+            await self._look.get()
+            if self._seen is not None:
+                self._observe(self._seen)
             self._tidy(self.in_flight)
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
 
     async def ready(self) -> bool:
-        """Whether Redis answers and an engine was heard of a moment ago.
+        """Whether Redis answers and an engine was heard of a moment ago; costs probes no look each.
 
         When the last engine has settled its batch and left, all that wait fail: a server that stops
         would otherwise stay until their deadlines.
         """
+        return await self._look.get()
+
+    async def _see_engines(self) -> bool:
+        self._seen = None
         try:
-            stats = await self._gate.stats(SHOWN_NODES)
+            stats = self._seen = await self._gate.stats(SHOWN_NODES)
         except FairslateError as error:
             # What was last known of the engines stands: submitting finds out about Redis itself.
             logger.warning("cannot see the engines: %s", error)
             return False
-        self._observe(stats)
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
         if not stats.workers and not stats.leased_jobs:
             self._fail_all(_engine_absent())
         return silence_ms < READY_SILENCE_MS
+
+    async def _next_replies(self) -> list[Reply]:
+        """Asks a second time at once: a connection may end without Redis being away."""
+        try:
+            return await self._gate.next_replies(self.reply_to, POLL_SECONDS)
+        except FairslateError:
+            return await self._gate.next_replies(self.reply_to, POLL_SECONDS)
 
     def _resolve(self, reply: Reply) -> None:
         future = self._waiting.get(reply.job_id)
@@ -128,22 +154,13 @@ class Dispatcher:
             if not future.done():
                 future.set_exception(error)
 
-    def _forget(self, futures: dict[str, asyncio.Future[Reply]]) -> None:
+    def _forget(self, futures: dict[str, asyncio.Future[Reply]], seconds: float) -> None:
+        left = []
         for job_id, future in futures.items():
             del self._waiting[job_id]
-            if not future.done() or future.cancelled() or _left_queued(future.exception()):
-                self._cancel_soon(job_id)
-
-    def _cancel_soon(self, job_id: str) -> None:
-        task = asyncio.create_task(self._cancel(job_id))
-        self._cancellations.add(task)
-        task.add_done_callback(self._cancellations.discard)
-
-    async def _cancel(self, job_id: str) -> None:
-        try:
-            await self._gate.cancel(job_id)
-        except FairslateError as error:
-            logger.warning("job %s stays queued until its deadline: %s", job_id, error)
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                left.append(job_id)
+        self._abandoned.add(dict.fromkeys(left, seconds))
 
 
 async def _in_time(futures: Iterable[asyncio.Future[Reply]], deadline_ms: int) -> list[Reply]:
@@ -159,11 +176,6 @@ async def _in_time(futures: Iterable[asyncio.Future[Reply]], deadline_ms: int) -
 
 def _engine_absent() -> EngineAbsentError:
     return EngineAbsentError("no engine is serving, retry shortly", retry_after_ms=RETRY_AFTER_MS)
-
-
-def _left_queued(error: BaseException | None) -> bool:
-    """Whether a job that failed so still waits in a Redis that can be told."""
-    return isinstance(error, EngineAbsentError)
 
 
 def _result(reply: Reply) -> JobResult:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -27,7 +25,10 @@ from service.reuse import Reuse
 from service.schemas import ContextRequest, RankRequest
 from service.slate import Errand, Slate, SlateScores, encode_slate, slate_jobs
 from service.tenants import Tenant, Tenants
+from service.turns import Turns
 from service.validation import parse_context_request, parse_rank_request, ranking_head
+
+LONG_BODY_BYTES = 64 << 10  # a millisecond of the event loop, which all tenants share
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,7 @@ class Ranker:
         self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds)
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
-        self._tokenizers = ThreadPoolExecutor(settings.tokenizer_threads, "tokenize")
-        # One slate per tenant at a time: the threads come before the gate and must be shared too.
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns = Turns(settings.tokenizer_threads)
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
@@ -153,7 +152,7 @@ class Ranker:
     async def _walk(
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Walk[Asked]:
-        request = parse(await self._body(call), self.settings)
+        request = await self._parsed(call, tenant, parse)
         path = tenant.path(request.user, request.priority)
         clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
         async with _deadline(clock):
@@ -189,12 +188,19 @@ class Ranker:
                 f"the body did not arrive within {patience_ms} ms; send it faster"
             ) from error
 
+    async def _parsed(
+        self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
+    ) -> Asked:
+        body = await self._body(call)
+        if len(body) <= LONG_BODY_BYTES:
+            return parse(body, self.settings)
+        async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
+            return await self._turns.run(tenant.name, parse, body, self.settings)
+
     async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
-        loop = asyncio.get_running_loop()
-        async with self._turns[tenant.name]:
-            return await loop.run_in_executor(
-                self._tokenizers, encode_slate, request, self._card, self._prompt, tenant.salt
-            )
+        return await self._turns.run(
+            tenant.name, encode_slate, request, self._card, self._prompt, tenant.salt
+        )
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
         deadline_ms = max(1, int(clock.remaining_ms))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 
 class Strict(BaseModel):
@@ -12,13 +12,24 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_name(cls, raw: Any) -> Any:
+        """Of 100,000 unknown fields one is enough to refuse; an error of each takes too long."""
+        if not isinstance(raw, dict) or len(raw) <= len(cls.model_fields):
+            return raw
+        known = {name: raw[name] for name in cls.model_fields if name in raw}
+        unknown = next(name for name in raw if name not in known)
+        return {**known, unknown: raw[unknown]}
+
 
 class Candidate(Strict):
     """One item of the slate."""
 
     id: str = Field(min_length=1, description="Unique in its slate; comes back with the score.")
     text: str = Field(description="What the model reads; over-long text is cut at its end.")
-    metadata: dict[str, JsonValue] | None = Field(
+    # Its values came out of a JSON parser; which of them are not finite is looked for elsewhere.
+    metadata: dict[str, Any] | None = Field(
         default=None, description="Handed back untouched when `return_documents` is set."
     )
 
@@ -26,7 +37,7 @@ class Candidate(Strict):
 class ContextRequest(Strict):
     """Body of `POST /v1/contexts`."""
 
-    context: str | dict[str, str] = Field(
+    context: str | Annotated[dict[str, str], Field(fail_fast=True)] = Field(
         description="Member or job text, or the named fields of the model card's template."
     )
     deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
@@ -47,7 +58,9 @@ class ContextRequest(Strict):
 class RankRequest(ContextRequest):
     """Body of `POST /v1/rank`."""
 
-    candidates: list[Candidate] = Field(description="The slate, in any order.")
+    candidates: Annotated[list[Candidate], Field(fail_fast=True)] = Field(
+        description="The slate, in any order."
+    )
     rank_by: str | None = Field(
         default=None, description="Head that orders the slate, by default the model's first."
     )

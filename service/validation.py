@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -18,7 +19,9 @@ Body = TypeVar("Body", bound=Strict)
 
 def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
     """Raises InvalidRequestError naming the first field at fault and the limit it broke."""
-    request = _parse(RankRequest, body)
+    raw = _parse_json(body)
+    _check_count(raw, settings)
+    request = _validated(RankRequest, raw)
     _check_slate(request.candidates, settings)
     _check_errand(request, settings)
     return request
@@ -26,7 +29,7 @@ def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
 
 def parse_context_request(body: bytes, settings: Settings) -> ContextRequest:
     """Raises InvalidRequestError as `parse_rank_request` does."""
-    request = _parse(ContextRequest, body)
+    request = _validated(ContextRequest, _parse_json(body))
     _check_errand(request, settings)
     return request
 
@@ -45,12 +48,12 @@ def ranking_head(rank_by: str | None, heads: Sequence[str]) -> str:
 
 def parse_policy_request(body: bytes) -> PolicyRequest:
     """Raises InvalidRequestError naming the field at fault and the policies there are."""
-    return _parse(PolicyRequest, body)
+    return _validated(PolicyRequest, _parse_json(body))
 
 
-def _parse(model: type[Body], body: bytes) -> Body:
+def _validated(model: type[Body], raw: Any) -> Body:
     try:
-        return model.model_validate(_parse_json(body))
+        return model.model_validate(raw)
     except ValidationError as error:
         raise _invalid(error.errors(include_url=False, include_context=False)[0]) from error
 
@@ -80,8 +83,22 @@ def _invalid(detail: ErrorDetails) -> InvalidRequestError:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")
+    return "".join(map(_step, location)).removeprefix(".")
+
+
+def _step(part: int | str) -> str:
+    return f"[{part}]" if isinstance(part, int) else f".{part}"
+
+
+def _check_count(raw: Any, settings: Settings) -> None:
+    """Before anything is made of the candidates, which may be 40,000."""
+    candidates = raw.get("candidates") if isinstance(raw, dict) else None
+    if isinstance(candidates, list) and len(candidates) > settings.max_candidates:
+        raise InvalidRequestError(
+            f"candidates has {len(candidates)} entries; the limit is {settings.max_candidates}",
+            code="too_many_candidates",
+            param="candidates",
+        )
 
 
 def _check_errand(request: ContextRequest, settings: Settings) -> None:
@@ -101,16 +118,22 @@ def _check_slate(candidates: list[Candidate], settings: Settings) -> None:
         raise InvalidRequestError(
             "candidates is empty; send at least 1", code="no_candidates", param="candidates"
         )
-    if len(candidates) > settings.max_candidates:
-        raise InvalidRequestError(
-            f"candidates has {len(candidates)} entries; the limit is {settings.max_candidates}",
-            code="too_many_candidates",
-            param="candidates",
-        )
     for index, candidate in enumerate(candidates):
         _check_text(f"candidates[{index}].text", candidate.text)
         _check_length(f"candidates[{index}].id", candidate.id, settings)
+        _check_finite(f"candidates[{index}].metadata", candidate.metadata or {})
     _check_unique([candidate.id for candidate in candidates])
+
+
+def _check_finite(param: str, value: Any) -> None:
+    """Looks for what JSON wrote as 1e999; in Python, so that a large value holds nobody up."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in parts:
+        if isinstance(part, (dict, list)):
+            _check_finite(param + _step(key), part)
+        elif isinstance(part, float) and not math.isfinite(part):
+            place = param + _step(key)
+            raise InvalidRequestError(f"{place}: Input should be a finite number", param=place)
 
 
 def _check_unique(identifiers: list[str]) -> None:

@@ -28,6 +28,7 @@ UNLIMITED = 10**12
 WITHOUT_LIMITS: dict[str, Any] = {
     "lease_ms": NEVER,
     "worker_idle_ms": NEVER,
+    "worker_silent_ms": NEVER,
     "tenant_idle_ms": NEVER,
     "pause_ms": NEVER,
     "max_pool_jobs": UNLIMITED,

@@ -21,6 +21,12 @@ class PoolSettingsError(FairslateError):
     code = "pool_settings_differ"
 
 
+class WorkerNameTakenError(FairslateError):
+    """Two workers share one name; the one that joined first gets no more work."""
+
+    code = "worker_name_taken"
+
+
 class PoolFullError(FairslateError):
     """The pool's queue is at its cap, whoever asks."""
 
@@ -33,6 +39,13 @@ class TenantThrottledError(FairslateError):
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "tenant_throttled"
+
+
+class LevelConflictError(FairslateError):
+    """Jobs stand above or below the level at which this one should wait."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "level_conflict"
 
 
 class DeadlineExceededError(FairslateError):

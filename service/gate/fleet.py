@@ -5,6 +5,7 @@ Knows no lease's end, no charge and no Redis.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from service.gate import policy
@@ -21,11 +22,12 @@ class Fleet:
         self.belief = Belief()
         self.loads: Counter[str] = Counter()  # tokens queued and leased
         self.busy: Counter[str] = Counter()  # jobs leased
+        self.silent_before = -math.inf  # whoever was not seen since then may be dead
         self._worker_quantum = worker_quantum
 
     def route(self, entry: Entry, tenant: Node) -> str:
         """The worker a job should wait for; charges the tenant's credit there."""
-        job, workers = entry.job, sorted(self.workers)
+        job, workers = entry.job, self._awake()
         if len(workers) < 2:
             return workers[0] if workers else ""
         matches = {worker: self.belief.expected(worker, job) for worker in workers}
@@ -58,8 +60,8 @@ class Fleet:
             self.workers[worker] = now
 
     def idles(self, worker: str) -> bool:
-        """Whether a worker lives and has nothing to do."""
-        return worker in self.workers and not self.busy[worker]
+        """Whether a worker was heard lately and has nothing to do."""
+        return self.workers.get(worker, -math.inf) > self.silent_before and not self.busy[worker]
 
     def idle(self, limit: int) -> list[str]:
         """Workers not seen since `limit`, by name."""
@@ -69,3 +71,8 @@ class Fleet:
         """Forgets a worker and its cache; its queue stays until it is adopted."""
         self.workers.pop(worker, None)
         self.belief.forget(worker)
+
+    def _awake(self) -> list[str]:
+        """Workers heard lately; all of them when nobody was, for nobody knows better then."""
+        awake = [name for name, seen in self.workers.items() if seen > self.silent_before]
+        return sorted(awake or self.workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,9 +14,11 @@ from service.gate.coalescer import Coalescer
 from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
+    LevelConflictError,
     PoolFullError,
     PoolSettingsError,
     TenantThrottledError,
+    WorkerNameTakenError,
 )
 from service.gate.job import (
     Claim,
@@ -48,7 +51,7 @@ class AsyncGate:
     async def submit(self, job: Job) -> None:
         """Queues a job; a job_id already known is accepted without effect, so a retry is safe.
 
-        Raises PoolFullError, TenantThrottledError or DeadlineExceededError.
+        Raises PoolFullError, TenantThrottledError, LevelConflictError or DeadlineExceededError.
         """
         _refuse(await self._submissions.send(job), job, self.settings)
 
@@ -59,8 +62,12 @@ class AsyncGate:
 
     async def cancel(self, job_id: str) -> bool:
         """Removes a waiting job at once; True if it was waiting. A leased one is never requeued."""
-        _now, removed = await self._store.call("cancel", [job_id])
-        return bool(removed)
+        return (await self.cancel_all([job_id]))[0]
+
+    async def cancel_all(self, job_ids: Sequence[str]) -> list[bool]:
+        """`cancel` for each of these, in one call."""
+        _now, *removed = await self._store.call("cancel", job_ids)
+        return [bool(flag) for flag in removed]
 
     async def next_replies(self, reply_to: str, timeout_s: float = LONGEST_POP_S) -> list[Reply]:
         """Waits up to `timeout_s` for replies; all that are there come at once, or none."""
@@ -101,7 +108,8 @@ class AsyncGate:
 class WorkerGate:
     """The engine's side, for plain threads: wait, claim, settle, renew, reap under one name.
 
-    Every method raises GateUnavailableError when Redis does not answer in time. Only one thread
+    Every method raises GateUnavailableError when Redis does not answer in time, a claim also
+    WorkerNameTakenError once another worker has joined under the name. Only one thread
     may claim; the others verbs may be called from any.
     """
 
@@ -109,6 +117,7 @@ class WorkerGate:
         if not re.fullmatch(r"[\w.-]+", worker):
             raise ValueError(f"worker {worker!r} must be letters, digits, '.', '_' or '-'")
         self.worker = worker
+        self._instance = uuid.uuid4().hex
         self._store = Store(url, pool, settings)
         self._held: dict[str, None] = {}  # blocks of the cache, for a pool that forgot them
         self._unsent: dict[str, bool] = {}  # block hash -> inserted, kept until a call arrives
@@ -120,7 +129,7 @@ class WorkerGate:
         Returns how many jobs an earlier worker of this name held; they are queued again. Raises
         PoolSettingsError beside live workers with other settings.
         """
-        _now, requeued, differing = self._store.call("join", [self.worker])
+        _now, requeued, differing = self._store.call("join", [self.worker, self._instance])
         if differing:
             raise PoolSettingsError(
                 f"worker {self.worker!r} has other settings than the pool's live workers, which "
@@ -172,6 +181,7 @@ class WorkerGate:
             gone,
             strict=strict,
             acknowledged=self._acknowledged,
+            instance=self._instance,
         )
         with self._claiming():
             return self._take(self._store.call("claim", arguments))
@@ -190,7 +200,11 @@ class WorkerGate:
         fresh, gone = self._events(inserted, evicted)
         settling = wire.settle_arguments(self.worker, settlements, fresh, gone)
         claiming = wire.claim_arguments(
-            self.worker, token_budget, max_jobs, acknowledged=self._acknowledged
+            self.worker,
+            token_budget,
+            max_jobs,
+            acknowledged=self._acknowledged,
+            instance=self._instance,
         )
         with self._claiming():
             answers = self._store.call_all([("settle", settling), ("claim", claiming)])
@@ -235,6 +249,11 @@ class WorkerGate:
             raise
 
     def _take(self, answer: Sequence[Any]) -> Claim:
+        if answer[1] < 0:
+            raise WorkerNameTakenError(
+                f"another worker joined as {self.worker!r} after this one, and two of one name end "
+                "each other's leases; stop one of them, or give each a name of its own"
+            )
         claim = wire.read_claim(answer)
         self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
         self._unsent = {} if claim.known else dict.fromkeys(self._held, True)
@@ -272,5 +291,9 @@ def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
             "the deadline passed before the job was queued, allow more time", param="deadline_ms"
         )
     if verdict.answer == "level_conflict":
-        raise ValueError(f"{job.leaf!r}: jobs wait above or below this level; use one depth")
+        raise LevelConflictError(
+            f"jobs still stand at another depth than {job.leaf!r}, as a tenants file had it; "
+            "retry when they are answered, and give all servers the same file",
+            retry_after_ms=settings.retry_after_ms,
+        )
     assert verdict.answer in ("queued", "known"), verdict

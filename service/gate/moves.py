@@ -15,7 +15,8 @@ from service.gate.queues import Entry, Queues, choose, earliest
 from service.gate.settings import GateSettings
 from service.gate.tree import Node, Tree
 
-EXPIRED_AT_ONCE = 256
+EXPIRED_PER_CLAIM = 64
+EXPIRED_PER_REAP = 256
 RATE_SPAN_MS = 1_000
 
 
@@ -167,13 +168,9 @@ class Moves:
                     self.fleet.unexpect(entry)
                     self._enqueue(entry)
 
-    def _expire_overdue(self, now: int) -> int:
-        overdue = [
-            entry
-            for name in self.queues.names()
-            for entry in self.queues.by_deadline(name)[:EXPIRED_AT_ONCE]
-            if entry.due <= now
-        ]
+    def _expire_overdue(self, now: int, most: int) -> int:
+        queued = (one for name in self.queues.names() for one in self.queues.by_deadline(name))
+        overdue = [entry for entry in queued if entry.due <= now][:most]
         for entry in overdue:
             self._expire(entry)
         return len(overdue)
@@ -191,5 +188,6 @@ class Moves:
         span = now - self._rated_at
         if span >= RATE_SPAN_MS:
             rate = 1_000 * self._drained // span
-            self.drain_rate = (3 * self.drain_rate + rate) // 4 if self.drain_rate else rate
+            if self._tree.root.jobs or rate > self.drain_rate:  # else little came, no more
+                self.drain_rate = (3 * self.drain_rate + rate) // 4 if self.drain_rate else rate
             self._drained, self._rated_at = 0, now

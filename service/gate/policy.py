@@ -143,6 +143,20 @@ def refusal_wait_ms(
     return retry_after_ms(excess, drain_rate, limits.retry_after_ms)
 
 
+def pool_is_full(
+    pool: tuple[int, int], tenant: tuple[int, int], limits: tuple[int, int], parts: int
+) -> bool:
+    """Whether the pool has no room for a job; each pair is jobs and tokens, the job counted in.
+
+    A tenant below the `parts`-th part of each limit may go on up to a quarter above them, so that
+    others who sit at their own caps do not lock it out.
+    """
+    soft = any(used > limit for used, limit in zip(pool, limits, strict=True))
+    hard = any(used > limit + limit // 4 for used, limit in zip(pool, limits, strict=True))
+    small = all(used <= limit // parts for used, limit in zip(tenant, limits, strict=True))
+    return hard or (soft and not small)
+
+
 def gap_bound(
     quantum: int,
     job_cost: int,

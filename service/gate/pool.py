@@ -13,7 +13,7 @@ from dataclasses import replace
 from service.gate import policy
 from service.gate.belief import Batch
 from service.gate.job import Claim, Claimed, Explanation, Job, Reaped, Settlement, Verdict
-from service.gate.moves import EXPIRED_AT_ONCE, Moves
+from service.gate.moves import EXPIRED_PER_CLAIM, EXPIRED_PER_REAP, Moves
 from service.gate.queues import Entry
 from service.gate.tree import Node
 
@@ -65,7 +65,7 @@ class Pool(Moves):
         self.fleet.belief.hear(worker, inserted if known else (), evicted if known else ())
         self._take_back(worker, acknowledged, now)
         self._adopt(ADOPTED_PER_CLAIM)
-        expired = self._expire_overdue(now)
+        expired = self._expire_overdue(now, EXPIRED_PER_CLAIM)
         batch, room = Batch(self.fleet.belief.held[worker]), token_budget
         jobs: list[Claimed] = []
         while len(jobs) < max_jobs:
@@ -77,6 +77,8 @@ class Pool(Moves):
             needed = job.tokens - batch.matched_tokens(job)
             if needed > room and (jobs or strict):
                 break
+            if entry.due <= now and expired >= EXPIRED_PER_CLAIM:
+                break  # the next claim goes on
             self._streaks[worker] = streak
             if entry.due <= now:
                 self._expire(entry)
@@ -143,11 +145,11 @@ class Pool(Moves):
         """The heartbeat: ends expired leases, answers overdue jobs, forgets what is idle."""
         now = self._tick(time)
         ended = [entry for entry in self._leases() if entry.lease_ends_at <= now]
-        fates = Counter(self._release(entry, now) for entry in ended[:EXPIRED_AT_ONCE])
+        fates = Counter(self._release(entry, now) for entry in ended[:EXPIRED_PER_REAP])
         for worker in self.fleet.idle(now - self.settings.worker_idle_ms):
             fates["requeued"] += self._forget_worker(worker, now)
         self._adopt(ADOPTED_PER_REAP)
-        expired = self._expire_overdue(now)
+        expired = self._expire_overdue(now, EXPIRED_PER_REAP)
         self.ledger.forget_idle(now, self.settings.tenant_idle_ms)
         self._measure_rate(now)
         return Reaped(fates["requeued"], fates["lost"], expired, now)
@@ -191,7 +193,9 @@ class Pool(Moves):
             if step > self.settings.pause_ms or step < 0:
                 self._skew += step
         self._last = time
-        return time - self._skew
+        now = time - self._skew
+        self.fleet.silent_before = now - self.settings.worker_silent_ms
+        return now
 
     def _refusal(self, job: Job) -> str:
         limits, root = self.settings, self._tree.root
@@ -202,9 +206,14 @@ class Pool(Moves):
             return "known"
         if job.deadline_ms <= 0:
             return "deadline"
-        if root.jobs >= limits.max_pool_jobs or root.tokens + job.tokens > limits.max_pool_tokens:
-            return "pool_full"
         tokens = tenant.tokens + job.tokens
+        if policy.pool_is_full(
+            (root.jobs + 1, root.tokens + job.tokens),
+            (tenant.jobs + 1, tokens),
+            (limits.max_pool_jobs, limits.max_pool_tokens),
+            self._tree.parts(job.path[: job.tenant_level + 1]),
+        ):
+            return "pool_full"
         if tenant.jobs >= limits.max_tenant_jobs or tokens > limits.max_tenant_tokens:
             return "tenant_full"
         if tenant.jobs + tenant.leased >= limits.max_tenant_in_flight:

@@ -22,7 +22,7 @@ class GateSettings:
     output_weight: int = 2  # w_q: cost of one output token
     lease_ms: int = 10_000
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
-    max_pool_jobs: int = 10_000  # queued
+    max_pool_jobs: int = 10_000  # queued; tenants below an equal part may fill a quarter more
     max_pool_tokens: int = 50_000_000
     max_tenant_jobs: int = 2_000
     max_tenant_tokens: int = 10_000_000
@@ -31,6 +31,9 @@ class GateSettings:
     reply_ttl_ms: int = 60_000
     tenant_idle_ms: int = 3_600_000  # a debt-free tenant unseen for so long is forgotten
     worker_idle_ms: int = 60_000  # a worker unseen for so long is forgotten, held blocks included
+    worker_silent_ms: int = (
+        3_000  # one unheard for so long gets nothing new; engines call each second
+    )
     pause_ms: int = 2_000  # a longer silence between two verbs does not count as time
 
     def __post_init__(self) -> None:

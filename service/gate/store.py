@@ -36,6 +36,7 @@ SOCKET_TIMEOUT_S = 0.75  # a busy machine must not look like a lost Redis, nor a
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
 SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
+LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
 SLOW_CALLS_KEPT = 1_024
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
@@ -195,9 +196,10 @@ class AsyncStore:
         key = self._calls.reply_key(reply_to)
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.set(self._calls.key(f"listens:{reply_to}"), 1, px=LISTENS_MS)
                 pipeline.blpop([key], timeout=timeout_s)
                 pipeline.lpop(key, REPLIES_AT_ONCE)
-                first, others = await pipeline.execute()
+                _, first, others = await pipeline.execute()
         return [first[1], *(others or [])] if first else []
 
     async def ping(self) -> None:

@@ -30,7 +30,7 @@ class Node:
         self.jobs = 0  # queued
         self.tokens = 0
         self.leased = 0
-        self.holds_jobs = False  # a leaf: jobs wait under it, and it has no children
+        self.holds_jobs = False  # a leaf: jobs wait under it, and none below its children
         self.credits: dict[str, int] = {}  # D2LPM's q per worker, of a tenant
         self.seen = 0
 
@@ -60,12 +60,25 @@ class Tree:
         """The node at the end of the path, if all of it is known."""
         return self.nodes.get("/".join(level.name for level in levels))
 
+    def parts(self, levels: Sequence[Level]) -> int:
+        """Of how many equal parts the path's end has one: at each level, among those who wait."""
+        parts, parent = 1, self.nodes.get("")
+        for level in levels:
+            child = parent.children.get(level.name) if parent else None
+            waiting = len(parent.waiting) if parent else 0
+            parts *= waiting if child and child.jobs else waiting + 1
+            parent = child
+        return parts
+
     def conflicts(self, levels: Sequence[Level]) -> bool:
-        """Whether jobs wait at one of the path's inner nodes, or the path's end has children."""
+        """Whether jobs stand at one of the path's inner nodes, or below its end."""
         ids = ["/".join(level.name for level in levels[: end + 1]) for end in range(len(levels))]
-        known = [self.nodes.get(node_id) for node_id in ids]
-        inner = any(node is not None and node.holds_jobs for node in known[:-1])
-        return inner or bool(known[-1] and known[-1].children)
+        busy = [
+            (place, node)
+            for place, node in enumerate(map(self.nodes.get, ids), start=1)
+            if node is not None and node.jobs + node.leased
+        ]
+        return any(node.holds_jobs == (place < len(ids)) for place, node in busy)
 
     def leaf(self, levels: Sequence[Level]) -> Node:
         """The node at the end of the path, made where missing; weights are those named last."""
@@ -76,6 +89,7 @@ class Tree:
                 child = node.children[level.name] = Node(level.name, node)
                 self.nodes[child.id] = child
             child.weight = level.weight
+            node.holds_jobs = False
             node = child
         node.holds_jobs = True
         return node

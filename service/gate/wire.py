@@ -60,8 +60,12 @@ def claim_arguments(
     *,
     strict: bool = False,
     acknowledged: int | None = None,
+    instance: str = "",
 ) -> list[Argument]:
-    """Arguments of `claim`; `acknowledged` is the last epoch that arrived."""
+    """Arguments of `claim`; `acknowledged` is the last epoch that arrived.
+
+    `instance` tells one worker from another of its name; an empty one is nobody's rival.
+    """
     heard = -1 if acknowledged is None else acknowledged
     return [
         worker,
@@ -69,6 +73,7 @@ def claim_arguments(
         max_jobs,
         int(strict),
         heard,
+        instance,
         *_events(inserted, evicted),
     ]
 

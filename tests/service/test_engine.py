@@ -13,6 +13,7 @@ import pytest
 
 from models.engines.base import CacheEvents, JobScores, ScoreJob
 from models.errors import CandidateTooLongError
+from service import dispatch
 from service.dispatch import Dispatcher
 from service.engine import EngineLoop
 from service.engine_report import EngineReport, decode_report
@@ -242,7 +243,10 @@ def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) 
     asyncio.run(ask())
 
 
-def test_waiting_job_fails_when_the_last_engine_leaves(service_redis_url: str, pool: str) -> None:
+def test_waiting_job_fails_when_the_last_engine_leaves(
+    service_redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", -1.0)
     worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
 
     def queued() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.directory import ModelDirectory
+from service import ranking
 from service.config import Settings
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
@@ -20,7 +22,9 @@ from service.gate.gate import AsyncGate
 from service.insight import Insight
 from service.metrics import Metrics
 from service.ranking import Call, Ranker
+from service.schemas import RankRequest
 from service.tenants import Tenant, Tenants
+from service.validation import parse_rank_request
 
 TENANTS = Tenants(
     tuple((hashlib.sha256(name.encode()).hexdigest(), Tenant(name, 1)) for name in ("ada", "bob"))
@@ -83,3 +87,28 @@ def test_a_tenants_many_slates_do_not_keep_anothers_from_being_tokenized(
     asyncio.run(rank_all())
     assert order.count("ada") == 20
     assert order.index("bob") <= 3
+
+
+def test_a_long_body_is_parsed_off_the_event_loop(
+    make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker, parsed_in = make_ranker(30_000), []
+
+    def parse(body: bytes, settings: Settings) -> RankRequest:
+        parsed_in.append(threading.current_thread() is threading.main_thread())
+        return parse_rank_request(body, settings)
+
+    monkeypatch.setattr(ranking, "parse_rank_request", parse)
+
+    async def rank_both() -> None:
+        for length in (1, 2 * ranking.LONG_BODY_BYTES):
+            body = json.dumps({"context": "x" * length, "candidates": [{"id": "a", "text": "b"}]})
+
+            async def read(content: bytes = body.encode()) -> bytes:
+                return content
+
+            with pytest.raises(EngineAbsentError):
+                await ranker.rank(Call("request", "Bearer ada", read))
+
+    asyncio.run(rank_both())
+    assert parsed_in == [True, False]

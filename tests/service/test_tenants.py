@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,20 @@ def test_any_other_key_is_refused(key: str) -> None:
 def test_header_without_a_bearer_key_is_refused(header: str | None) -> None:
     with pytest.raises(UnauthorizedError, match="Authorization: Bearer"):
         KNOWN.authenticate(header)
+
+
+def test_a_key_is_found_in_as_many_steps_among_many_tenants_as_among_few() -> None:
+    def steps(tenants: int) -> int:
+        named = [(digest(f"key-{number}"), Tenant(f"t{number}")) for number in range(tenants)]
+        known, calls = Tenants(tuple(named)), []
+        sys.setprofile(lambda _frame, event, _argument: calls.append(event))
+        try:
+            known.authenticate("Bearer key-1")
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    assert steps(1_000) == steps(2)
 
 
 def test_open_tenant_needs_no_key_and_takes_no_unknown_one() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from service.config import Settings
 from service.errors import InvalidRequestError
+from service.schemas import RankRequest
 from service.validation import parse_rank_request, ranking_head
 
 JSON = st.recursive(
@@ -32,6 +34,43 @@ def test_any_bytes_are_refused_or_parsed(body: bytes) -> None:
 def test_any_json_is_refused_by_name_or_parsed(body: dict[str, Any]) -> None:
     refusal = refusal_of(json.dumps(body).encode())
     assert refusal is None or refusal.param is not None or refusal.code == "invalid_json"
+
+
+GOOD: dict[str, Any] = {"context": "x", "candidates": [{"id": "a", "text": "b"}]}
+MANY = {f"unknown-{number}": 1 for number in range(1_000)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        GOOD | {"candidates": [{}] * 500},
+        GOOD | {"candidates": [{"id": "a", "text": "b", **MANY}]},
+        GOOD | {"context": MANY},
+        GOOD | MANY,
+    ],
+    ids=["candidates", "fields of a candidate", "fields of the context", "fields"],
+)
+def test_of_many_faults_only_the_first_is_written_up(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RankRequest.model_validate(wrong)
+    assert caught.value.error_count() <= 2
+
+
+def test_a_slate_above_the_limit_is_refused_before_its_candidates_are_looked_at() -> None:
+    refusal = refusal_of(json.dumps(GOOD | {"candidates": [{}] * 513}).encode())
+    assert refusal is not None
+    assert refusal.code == "too_many_candidates"
+
+
+@pytest.mark.parametrize(
+    ("value", "place"), [("1e999", ".x"), ("[1, -1e999, 1e999]", ".x[1]"), ('{"y": 1e999}', ".x.y")]
+)
+def test_infinite_metadata_is_named_once(value: str, place: str) -> None:
+    metadata = f'"metadata": {{"w": 1.5, "x": {value}}}'
+    body = f'{{"context": "x", "candidates": [{{"id": "a", "text": "b", {metadata}}}]}}'
+    refusal = refusal_of(body.encode())
+    assert refusal is not None
+    assert refusal.param == f"candidates[0].metadata{place}"
 
 
 def refusal_of(body: bytes) -> InvalidRequestError | None:

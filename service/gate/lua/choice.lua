@@ -17,7 +17,7 @@ local function steal(worker)
   local choice, most, busy = nil, -math.huge, false
   for _, queue in ipairs(gate.fleet_with('jobs')) do
     local other = fleet[queue]
-    local idle = queue ~= worker and other.alive ~= 0 and other.leased == 0
+    local idle = queue ~= worker and gate.heard(queue) and other.leased == 0
     local load = other.load - (idle and 2 ^ 52 or 0)
     busy = busy or not idle
     if load > most and queue ~= worker and gate.best('due', queue, root) then

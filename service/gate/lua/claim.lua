@@ -22,22 +22,30 @@ local function lease(job, matched, cached)
   return { job.id, job.epoch, job.payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
-local known = me.alive ~= 0 and 1 or 0
+local instance, known = ARGV[6], me.alive ~= 0 and 1 or 0
+if instance ~= '' then
+  if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
+  me.instance = instance
+end
 me.alive, me.woken = now, 0
-if known == 1 then gate.hear(worker, 6) -- a part of its events would tell of chains without their front
+if known == 1 then gate.hear(worker, 7) -- a part of its events would tell of chains without their front
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
-local answer = { now, known, gate.expire_overdue() }
+local most_expired = 64
+local answer = { now, known, gate.expire_overdue(most_expired) }
 while #answer - 3 < max_jobs do
   local job, streak, matched = gate.next_job(worker)
   if not job then break end
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
+  local orphan = job.watched and not gate.listens(job.reply_to)
+  local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
+  if ended and answer[3] >= most_expired then break end -- the next claim goes on
   me.streak = me.streak + streak
-  if job.due <= now then
-    gate.expire(job)
+  if ended then
+    gate.expire(job, ended)
     answer[3] = answer[3] + 1
   else
     answer[#answer + 1] = lease(job, matched, cached)

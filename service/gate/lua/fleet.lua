@@ -19,14 +19,30 @@ function gate.fleet_with(field)
   return names
 end
 
+-- Whether a worker was heard lately: one that was not may be dead, though its leases have not ended.
+function gate.heard(name) return gate.of_fleet(name).alive > now - settings.worker_silent_ms end
+
+-- Names of the workers heard lately, in order; of all when nobody was, for nobody knows better then.
+function gate.awake()
+  local all, names = gate.fleet_with('alive'), {}
+  for _, name in ipairs(all) do
+    if gate.heard(name) then names[#names + 1] = name end
+  end
+  return names[1] and names or all
+end
+
 -- Wakes the queue's worker; when it is busy, an idle one too, which will steal.
 function gate.wake(queue)
   local function push(name)
-    if gate.of_fleet(name).woken == 0 then call('RPUSH', pool .. 'wake:' .. name, 1) end
-    fleet[name].woken = 1
+    local worker = gate.of_fleet(name)
+    if worker.woken ~= 0 or worker.alive == 0 then return end
+    call('RPUSH', pool .. 'wake:' .. name, 1)
+    call('LTRIM', pool .. 'wake:' .. name, 0, 0) -- who is never idle claims without taking any
+    worker.woken = 1
   end
   push(queue)
-  for _, name in ipairs(fleet[queue].leased > 0 and gate.fleet_with('alive') or {}) do
+  local busy = fleet[queue].leased > 0 or not gate.heard(queue)
+  for _, name in ipairs(busy and gate.awake() or {}) do
     if fleet[name].leased == 0 then return push(name) end
   end
 end
@@ -42,7 +58,7 @@ end
 
 -- D2LPM: of the workers with credit, the least loaded that holds or will hold the longest match.
 function gate.route(job)
-  local names = gate.fleet_with('alive')
+  local names = gate.awake()
   if #names < 2 then return names[1] or '' end
   local tenant, rounds, longest, matches = gate.load_node(job.tenant), math.huge, 0, {}
   local credits, choice, least = tenant.credits or {}, nil, math.huge

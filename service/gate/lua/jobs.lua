@@ -1,6 +1,6 @@
 -- A job's moves: into and out of queues and leases, until it is answered.
 
-local expiring = {} -- reply lists whose time to live was set
+local expiring, listening = {}, {} -- reply lists whose time to live was set, or that were looked at
 
 -- By the name that a job has in its indexes; `further` is one more of its fields.
 function gate.load_job(member, further) return gate.find_job(string.sub(member, 13), further) end
@@ -70,16 +70,25 @@ function gate.reply(job, outcome, result)
   gate.drop_job(job)
 end
 
-function gate.expire(job)
+function gate.expire(job, outcome)
   gate.stand(gate.unqueue(job), job.queue)
-  gate.reply(job, 'deadline', '')
+  gate.reply(job, outcome or 'deadline', '')
 end
 
--- Answers queued jobs whose deadline has passed; bounded, so that no call stalls Redis.
-function gate.expire_overdue()
+-- Whether an API process has looked for answers lately.
+function gate.listens(reply_to)
+  if listening[reply_to] == nil then
+    listening[reply_to] = call('EXISTS', pool .. 'listens:' .. reply_to) == 1
+  end
+  return listening[reply_to]
+end
+
+-- Answers queued jobs whose deadline has passed; no more than `most`, so that no call stalls Redis.
+function gate.expire_overdue(most)
   local count = 0
   for _, queue in ipairs(gate.fleet_with('jobs')) do
-    local overdue = call('ZRANGEBYSCORE', pool .. 'deadlines:' .. queue, '-inf', now, 'LIMIT', 0, 256)
+    local key = pool .. 'deadlines:' .. queue
+    local overdue = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, most - count)
     for _, member in ipairs(overdue) do gate.expire(gate.load_job(member)) end
     count = count + #overdue
   end
@@ -156,7 +165,7 @@ end
 function gate.forget_worker(name)
   local worker = gate.of_fleet(name)
   worker.alive, worker.streak, worker.sent, worker.woken = 0, 0, 0, 0
-  call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name)
+  call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name, pool .. 'wake:' .. name)
   local requeued = gate.release_worker(name)
   if worker.jobs == 0 and worker.leased == 0 then fleet[name] = nil end
   return requeued

@@ -13,5 +13,6 @@ end
 if #differing > 0 then gate.agree() end
 local requeued = gate.forget_worker(ARGV[1])
 gate.of_fleet(ARGV[1]).alive = now
+fleet[ARGV[1]].instance = ARGV[2] -- an earlier worker of this name is told by its next claim
 gate.save()
 return { now, requeued, '' }

@@ -38,12 +38,15 @@ local function forget_idle_nodes()
   end
 end
 
+-- While nobody waits, a low rate says only that little came.
 local function measure_rate()
   local span = now - root.rated_at
   if span < 1000 then return end
   local rate = math.floor(1000 * root.drained / span)
-  if root.drain_rate > 0 then rate = math.floor((3 * root.drain_rate + rate) / 4) end
-  root.drain_rate = rate
+  if root.jobs > 0 or rate > root.drain_rate then
+    local before = root.drain_rate > 0 and root.drain_rate or rate
+    root.drain_rate = math.floor((3 * before + rate) / 4)
+  end
   root.drained = 0
   root.rated_at = now
 end
@@ -51,7 +54,7 @@ end
 release_expired()
 forget_idle_workers()
 gate.adopt(256)
-local expired = gate.expire_overdue()
+local expired = gate.expire_overdue(256)
 forget_idle_nodes()
 measure_rate()
 gate.save()

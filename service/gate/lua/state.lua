@@ -6,7 +6,7 @@
 --                      `scores` there, as hot:W and due:W; of its children: round, front, children,
 --                      waiting_weight; credits (D2LPM) by worker. The root also holds the clock, the
 --                      policy, the accounts, `agreed` and `fleet`, by worker: alive, load, jobs, leased,
---                      streak, sent, woken
+--                      streak, sent, woken, instance
 -- settings     packed  what the whole pool serves by; the root knows their digest, `agreed`
 -- job:J        hash    `facts`, packed, never change; `state`, packed; `payload`
 -- waiting:N    zset    children of N with jobs, by bucket: the round at which they turn positive, plus 1
@@ -24,13 +24,14 @@
 -- leases       zset    leased jobs by the time their lease ends
 -- seen         zset    nodes by the time they were last in use
 -- wake:W       list    a token: W should claim. reply:R list of answers for the API process R
+-- listens:R    string  while R looks for them: nobody is charged for jobs of one that no longer does
 
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.
 local gate, nodes, policy, gated = {}, {}, nil, nil
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
 local zeros = { __index = {} }
 for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased seen stands round '
-  .. 'front children waiting_weight skew last sequence epoch platform uncharged drained drain_rate '
+  .. 'front children waiting_weight skew resumed last sequence epoch platform uncharged drained drain_rate '
   .. 'rated_at largest_cost', '%S+') do zeros.__index[field] = 0 end
 
 -- Walk a path from the leaf up, without the root or with it: `for node in gate.up, leaf do`.
@@ -98,7 +99,10 @@ policy, gated = root.policy, root.policy == 'dlpm'
 local time = call('TIME')
 local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = root.last == 0 and 0 or time_ms - root.last
-if step > settings.pause_ms or step < 0 then root.skew = root.skew + step end
+if step > settings.pause_ms or step < 0 then
+  root.skew = root.skew + step
+  root.resumed = time_ms - root.skew
+end
 root.last = time_ms
 local now = time_ms - root.skew
 

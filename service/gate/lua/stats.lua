@@ -5,7 +5,9 @@ for _, id in ipairs(call('ZREVRANGE', pool .. 'seen', 0, tonumber(ARGV[1]) - 1))
   rows[#rows + 1] = { id, node.deficit, node.weight, node.jobs, node.tokens, node.leased, node.service }
 end
 for _, name in ipairs(gate.fleet_with('alive')) do
-  seen[#seen + 1] = { name, now - fleet[name].alive }
+  local alive = fleet[name].alive
+  local unheard = alive <= root.resumed and settings.worker_idle_ms or 0 -- since Redis came back
+  seen[#seen + 1] = { name, math.max(now - alive, unheard) }
 end
 nodes = { [''] = root } -- the others were only read
 gate.save()

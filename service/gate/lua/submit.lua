@@ -7,28 +7,42 @@ local function read_job(at)
   facts.member = string.format('%012d', facts.sequence) .. facts.id
   local state = { id = facts.id, leaf = facts.leaf, tokens = facts.tokens, reply_to = facts.reply_to,
     queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0, payers = false,
-    cancelled = false }
+    cancelled = false, watched = gate.listens(facts.reply_to) }
   return setmetatable(state, { __index = facts }), facts
 end
 
 local function conflicts(leaf)
   for node in gate.up, leaf do
-    if node ~= leaf and node.holds_jobs then return true end
+    local busy = node.jobs + node.leased > 0
+    if busy and (node.holds_jobs or false) == (node ~= leaf) then return true end
   end
-  return leaf.children > 0
+end
+
+-- Of how many equal parts a tenant has one: at each level, among those who wait.
+local function parts_of(tenant)
+  local parts = 1
+  for node in gate.up, tenant do
+    local waiting = call('ZCARD', pool .. 'waiting:' .. node.parent.id)
+    parts = parts * (node.jobs > 0 and waiting or waiting + 1)
+  end
+  return parts
 end
 
 local function refusal(job, leaf, tenant)
-  local function full(node, kind)
-    return node.jobs >= settings['max_' .. kind .. '_jobs']
-      or node.tokens + job.tokens > settings['max_' .. kind .. '_tokens']
+  local function full(node, kind, times, parts)
+    local function limit(what) return math.floor(settings['max_' .. kind .. what] * times / parts) end
+    return node.jobs + 1 > limit('_jobs') or node.tokens + job.tokens > limit('_tokens')
+  end
+  local function pool_full()
+    if not full(root, 'pool', 1, 1) then return false end
+    return full(root, 'pool', 1.25, 1) or full(tenant, 'pool', 1, parts_of(tenant))
   end
   local in_flight = tenant.jobs + tenant.leased
   return conflicts(leaf) and 'level_conflict'
     or call('EXISTS', pool .. 'job:' .. job.id) == 1 and 'known'
     or job.deadline_ms <= 0 and 'deadline'
-    or full(root, 'pool') and 'pool_full'
-    or full(tenant, 'tenant') and 'tenant_full'
+    or pool_full() and 'pool_full'
+    or full(tenant, 'tenant', 1, 1) and 'tenant_full'
     or in_flight >= settings.max_tenant_in_flight and 'tenant_busy'
 end
 
@@ -52,8 +66,11 @@ for at = 1, #ARGV, 2 do
     answer[#answer + 1] = cell
   end
   if verdict == 'queued' then
-    for node in gate.up, leaf do weigh(node, table.remove(facts.weights)) end
-    leaf.holds_jobs, root.sequence = true, job.sequence
+    for node in gate.up, leaf do
+      weigh(node, table.remove(facts.weights))
+      node.holds_jobs = node == leaf
+    end
+    root.sequence = job.sequence
     local worst = gate.cost(job.context_tokens + job.candidate_tokens, job.output_tokens)
     root.largest_cost = math.max(root.largest_cost, worst)
     gate.see(leaf)

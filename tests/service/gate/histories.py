@@ -25,6 +25,7 @@ SMALL = GateSettings(
     max_tenant_jobs=15,
     max_tenant_in_flight=18,
     worker_idle_ms=60,
+    worker_silent_ms=20,
 )
 
 

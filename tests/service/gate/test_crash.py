@@ -168,7 +168,7 @@ class Model:
         place = self.random.randrange(len(self.workers))
         self.zombies = [*self.zombies[-5:], self.workers[place]]
         self.deaths += 1
-        name = self.random.choice([self.names[place], f"worker-{self.deaths}"])
+        name = self.random.choice([self.names[place], f"successor-{self.deaths}"])
         self.names[place] = name
         self.workers[place] = self.start(name)
 

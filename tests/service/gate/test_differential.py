@@ -13,9 +13,11 @@ from service.gate.job import NodeStats
 from service.gate.settings import ATTRIBUTIONS, POLICIES
 from service.gate.tree import Node
 from tests.service.gate.histories import SMALL, History
+from tests.service.gate.jobs import TREES
 from tests.service.gate.remote import Remote
 
 EVENTS = 500
+FLIPPING = ("ada:1", "ada:1/u1:1", "ada:1/u2:2", "bob:2/u1:1", "bob:2")  # one depth at a time
 PAUSES_MS = (-30_000, -5, 2_001, 30_000)
 
 
@@ -36,6 +38,7 @@ class Twins(History):
             tenant_idle_ms=160,
         )
         super().__init__(seed, settings)
+        self.tree = (*TREES, FLIPPING)[seed % (len(TREES) + 1)]
         self.remote = Remote(client, url, f"pool-{seed}", settings)
 
     def apply(self, verb: str, *arguments: Any, **events: Any) -> Any:

@@ -18,12 +18,15 @@ from service.gate import policy
 from service.gate.errors import (
     DeadlineExceededError,
     GateUnavailableError,
+    LevelConflictError,
     PoolFullError,
     TenantThrottledError,
 )
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.job import Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
+from service.gate.moves import EXPIRED_PER_CLAIM
 from service.gate.settings import POLICIES, GateSettings
+from service.gate.store import LISTENS_MS
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
 from tests.service.gate.remote import Remote
@@ -109,12 +112,6 @@ def test_a_passed_deadline_is_refused_at_submit(api: Api) -> None:
         api.submit(build_job("late", deadline_ms=0))
     assert refusal.value.param == "deadline_ms"
     assert api.stats().queued_jobs == 0
-
-
-def test_jobs_at_two_depths_of_one_path_are_a_mistake_of_the_caller(api: Api) -> None:
-    api.submit(build_job("job", "acme/alice"))
-    with pytest.raises(ValueError, match="'acme': jobs wait above or below this level"):
-        api.submit(build_job("above", "acme"))
 
 
 def test_concurrent_submits_each_hear_their_own_verdict(redis_url: str) -> None:
@@ -244,7 +241,7 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"node", b"seen", b"settings", b"wake"}
+    assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens"}
 
 
 def test_an_absent_redis_is_gate_unavailable(tmp_path: Path) -> None:
@@ -268,3 +265,40 @@ def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
     api.submit(build_job("due", "solo/carol", "y", deadline_ms=5_000))
     api.cancel("cold")
     assert [job.job_id for job in worker.claim(1_000, 1).jobs] == ["warm"]
+
+
+def test_another_depth_is_refused_while_jobs_stand_and_says_when_to_come_back(api: Api) -> None:
+    api.submit(build_job("first", "ada/u1", tenant_level=0))
+    with pytest.raises(LevelConflictError, match=r"'ada'.*retry") as refusal:
+        api.submit(build_job("second", "ada"))
+    assert refusal.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert refusal.value.retry_after_ms == SETTINGS.retry_after_ms
+    assert api.cancel("first")
+
+
+def test_a_tenants_depth_changes_both_ways_while_it_is_idle(api: Api, worker: WorkerGate) -> None:
+    for number, path in enumerate(("ada/u1", "ada", "ada/u1", "ada/u2", "ada")):
+        api.submit(build_job(f"job-{number}", path, tenant_level=0))
+        [claimed] = worker.claim(1_000, 9).jobs
+        assert claimed.job_id == f"job-{number}"
+        assert worker.settle([scored(claimed)]) == [True]
+    assert api.stats().nodes["ada"].service == 5 * claimed.charged
+
+
+def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    assert api.replies() == []
+    assert redis_client.pttl(f"{{{POOL}}}:listens:api") <= LISTENS_MS
+    api.submit(build_job("served"))
+    [served] = worker.claim(1_000, 9).jobs
+    for number in range(EXPIRED_PER_CLAIM + 1):
+        api.submit(build_job(f"job-{number}"))
+    redis_client.delete(f"{{{POOL}}}:listens:api")  # as it does by itself when nobody looks
+    assert [worker.claim(1_000, 9).expired for _ in range(3)] == [EXPIRED_PER_CLAIM, 1, 0]
+    assert worker.settle([scored(served)]) == [True]
+    assert api.stats().nodes["tenant"].service == served.charged
+    assert Counter(reply.outcome for reply in api.replies()) == {
+        Outcome.WORKER_LOST: EXPIRED_PER_CLAIM + 1,
+        Outcome.SCORED: 1,
+    }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.gate.job import Claim, Outcome, Reply, Settlement
-from service.gate.moves import EXPIRED_AT_ONCE
+from service.gate.moves import EXPIRED_PER_CLAIM, EXPIRED_PER_REAP
 from service.gate.pool import ADOPTED_PER_CLAIM, ADOPTED_PER_REAP, Pool
 from service.gate.settings import GateSettings
 from tests.service.gate.jobs import build_job, chain
@@ -104,15 +104,18 @@ def test_overdue_jobs_are_answered_by_claim_and_by_reap() -> None:
     assert waiting(pool, "w") == ["in time"]
 
 
-def test_one_call_looks_for_a_bounded_number_of_overdue_jobs_but_claims_none() -> None:
-    pool = pool_of("w")
-    late = [f"late-{number}" for number in range(EXPIRED_AT_ONCE + 9)]
-    submit(pool, *late, deadline_ms=5)
-    assert pool.reap(1_005).expired == EXPIRED_AT_ONCE
-    submit(pool, "in time")
+def test_no_call_answers_more_than_so_many_overdue_jobs_and_none_is_claimed() -> None:
+    pool = pool_of("w", "other")
+    for worker in ("w", "other"):
+        late = [f"{worker}-{number}" for number in range(EXPIRED_PER_REAP)]
+        submit(pool, *late, deadline_ms=5, worker=worker)
+    submit(pool, "in time", worker="w")
+    assert pool.reap(1_005).expired == EXPIRED_PER_REAP
+    for _ in range(EXPIRED_PER_REAP // EXPIRED_PER_CLAIM - 1):
+        claim = pool.claim("w", 10**6, 99, 1_006)
+        assert (claim.expired, names(claim)) == (EXPIRED_PER_CLAIM, [])
     claim = pool.claim("w", 10**6, 99, 1_006)
-    assert names(claim) == ["in time"]
-    assert claim.expired == 9
+    assert (claim.expired, names(claim)) == (EXPIRED_PER_CLAIM, ["in time"])
 
 
 def test_a_worker_without_work_steals_the_earliest_due_of_the_longest_busy_queue() -> None:
@@ -242,3 +245,28 @@ def test_the_attribution_says_who_pays_among_those_that_wait(
     pool.leave("w", 1_000)
     assert {name: pool.nodes[name].service for name in "abc"} == dict.fromkeys("abc", 0)
     assert pool.ledger.platform == 0
+
+
+def test_a_silent_workers_jobs_go_to_one_that_speaks_and_come_back_when_it_does() -> None:
+    pool = pool_of("dead", "alive", worker_silent_ms=300)
+    pool.claim("dead", 0, 0, 1_000, chain("ab"))
+    pool.submit(build_job("before"), 1_000)
+    assert waiting(pool, "dead") == ["before"]
+    pool.renew("alive", [], 1_299)
+    assert names(pool.claim("alive", 0, 1, 1_299)) == []
+    assert names(pool.claim("alive", 0, 1, 1_300)) == ["before"]
+    pool.submit(build_job("after"), 1_300)
+    assert waiting(pool, "alive") == ["after"]
+    pool.renew("dead", [], 1_301)
+    pool.submit(build_job("again"), 1_301)
+    assert waiting(pool, "dead") == ["again"]
+
+
+def test_a_silent_worker_keeps_its_leases_and_its_jobs_where_nobody_speaks() -> None:
+    pool = pool_of("one", "two", worker_silent_ms=300, lease_ms=800)
+    pool.claim("two", 0, 0, 1_000, chain("ab"))
+    pool.submit(build_job("leased"), 1_000)
+    [leased] = pool.claim("two", 0, 1, 1_000).jobs
+    pool.submit(build_job("queued"), 1_400)
+    assert waiting(pool, "two") == ["queued"]
+    assert pool.settle("two", [Settlement("leased", leased.epoch, 1, b"")], 1_500) == [True]

@@ -206,6 +206,7 @@ def test_after_a_failover_epochs_still_fence_and_nothing_is_charged_twice(
         assert (
             successor.settle([scored(claimed) for claimed in (*settled, *unseen)]) == [False] * 10
         )
+        successor.join()
         again = list(successor.claim(10_000, 100).jobs)
         assert {job.job_id for job in unseen} <= {job.job_id for job in again}
         assert min(job.epoch for job in again) > max(job.epoch for job in unseen)

@@ -245,3 +245,21 @@ def test_rivals_spend_what_they_saved_once_and_a_refill_in_every_spell() -> None
     one = standing(rounds=2, weight=1, rivals=3, rival_weight=5)
     expected = 250 + (2 + 13) * (5 * 20 + 3 * 50) + 5 * (100 - 20)
     assert policy.wait_bound([one], 0, 100, 20, 4, 50) == expected
+
+
+@pytest.mark.parametrize(
+    ("pool", "tenant", "parts", "full"),
+    [
+        ((8, 80), (8, 80), 1, False),
+        ((9, 80), (9, 80), 1, True),
+        ((8, 81), (1, 20), 4, False),
+        ((8, 81), (1, 21), 4, True),
+        ((10, 100), (2, 20), 4, False),
+        ((11, 20), (1, 1), 4, True),
+        ((10, 101), (1, 1), 4, True),
+    ],
+)
+def test_a_small_tenant_may_go_a_quarter_above_the_pools_limits(
+    pool: tuple[int, int], tenant: tuple[int, int], parts: int, full: bool
+) -> None:
+    assert policy.pool_is_full(pool, tenant, (8, 80), parts) is full

@@ -47,7 +47,7 @@ def test_a_job_walks_from_submit_to_its_reply() -> None:
     ("change", "answer", "others"),
     [
         ({"max_pool_jobs": 2}, "pool_full", "pool_full"),
-        ({"max_pool_tokens": 3 * COST - 1}, "pool_full", "pool_full"),
+        ({"max_pool_tokens": 3 * COST - 1}, "pool_full", "queued"),
         ({"max_tenant_jobs": 2}, "tenant_full", "queued"),
         ({"max_tenant_tokens": 3 * COST - 1}, "tenant_full", "queued"),
         ({"max_tenant_in_flight": 2}, "tenant_busy", "queued"),
@@ -111,8 +111,22 @@ def test_the_retry_after_follows_the_drain_rate_and_the_tenants_share_of_the_que
 def test_the_drain_rate_is_a_moving_average() -> None:
     pool = pool_of("w")
     pool.drain_rate = 400
+    pool.submit(build_job("job"), 1_000)
     pool.reap(1_000)
     assert pool.drain_rate == 300
+
+
+def test_the_drain_rate_outlives_a_time_in_which_nothing_came() -> None:
+    pool = pool_of("w")
+    pool.drain_rate = 400
+    for second in range(1, 9):
+        pool.reap(1_000 * second)
+    assert pool.drain_rate == 400
+    pool.submit(build_job("job", candidate_tokens=768), 9_000)
+    [claimed] = pool.claim("w", 0, 1, 9_000).jobs
+    pool.settle("w", [scored(claimed)], 9_000)
+    pool.reap(9_000)
+    assert pool.drain_rate == 500
 
 
 @pytest.mark.parametrize(
@@ -294,3 +308,32 @@ def test_the_longest_silence_that_is_no_pause_counts() -> None:
     pool.submit(build_job("job"), 1_000)
     pool.claim("w", 0, 1, 1_000)
     assert pool.reap(3_000).requeued == 1
+
+
+def test_a_tenants_depth_changes_once_nothing_of_it_stands_at_the_other_one() -> None:
+    pool = pool_of("w")
+    for number, (name, other) in enumerate([("acme/u1", "acme"), ("acme", "acme/u2")]):
+        job = f"job-{number}"
+        assert pool.submit(build_job(job, name), 1_000).answer == "queued"
+        assert pool.submit(build_job("other", other), 1_000).answer == "level_conflict"
+        [claimed] = pool.claim("w", 100, 1, 1_000).jobs
+        assert pool.submit(build_job("other", other), 1_000).answer == "level_conflict"
+        pool.settle("w", [scored(claimed)], 1_000)
+        assert pool.submit(build_job("other", other), 1_000).answer == "queued"
+        [claimed] = pool.claim("w", 100, 1, 1_000).jobs
+        assert pool.settle("w", [scored(claimed)], 1_000) == [True]
+
+
+def test_tenants_at_their_caps_do_not_lock_out_one_below_its_equal_part() -> None:
+    pool = pool_of("w", max_pool_jobs=8, max_tenant_jobs=4)
+    for number in range(4):
+        for tenant in ("batch/a", "batch/b"):
+            job = build_job(f"{tenant}-{number}", tenant, tenant_level=1)
+            assert pool.submit(job, 1_000).answer == "queued"
+    quiet = [build_job(f"quiet-{number}", "batch/quiet", tenant_level=1) for number in range(3)]
+    assert [pool.submit(job, 1_000).answer for job in quiet] == ["queued", "queued", "pool_full"]
+    strangers = build_job("stranger", "batch/stranger", tenant_level=1)
+    assert pool.submit(strangers, 1_000).answer == "pool_full"  # a quarter above is the end
+    pool.cancel("batch/a-0", 1_000)
+    assert pool.submit(build_job("more", "batch/a", tenant_level=1), 1_000).answer == "pool_full"
+    assert pool.submit(strangers, 1_000).answer == "queued"

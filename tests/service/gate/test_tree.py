@@ -39,6 +39,8 @@ def test_a_path_makes_its_nodes_once_and_renews_their_weights(tree: Tree) -> Non
 
 def test_jobs_wait_at_one_depth_only(tree: Tree) -> None:
     leaf(tree, "acme/alice")
+    assert not tree.conflicts(levels("acme"))
+    tree.enqueue(tree.nodes["acme/alice"], 1, 10)
     assert tree.conflicts(levels("acme"))
     assert tree.conflicts(levels("acme/alice/u7"))
     assert not tree.conflicts(levels("acme/alice"))

@@ -60,12 +60,14 @@ def test_a_job_without_a_context_has_a_chain_of_no_width() -> None:
 
 
 def test_a_claim_counts_the_inserted_blocks_before_the_evicted() -> None:
-    cells = wire.claim_arguments("w", 900, 8, ["a", "b"], ["c"], strict=True, acknowledged=7)
-    assert cells == ["w", 900, 8, 1, 7, 2, "a", "b", "c"]
+    cells = wire.claim_arguments(
+        "w", 900, 8, ["a", "b"], ["c"], strict=True, acknowledged=7, instance="i"
+    )
+    assert cells == ["w", 900, 8, 1, 7, "i", 2, "a", "b", "c"]
 
 
 def test_a_claim_may_have_heard_of_no_epoch() -> None:
-    assert wire.claim_arguments("w", 900, 8) == ["w", 900, 8, 0, -1, 0]
+    assert wire.claim_arguments("w", 900, 8) == ["w", 900, 8, 0, -1, "", 0]
     assert wire.claim_arguments("w", 900, 8, acknowledged=0)[4] == 0
 
 
