@@ -6,8 +6,9 @@ import json
 from operator import ge, le
 
 import pytest
+import torch
 
-from compress import bench
+from compress import bench, bench_distillation
 
 
 def test_a_figure_is_met_on_its_own_side_of_the_target() -> None:
@@ -22,13 +23,26 @@ def test_small_figures_are_recomputed_and_met(
         monkeypatch.setattr(bench, name, small)
     monkeypatch.setattr(bench, "osscar_small", lambda: iter(()))  # its targets are for a hundred
     monkeypatch.setattr(bench, "quantease_large", lambda: iter(()))
-    monkeypatch.setattr(bench, "TOKENS", 8)
+    ways = {"chunked": {"peak_mb": 1.0, "seconds": 3.0}, "plain": {"peak_mb": 5.0, "seconds": 2.0}}
+    monkeypatch.setattr(bench, "measured", lambda way, tokens, threads: ways[way])
     bench.main(["--threads", "1"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows] == [
         "downdate_rel_error",
         "prune_block_s",
         "quantease_vs_gptq",
+        "kd_peak_ratio",
+        "kd_time_ratio",
     ]
-    assert all(row["met"] for row in rows)
+    assert [row["met"] for row in rows] == [True, True, True, True, False]
     assert 0 < rows[0]["value"] < 1e-8
+
+
+def test_a_chunk_at_a_time_gives_the_gradients_of_all_at_once() -> None:
+    operands = [torch.randn(rows, 8) for rows in (12, 40, 12, 40)]
+    gradients = []
+    for way in (bench_distillation.plain, bench_distillation.chunked):
+        wanted = [operand.requires_grad_() for operand in operands[:2]]
+        gradients.append(torch.autograd.grad(way(*operands), wanted))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
