@@ -25,7 +25,8 @@ local function forget_idle_nodes()
   for _, id in ipairs(call('ZRANGEBYSCORE', pool .. 'seen', '-inf', limit, 'LIMIT', 0, 64)) do
     local node = gate.load_node(id)
     gate.catch_up(node)
-    local unowed = node.deficit > 0 or node.parent.jobs == 0
+    local waited_for = node.parent.jobs > 0 and not node.parent.holds_jobs
+    local unowed = node.deficit > 0 or not waited_for
     if unowed and node.jobs == 0 and node.leased == 0 and node.children == 0 then
       call('DEL', pool .. 'node:' .. id)
       nodes[id] = nil
