@@ -96,7 +96,7 @@ def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Pa
     card = load_model_directory(out).card
     assert [entry["stage"] for entry in card.lineage["stages"]] == ["lexicon", "train", "calibrate"]
     assert card.metrics["test"]["gauc"]["low"] <= card.metrics["test"]["gauc"]["value"]
-    assert set(card.metrics) == {"lexicon", "train", "calibrate", "test"}
+    assert set(card.metrics) == {"lexicon", "train", "calibrate", "label_mass", "test"}
     assert "float16" in json.loads((out / "config.json").read_text())["dtype"]
     assert not (tmp_path / "model.work").exists()
 

@@ -10,10 +10,14 @@ import pytest
 import redis
 
 from service.gate.embedded import EmbeddedRedis
+from service.gate.gate import WorkerGate
 from service.gate.job import Job
+from service.gate.settings import GateSettings
+from tests.service.gate.client import POOL
 from tests.service.gate.jobs import build_job
 
 DEBIAN = shutil.which("redis-server")
+SETTINGS = GateSettings(quantum=100)
 
 
 @pytest.fixture(
@@ -59,3 +63,23 @@ def state_dir(tmp_path: Path) -> Path:
 def make_job() -> Callable[..., Job]:
     """Builds a job; see `build_job`."""
     return build_job
+
+
+@pytest.fixture
+def open_worker(redis_url: str) -> Iterator[Callable[..., WorkerGate]]:
+    gates: list[WorkerGate] = []
+
+    def open_gate(name: str = "worker", settings: GateSettings = SETTINGS) -> WorkerGate:
+        gates.append(WorkerGate(redis_url, POOL, settings, name))
+        return gates[-1]
+
+    yield open_gate
+    for gate in gates:
+        gate.close()
+
+
+@pytest.fixture
+def worker(open_worker: Callable[..., WorkerGate]) -> WorkerGate:
+    gate = open_worker()
+    gate.join()
+    return gate

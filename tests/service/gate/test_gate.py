@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from models.errors import FairslateError
 from service.gate import policy
 from service.gate.errors import (
     DeadlineExceededError,
-    GateUnavailableError,
     LevelConflictError,
     PoolFullError,
     TenantThrottledError,
@@ -242,14 +240,6 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
     assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens"}
-
-
-def test_an_absent_redis_is_gate_unavailable(tmp_path: Path) -> None:
-    api = Api(f"unix://{tmp_path}/none.sock", SETTINGS)
-    with pytest.raises(GateUnavailableError) as outage:
-        api.submit(build_job("job"))
-    assert outage.value.retry_after_ms == 1_000
-    api.close()
 
 
 def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(

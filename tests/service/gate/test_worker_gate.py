@@ -10,36 +10,15 @@ from typing import Any
 import pytest
 import redis
 
-from service.gate.errors import GateUnavailableError, WorkerNameTakenError
+from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Outcome, Reply, Settlement
-from service.gate.moves import EXPIRED_PER_CLAIM
 from service.gate.settings import GateSettings
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
 from tests.service.gate.remote import Remote
 
 SETTINGS = GateSettings(quantum=100)
-
-
-@pytest.fixture
-def open_worker(redis_url: str) -> Iterator[Callable[..., WorkerGate]]:
-    gates: list[WorkerGate] = []
-
-    def open_gate(name: str = "worker", settings: GateSettings = SETTINGS) -> WorkerGate:
-        gates.append(WorkerGate(redis_url, POOL, settings, name))
-        return gates[-1]
-
-    yield open_gate
-    for gate in gates:
-        gate.close()
-
-
-@pytest.fixture
-def worker(open_worker: Callable[..., WorkerGate]) -> WorkerGate:
-    gate = open_worker()
-    gate.join()
-    return gate
 
 
 @pytest.fixture
@@ -270,84 +249,3 @@ def test_an_exchange_settles_and_claims_also_when_redis_forgot_the_scripts(
     assert worker.exchange([scored(third)], 10_000, 1).jobs == ()
     assert worker.settle([scored(job) for job in (first, second, third)]) == [False] * 3
     assert {reply.job_id for reply in api.replies()} == {"first", "second", "third"}
-
-
-def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
-    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
-) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    dead, alive = open_worker("dead"), open_worker("alive")
-    for gate in (dead, alive):
-        gate.join()
-    dead.claim(1, 0, chain("ab"))
-    api.submit(build_job("before"))
-    assert api.explain("before").worker == "dead"
-    clock.pass_time(SETTINGS.worker_silent_ms)
-    alive.renew([])
-    api.submit(build_job("after"))
-    assert api.explain("after").worker == "alive"
-    assert alive.wait_for_work()
-    assert {job.job_id for job in alive.claim(1_000, 8).jobs} == {"before", "after"}
-
-
-def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
-    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
-) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    dead, alive = open_worker("dead"), open_worker("alive")
-    for gate in (dead, alive):
-        gate.join()
-    clock.step_clock(30_000)
-    assert set(api.stats().workers.values()) == {SETTINGS.worker_idle_ms}
-    clock.pass_time(1)
-    alive.renew([])
-    silence = api.stats().workers
-    assert silence["alive"] < SETTINGS.worker_silent_ms < silence["dead"]
-
-
-def test_a_worker_that_is_never_idle_piles_up_no_wakes_and_takes_its_last_along(
-    redis_client: redis.Redis, api: Api, worker: WorkerGate
-) -> None:
-    for number in range(9):
-        api.submit(build_job(f"job-{number}"))
-        worker.claim(0, 1)
-    assert redis_client.llen(f"{{{POOL}}}:wake:worker") <= 1
-    worker.leave()
-    api.submit(build_job("for nobody"))
-    assert redis_client.keys("*wake*") == []
-
-
-def test_a_claim_answers_a_bounded_number_of_overdue_jobs_and_the_next_goes_on(
-    redis_client: redis.Redis, redis_url: str, api: Api, worker: WorkerGate
-) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    for number in range(EXPIRED_PER_CLAIM + 9):
-        clock.submit(build_job(f"late-{number}", deadline_ms=500))
-    clock.submit(build_job("in time"))
-    clock.pass_time(500)
-    assert [worker.claim(1_000, 9).expired for _ in range(2)] == [EXPIRED_PER_CLAIM, 9]
-    assert api.stats().leased_jobs == 1
-
-
-def test_of_two_workers_of_one_name_the_first_is_told_so_and_the_second_serves(
-    api: Api, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
-) -> None:
-    for number in range(3):
-        api.submit(build_job(f"job-{number}"))
-    [held] = worker.claim(0, 1).jobs
-    second = open_worker("worker")
-    second.join()
-    with pytest.raises(WorkerNameTakenError, match=r"'worker'.*stop one"):
-        worker.exchange([scored(held)], 1_000, 8)
-    claim = second.claim(1_000, 8)
-    assert len(claim.jobs) == 3
-    assert second.settle([scored(job) for job in claim.jobs]) == [True] * 3
-
-
-def test_a_worker_that_a_wiped_redis_forgot_takes_its_name_again(
-    redis_client: redis.Redis, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
-) -> None:
-    redis_client.flushall()
-    worker.claim(0, 1)
-    with pytest.raises(WorkerNameTakenError):
-        open_worker("worker").claim(0, 1)
