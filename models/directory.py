@@ -36,6 +36,8 @@ class ModelDirectory:
 def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
     """Raises ModelDirectoryError naming the file at fault. `verify=False` skips file digests."""
     path = Path(path)
+    if not path.is_dir():
+        raise ModelDirectoryError(f"{path}: no such directory; name one that holds a model")
     card = read_card(path, verify)
     config = read_config(path)
     checked_tensors(path, config)

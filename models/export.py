@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from models.engines.base import ScoreJob
 from models.engines.fairslate import RunnerEngine
 from models.engines.onnx import OnnxScorer
 from models.engines.packed_runner import PackedRunner
-from models.errors import ExportError
+from models.errors import ExportError, FairslateError
 from models.export_decoder import candidate_graph, context_graph
 from models.export_weights import WeightFile
 from models.head_card import HeadOutputs
@@ -59,14 +60,19 @@ class Agreement:
     max_abs_dp: float  # of the probability of the first label among the two
 
 
-def main() -> None:
-    """Exports one directory; see the module's first lines."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main() -> int:
+    """Returns the exit status: 1 when the directory cannot be exported, with the reason."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="a model directory")
     parser.add_argument("--onnx", type=Path, required=True, help="directory to write")
     arguments = parser.parse_args()
-    export(load_model_directory(arguments.model), arguments.onnx)
+    try:
+        export(load_model_directory(arguments.model), arguments.onnx)
+    except FairslateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print((arguments.onnx / "export.json").read_text(encoding="utf-8"), end="")
+    return 0
 
 
 def export(directory: ModelDirectory, out: Path) -> dict[str, Agreement]:
@@ -165,4 +171,4 @@ def _write_notes(directory: ModelDirectory, out: Path, agreements: Mapping[str, 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -106,8 +106,10 @@ def test_the_command_prints_its_notes(
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["export", str(tiny_model_dir), "--onnx", str(out)])
-    export.main()
+    assert export.main() == 0
     assert json.loads(capsys.readouterr().out)["heads"] == {"score": {" yes": 1.0, " no": 0.0}}
+    assert export.main() == 1
+    assert "remove it" in capsys.readouterr().err
 
 
 def test_heads_grade_their_own_outputs() -> None:
