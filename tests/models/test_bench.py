@@ -145,10 +145,10 @@ def test_likeness_is_what_the_libraries_say() -> None:
 def test_memory_at_its_peak_is_seen() -> None:
     reset_peak()
     before = resident_mb()
-    np.ones(8 << 20)
-    assert peak_mb() - before > 60
+    np.ones(64 << 20)  # 512 MB: what else a process takes and gives back is small beside it
+    assert peak_mb() - before > 400
     reset_peak()
-    assert peak_mb() - before < 30
+    assert peak_mb() - before < 200
 
 
 @pytest.fixture(scope="module")
