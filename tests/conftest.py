@@ -57,7 +57,9 @@ def tiny_config(tiny_tokenizer_path: Path) -> DecoderConfig:
 def tiny_decoder(tiny_config: DecoderConfig) -> Decoder:
     """Random weights, wide enough that attention and scores are far from uniform."""
     generator = torch.Generator().manual_seed(7)
-    decoder = Decoder(tiny_config).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)  # layers draw their first weights from torch's own generator
+        decoder = Decoder(tiny_config).eval().requires_grad_(False)
     for parameter in decoder.parameters():
         spread = 0.15 if parameter.ndim > 1 else 0.3
         parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)

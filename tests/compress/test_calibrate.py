@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from compress.calibrate import run
 from compress.stage import RecipeError, StageInput
@@ -26,6 +27,7 @@ from models.head_card import HeadCard
 from models.isotonic import IsotonicCalibration
 
 REQUESTS, CANDIDATES = 60, 12
+CONTEXTS = [f"Member {number}" for number in range(REQUESTS)]
 TEXTS = [f"Job {number}: {word}" for number in range(4) for word in ("nurse", "welder", "roofer")]
 
 
@@ -34,24 +36,29 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-@pytest.fixture
-def make_data(tmp_path: Path, tiny_directory: ModelDirectory) -> Callable[..., Path]:
-    """Labels drawn from the law sigmoid(scale * raw_logit + shift) of the tiny model itself."""
-    contexts = [f"Member {number}" for number in range(REQUESTS)]
+@pytest.fixture(scope="module")
+def logits(tiny_directory: ModelDirectory) -> NDArray[np.float64]:
+    """(REQUESTS, CANDIDATES) raw logits of the tiny model itself."""
     prompt, block_size = tiny_directory.prompt, tiny_directory.card.block_size
     candidates = tuple(one.ids for one in prompt.encode_candidates(TEXTS))
     jobs = []
-    for context in contexts:
+    for context in CONTEXTS:
         ids = prompt.encode_context(context).ids
         jobs.append(ScoreJob(ids, prompt.block_hashes(ids, block_size), candidates))
     scores = FairslateEngine(tiny_directory, 1 << 20).score(jobs)
-    logits = np.array([one.raw_logits for one in scores])
+    return np.array([one.raw_logits for one in scores], dtype=np.float64)
+
+
+@pytest.fixture
+def make_data(tmp_path: Path, logits: NDArray[np.float64]) -> Callable[..., Path]:
+    """Labels drawn from the law sigmoid(scale z + shift) of the standardised raw logits z."""
+    law = (logits - logits.mean()) / logits.std()
 
     def make(name: str, scale: float, shift: float, requests: int = REQUESTS) -> Path:
         generator = np.random.default_rng(3)
         directory = tmp_path / name
         directory.mkdir()
-        drawn = generator.random(logits.shape) < 1 / (1 + np.exp(-(scale * logits + shift)))
+        drawn = generator.random(law.shape) < 1 / (1 + np.exp(-(scale * law + shift)))
         rows = [
             {
                 "qid": context,
@@ -59,7 +66,7 @@ def make_data(tmp_path: Path, tiny_directory: ModelDirectory) -> Callable[..., P
                 "cand": list(range(CANDIDATES)),
                 "label": labels.astype(int).tolist(),
             }
-            for context, labels in zip(contexts, drawn, strict=True)
+            for context, labels in zip(CONTEXTS, drawn, strict=True)
         ]
         write(directory / "items.jsonl.gz", [{"id": i, "text": t} for i, t in enumerate(TEXTS)])
         write(directory / "valid.jsonl.gz", rows[:requests])
@@ -76,13 +83,17 @@ def calibrated(tmp_path: Path, source: Path, data: Path, **options: Any) -> Mode
 
 
 def test_the_law_of_the_labels_is_found_and_the_label_mass_recorded(
-    tmp_path: Path, tiny_model_dir: Path, make_data: Callable[..., Path]
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    make_data: Callable[..., Path],
+    logits: NDArray[np.float64],
 ) -> None:
     card = calibrated(tmp_path, tiny_model_dir, make_data("data", 2.0, 0.5))
-    assert isinstance(card.calibration, Calibration)
+    found = card.calibration
+    assert isinstance(found, Calibration)
     # About 360 labels: three standard errors.
-    assert card.calibration.scale == pytest.approx(2.0, rel=0.5)
-    assert card.calibration.shift == pytest.approx(0.5, abs=0.5)
+    assert found.scale * logits.std() == pytest.approx(2.0, rel=0.5)
+    assert found.shift + found.scale * logits.mean() == pytest.approx(0.5, abs=0.5)
     assert 0 <= card.metrics["label_mass"]["mean"] < 0.5, "random weights favour no label"
     assert card.metrics["label_mass"]["samples"] >= 4
     (entry,) = card.lineage["stages"]
@@ -104,6 +115,7 @@ def test_heads_and_tenants_learn_from_their_own_labels(
     tiny_card: ModelCard,
     tiny_decoder: Decoder,
     tiny_tokenizer_path: Path,
+    logits: NDArray[np.float64],
 ) -> None:
     labels = {" yes": 1.0, " no": 0.0}
     heads = {"click": HeadCard(labels=labels), "apply": HeadCard(labels=labels)}
@@ -119,7 +131,8 @@ def test_heads_and_tenants_learn_from_their_own_labels(
         tenants={"ada": {"click": str(seldom)}},
     )
     click, apply = (card.scoring_heads[name].calibration for name in ("click", "apply"))
-    assert click.calibrate(0.0) > 0.6 > 0.4 > apply.calibrate(0.0)
+    middle = float(logits.mean())
+    assert click.calibrate(middle) > 0.6 > 0.4 > apply.calibrate(middle)
     assert card.calibration_of("click", "ada") == apply
     assert card.calibration_of("apply", "ada") == apply
     assert card.calibration_of("click", "bob") == click
@@ -139,6 +152,7 @@ def test_isotonic_is_served_from_a_card(
     tmp_path: Path,
     tiny_model_dir: Path,
     make_data: Callable[..., Path],
+    logits: NDArray[np.float64],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from models import calibration
@@ -147,7 +161,8 @@ def test_isotonic_is_served_from_a_card(
     monkeypatch.setitem(calibration.KINDS, "isotonic", few)
     card = calibrated(tmp_path, tiny_model_dir, make_data("data", 2.0, 0.0), kind="isotonic")
     assert isinstance(card.calibration, IsotonicCalibration)
-    assert card.calibration.calibrate(-9.0) < 0.3 < 0.7 < card.calibration.calibrate(9.0)
+    low, high = (card.calibration.calibrate(float(end)) for end in (logits.min(), logits.max()))
+    assert low < 0.3 < 0.7 < high
 
 
 @pytest.mark.parametrize(
