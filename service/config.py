@@ -88,6 +88,8 @@ class Settings:
     threads: int = 0
     """Threads of one engine, on CPUs of its own; 0 leaves the number to torch and binds none."""
     tokenizer_threads: int = 2
+    max_tenant_waiting: int = 256
+    """Requests of a tenant that may wait for those threads; above, 429. A second's work or so."""
     score_cache_bytes: int = 0
     """Budget of the scores that one API process remembers; 0 remembers none."""
     score_cache_seconds: int = 300

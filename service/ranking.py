@@ -95,7 +95,7 @@ class Ranker:
         self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds)
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
-        self._turns = Turns(settings.tokenizer_threads)
+        self._turns = Turns(settings.tokenizer_threads, settings.max_tenant_waiting)
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
@@ -192,6 +192,7 @@ class Ranker:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
+        self._turns.check(tenant.name)  # before a body is parsed that would only be refused
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
+
+from service.gate.errors import TenantThrottledError
+
+LEAST_RETRY_MS = 100
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
 class Turns:
-    """For one event loop: the threads come before the gate, so they must be shared out too."""
+    """For one event loop: the threads come before the gate, so they must be shared out too.
 
-    def __init__(self, threads: int) -> None:
+    A tenant has `most_waiting` requests waiting for its turn at most: more would fill the memory
+    and make every pass of garbage collection a stop for all.
+    """
+
+    def __init__(self, threads: int, most_waiting: int) -> None:
         self._threads = ThreadPoolExecutor(threads, "request")
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._most_waiting = most_waiting
+        self._waiting: Counter[str] = Counter()
+        self._seconds = 0.0  # of one piece of work, a moving average
+
+    def check(self, tenant: str) -> None:
+        """Raises TenantThrottledError while as many of the tenant's requests wait as may."""
+        if self._waiting[tenant] >= self._most_waiting:
+            wait_ms = round(1000 * self._seconds * self._waiting[tenant])
+            raise TenantThrottledError(
+                f"{self._waiting[tenant]} requests of the tenant wait to be read, the most there "
+                "may be; send fewer at once",
+                retry_after_ms=max(LEAST_RETRY_MS, wait_ms),
+            )
 
     async def run(
         self,
@@ -29,17 +51,26 @@ class Turns:
     ) -> Result:
         """What `work` returns or raises, in a thread, behind what the tenant sent before.
 
-        Work that has begun keeps the turn until it ends, even when its caller is cancelled.
+        Work that has begun keeps the turn until it ends, even when its caller is cancelled. Raises
+        as `check`.
         """
+        self.check(tenant)
         lock = self._locks[tenant]
-        await lock.acquire()
+        self._waiting[tenant] += 1
+        try:
+            await lock.acquire()
+        finally:
+            self._waiting[tenant] -= 1
+        began = time.perf_counter()
         try:
             begun = self._threads.submit(work, *arguments, **named)
         except BaseException:
             lock.release()
             raise
         begun.add_done_callback(_releasing(lock, asyncio.get_running_loop()))
-        return await asyncio.wrap_future(begun)
+        result = await asyncio.wrap_future(begun)
+        self._seconds += (time.perf_counter() - began - self._seconds) / 16
+        return result
 
 
 def _releasing(

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from service.turns import Turns
+from service.gate.errors import TenantThrottledError
+from service.turns import LEAST_RETRY_MS, Turns
 
 
 def test_a_cancelled_caller_leaves_the_turn_taken_until_its_thread_ends() -> None:
@@ -20,7 +21,7 @@ def test_a_cancelled_caller_leaves_the_turn_taken_until_its_thread_ends() -> Non
         order.append("long")
 
     async def both() -> None:
-        turns = Turns(2)
+        turns = Turns(2, 8)
         first = asyncio.create_task(turns.run("ada", long))
         await asyncio.to_thread(begun.wait)
         first.cancel()
@@ -36,7 +37,7 @@ def test_a_cancelled_caller_leaves_the_turn_taken_until_its_thread_ends() -> Non
 
 def test_what_the_work_raises_reaches_the_caller_and_ends_the_turn() -> None:
     async def twice() -> None:
-        turns = Turns(1)
+        turns = Turns(1, 8)
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 await turns.run("ada", divmod, 1, 0)
@@ -52,7 +53,7 @@ def test_a_caller_cancelled_before_its_work_began_gives_the_turn_back() -> None:
         go_on.wait()
 
     async def cancel_one() -> None:
-        turns = Turns(1)
+        turns = Turns(1, 8)
         holder = asyncio.create_task(turns.run("ada", hold))
         await asyncio.to_thread(begun.wait)
         waiting = asyncio.create_task(turns.run("bob", int))
@@ -64,3 +65,29 @@ def test_a_caller_cancelled_before_its_work_began_gives_the_turn_back() -> None:
         assert await turns.run("bob", int) == 0
 
     asyncio.run(asyncio.wait_for(cancel_one(), 10.0))
+
+
+def test_a_tenant_above_its_waiting_requests_is_refused_and_no_other() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long() -> None:
+        begun.set()
+        go_on.wait()
+
+    async def crowd() -> None:
+        turns = Turns(2, 2)
+        held = asyncio.create_task(turns.run("ada", long))
+        await asyncio.to_thread(begun.wait)
+        waiting = [asyncio.create_task(turns.run("ada", int)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TenantThrottledError, match="2 requests") as refusal:
+            await turns.run("ada", int)
+        assert refusal.value.retry_after_ms == LEAST_RETRY_MS
+        assert await turns.run("bob", int) == 0
+        waiting.pop().cancel()
+        await asyncio.sleep(0)
+        turns.check("ada")  # who gave up waits no more
+        go_on.set()
+        await asyncio.gather(held, *waiting)
+
+    asyncio.run(asyncio.wait_for(crowd(), 10.0))
