@@ -22,13 +22,14 @@ from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cuda_graphs import GraphPool
 from models.engines.device_decoder import DeviceDecoder, refuse_other_families
+from models.engines.group_plan import plan_group
 from models.engines.pass_inputs import PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.precision import choose_precision
 from models.engines.runner import ContextGroup, GroupScores
 from models.engines.staging import Staging
 from models.head_card import HeadOutputs
-from models.paged_cache import PagedCache, PageReservation, PageShape
+from models.paged_cache import PagedCache, PageShape
 
 # Steps stay within an eighth of the size, and at the rows of a GPU's matrix tile.
 TOKEN_BUCKETS = (
@@ -119,7 +120,7 @@ class DeviceRunner:
         planner = PassPlanner(self._shapes[-1].limits, self._launch)
         with self._cache.reservation([group.chain for group in groups]) as reservation:
             try:
-                cached = [self._plan(group, planner, reservation) for group in groups]
+                cached = [plan_group(one, planner, reservation, self._block_size) for one in groups]
                 planner.flush()
             finally:
                 logits = iter(self._staging.collect())
@@ -135,19 +136,6 @@ class DeviceRunner:
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
-
-    def _plan(self, group: ContextGroup, planner: PassPlanner, reservation: PageReservation) -> int:
-        """Adds the group's work; returns how many tokens of its context were held."""
-        if reservation.needs_spare(group.chain):
-            planner.flush()
-            reservation.return_spare()
-        context = reservation.pages(group.chain)
-        cached = min(context.held_blocks * self._block_size, len(group.ids))
-        if cached < len(group.ids):
-            planner.add(Segment(group.ids[cached:], cached, context.pages, kept=True))
-        for ids in group.candidates:
-            planner.add(Segment(ids, len(group.ids), context.pages, kept=False))
-        return cached
 
     def _launch(self, segments: Sequence[Segment], size: PassSize) -> None:
         """Starts one pass; what it answers is collected later."""

@@ -19,6 +19,7 @@ from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cpu_decoder import NativeDecoder, NativePages
 from models.engines.cpu_probe import CpuChoice
+from models.engines.group_plan import plan_group
 from models.engines.head_rows import raw_logits_by_block
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.runner import ContextGroup, GroupScores
@@ -26,7 +27,7 @@ from models.head_card import HeadOutputs
 from models.heads import ScoringHeads
 from models.label_mass import LabelMass
 from models.native.library import NativeLibrary
-from models.paged_cache import PagedCache, PageReservation, PageShape
+from models.paged_cache import PagedCache, PageShape
 
 # Activations of more tokens than that would cost memory and gain no speed.
 PASS_LIMITS = PassSize(tokens=4096, items=sys.maxsize, groups=sys.maxsize, pages=sys.maxsize)
@@ -93,7 +94,7 @@ class NativeRunner:
         hidden: list[Tensor] = [torch.empty(0, self._decoder.config.hidden_size)]
         planner = PassPlanner(PASS_LIMITS, lambda segments, _: hidden.append(self._pass(segments)))
         with self._cache.reservation([group.chain for group in groups]) as reservation:
-            cached = [self._plan(group, planner, reservation) for group in groups]
+            cached = [plan_group(one, planner, reservation, self._block_size) for one in groups]
             planner.flush()
         scored = torch.cat(hidden)
         self._label_mass.observe(scored)
@@ -108,19 +109,6 @@ class NativeRunner:
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
-
-    def _plan(self, group: ContextGroup, planner: PassPlanner, reservation: PageReservation) -> int:
-        """Adds the group's work; returns how many tokens of its context were held."""
-        if reservation.needs_spare(group.chain):
-            planner.flush()
-            reservation.return_spare()
-        context = reservation.pages(group.chain)
-        cached = min(context.held_blocks * self._block_size, len(group.ids))
-        if cached < len(group.ids):
-            planner.add(Segment(group.ids[cached:], cached, context.pages, kept=True))
-        for ids in group.candidates:
-            planner.add(Segment(ids, len(group.ids), context.pages, kept=False))
-        return cached
 
     def _pass(self, segments: Sequence[Segment]) -> Tensor:
         """Contexts before candidates, each in the order they came."""

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from service.gate.job import Claim, Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
-from service.gate.pool import Pool
-from service.gate.settings import GateSettings
+from service.gate.job import Claimed, Explanation, LevelStanding, Outcome, Reply
 from tests.service.gate.jobs import build_job, chain
-
-COST = 42  # of a job of two blocks that nobody holds
-SMALL: dict[str, Any] = {"quantum": 100, "overtakes": 2, "lease_ms": 50, "retry_after_ms": 700}
-
-
-def pool_of(*workers: str, **changes: Any) -> Pool:
-    pool = Pool(GateSettings(**SMALL | changes))
-    for worker in workers:
-        pool.join(worker, 1_000)
-    return pool
-
-
-def names(claim: Claim) -> list[str]:
-    return [claimed.job_id for claimed in claim.jobs]
-
-
-def scored(claimed: Claimed, extend_tokens: int = COST) -> Settlement:
-    return Settlement(claimed.job_id, claimed.epoch, extend_tokens, b"result")
+from tests.service.gate.pools import COST, names, pool_of, scored
 
 
 def test_a_job_walks_from_submit_to_its_reply() -> None:
