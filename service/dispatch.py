@@ -82,6 +82,7 @@ class Dispatcher:
             return [_result(reply) for reply in replies]
         finally:
             self._forget(futures, max(job.deadline_ms for job in jobs) / 1000)
+            futures.clear()  # an error's traceback leads here, and from here to the error
 
     async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
         """Why each job waits, in their order. Raises GateUnavailableError."""

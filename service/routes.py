@@ -188,6 +188,9 @@ async def _unless_gone(work: Coroutine[Any, Any, dict[str, Any]], inbox: Inbox) 
         ranking.cancel()
         leaving.cancel()
         await asyncio.gather(ranking, leaving, return_exceptions=True)
+        # An error's traceback holds this frame: with the task that holds the error it would be a
+        # circle, and a thousand refusals a stop of all requests for garbage collection.
+        del ranking, leaving
 
 
 async def _answered(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
