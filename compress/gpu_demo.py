@@ -17,7 +17,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ class Steps(Dataset[Any]):
 def same(batch: Any) -> Any:
     """Batches arrive whole."""
     return batch
+
+
+def as_arrays(batch: SlateBatch) -> tuple[Any, ...]:
+    """What processes hand over more cheaply than tensors; the shape comes last."""
+    names = [item.name for item in fields(batch) if item.name != "shape"]
+    return (*(getattr(batch, name).numpy() for name in names), batch.shape)
 
 
 class Valid:
@@ -335,6 +342,7 @@ class Rehearsal:
     def _draw(self, random: np.random.Generator, count: int) -> Draw:
         return self.source.draw(random, count, self.s.candidates, self.s.inverted_share)
 
+    @cached_property
     def _valid_ids(self) -> tuple[list[Any], list[list[Any]]]:
         tokenizer = self.encoder_tokenizer
         contexts = [r.context for r in self.valid.requests]
@@ -349,7 +357,7 @@ class Rehearsal:
     @torch.inference_mode()
     def joint_scores(self, model: PairEncoder) -> np.ndarray:
         """The joint teacher's logits of `valid`."""
-        contexts, slates = self._valid_ids()
+        contexts, slates = self._valid_ids
         firsts = [self.marks.open(c) for c, row in zip(contexts, slates, strict=True) for _ in row]
         seconds = [self.marks.close(ids) for row in slates for ids in row]
         chunks = Chunks.pack(firsts, seconds, 2 * self.s.joint_chunk)
@@ -359,7 +367,7 @@ class Rehearsal:
     @torch.inference_mode()
     def tower_scores(self) -> np.ndarray:
         """The two-tower teacher's logits of `valid`."""
-        contexts, slates = self._valid_ids()
+        contexts, slates = self._valid_ids
         texts = [self.marks.open(ids) for ids in contexts]
         texts += [self.marks.open(ids) for row in slates for ids in row]
         chunks = Chunks.pack(texts, None, 2 * self.s.tower_chunk)
@@ -518,9 +526,7 @@ class Rehearsal:
         rows = slice(half * (step % 2), half * (step % 2) + half)
         slates = [[drawn.candidates[index] for index in row] for row in drawn.slates[rows]]
         batch = SlateBatch.pack(drawn.contexts[rows], slates)
-        names = [name for name in SlateBatch.__slots__ if name != "shape"]
-        arrays = tuple(getattr(batch, name).numpy() for name in names)
-        return labelled, rows, drawn.grades, (*arrays, batch.shape)
+        return labelled, rows, drawn.grades, as_arrays(batch)
 
     def _score(self, decoder: Decoder, packed: tuple[Any, ...]) -> Tensor:
         tensors = [torch.from_numpy(array).to(self.device) for array in packed[:-1]]
@@ -599,16 +605,19 @@ class Rehearsal:
     @torch.no_grad()
     def student_scores(self, decoder: Decoder) -> np.ndarray:
         """The student's raw logits of `valid`."""
-        requests, rows = self.valid.requests, []
-        for start in range(0, len(requests), 64):
-            part: list[Request] = requests[start : start + 64]
+        return torch.cat(
+            [self._score(decoder, batch).cpu() for batch in self._valid_slates]
+        ).numpy()
+
+    @cached_property
+    def _valid_slates(self) -> list[tuple[Any, ...]]:
+        batches = []
+        for start in range(0, len(self.valid.requests), 64):
+            part: list[Request] = self.valid.requests[start : start + 64]
             contexts = self._framed([r.context for r in part], MEMBER_CONTEXT, ())
             slates = [self._framed(list(r.candidates), JOB_CANDIDATE, (MATCH,)) for r in part]
-            batch = SlateBatch.pack(contexts, slates)
-            names = [name for name in SlateBatch.__slots__ if name != "shape"]
-            arrays = tuple(getattr(batch, name).numpy() for name in names)
-            rows.append(self._score(decoder, (*arrays, batch.shape)).cpu())
-        return torch.cat(rows).numpy()
+            batches.append(as_arrays(SlateBatch.pack(contexts, slates)))
+        return batches
 
     def _framed(self, texts: list[str], head: int, tail: tuple[int, ...]) -> list[Any]:
         encodings = self.student_tokenizer.encode_batch(texts, add_special_tokens=False)
