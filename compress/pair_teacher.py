@@ -1,13 +1,15 @@
 """Encoders as teacher: log-odds of any texts from what lies on disk. Knows no training.
 
-A teacher directory is the encoder's own config.json and tokenizer.json, one safetensors a part with
-what training changed, the untrained encoder it starts from, and teacher.json: weights and digests.
+A teacher directory holds the encoder's config.json and tokenizer.json, the words' vectors that all
+parts share, one safetensors a part, teacher.json with weights and digests, and scorer.json, by
+which `compress.scorers` finds this module.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +22,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from compress.encoder import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME, load_encoder
+from compress.data import Request
+from compress.encoder import CONFIG_NAME, TOKENIZER_NAME, Encoder, EncoderConfig
 from compress.pair_encoder import PairEncoder
 from compress.pair_slates import Chunks, Marks, joint_logits, tower_vectors
 from models.errors import ModelDirectoryError
 
 TEACHER_NAME = "teacher.json"
-PARTS = ("joint", "towers")
+WORDS = "encoder.embeddings.word_embeddings.weight"
 ROWS_AT_ONCE = 256
 JOB_TO_MEMBERS = "job_to_members"
 
@@ -42,41 +45,37 @@ def encoder_tokenizer(directory: Path) -> Tokenizer:
 def save_teacher(
     out: Path,
     encoder: Path,
-    changes: Mapping[str, Mapping[str, Tensor]],
+    parts: Mapping[str, PairEncoder],
     weights: Mapping[str, float],
     notes: Mapping[str, object],
 ) -> None:
-    """Writes a teacher directory; `changes` holds each part's tensors beside the encoder's.
+    """Writes a teacher directory in fp16; the parts' words are those of the encoder, untrained.
 
     weights: by part, its share of the teacher's log-odds. teacher.json comes last: a directory
     whose writing was cut off does not load.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME):
+    for name in (CONFIG_NAME, TOKENIZER_NAME):
         shutil.copyfile(encoder / name, out / name)
-    for part, tensors in changes.items():
-        save_file(
-            {name: x.contiguous() for name, x in tensors.items()}, out / f"{part}.safetensors"
-        )
-    names = [
-        CONFIG_NAME,
-        TOKENIZER_NAME,
-        WEIGHTS_NAME,
-        *(f"{part}.safetensors" for part in changes),
-    ]
+    stored = {name: _stored(part) for name, part in parts.items()}
+    shared = [part.pop(WORDS) for part in stored.values()]
+    assert all(torch.equal(words, shared[0]) for words in shared)
+    for name, tensors in ({"words": {WORDS: shared[0]}} | stored).items():
+        save_file(tensors, out / f"{name}.safetensors")
+    (out / "scorer.json").write_text(json.dumps({"module": __name__}) + "\n", encoding="utf-8")
+    names = [CONFIG_NAME, TOKENIZER_NAME, *(f"{name}.safetensors" for name in ("words", *stored))]
     files = {name: _digest(out / name) for name in names}
     content = {"weights": dict(weights), "files": files, **notes}
     (out / TEACHER_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def changed(model: PairEncoder, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's tensors that are not the encoder's own, bit for bit."""
-    own = {name: x.detach().cpu() for name, x in model.state_dict().items()}
-    return {
-        name: x.half()
-        for name, x in own.items()
-        if name not in base or not torch.equal(x, base[name].cpu())
-    }
+def _stored(model: PairEncoder) -> dict[str, Tensor]:
+    return {name: x.detach().cpu().half().contiguous() for name, x in model.state_dict().items()}
+
+
+def open_scorer(directory: Path) -> EncoderTeacher:
+    """The teacher as `compress.scorers` asks for it."""
+    return EncoderTeacher.load(directory)
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,14 @@ class EncoderTeacher:
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         return cls(parts, stated["weights"], encoder_tokenizer(directory), digest, device)
 
-    @property
-    def parameters(self) -> int:
-        """Of all parts, each with its own embeddings."""
-        return sum(weight.numel() for part in self.parts.values() for weight in part.parameters())
+    def raw_logits(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Log-odds of every request's candidates, in order."""
+        contexts, slates = [r.context for r in requests], [r.candidates for r in requests]
+        return [values.tolist() for values in self.label_log_odds(contexts, slates)]
+
+    def probability(self, raw_logit: float) -> float:
+        """Of relevance; the teacher is trained on log-odds, and not calibrated further."""
+        return 1 / (1 + math.exp(-raw_logit))
 
     def label_log_odds(
         self,
@@ -146,19 +149,20 @@ class EncoderTeacher:
         marks = Marks.of(self.tokenizer)
         firsts, seconds = [marks.open(ids) for ids in members], [marks.close(i) for i in postings]
         chunks = Chunks.pack(firsts, seconds, ROWS_AT_ONCE)
-        return joint_logits(model, chunks, self.device, self._dtype, 0.0)
+        return joint_logits(model, chunks, self.device, self.dtype, 0.0)
 
     def _towers(self, model: PairEncoder, members: list[_Ids], postings: list[_Ids]) -> Tensor:
         marks = Marks.of(self.tokenizer)
         texts = {id(ids): marks.open(ids) for ids in (*members, *postings)}  # each text once
         places = {key: place for place, key in enumerate(texts)}
         chunks = Chunks.pack(list(texts.values()), None, ROWS_AT_ONCE)
-        vectors = tower_vectors(model, chunks, self.device, self._dtype, 0.0)
+        vectors = tower_vectors(model, chunks, self.device, self.dtype, 0.0)
         first, second = (vectors[[places[id(ids)] for ids in side]] for side in (members, postings))
         return model.compare(first, second)
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
+        """Of a pass."""
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
 
@@ -166,10 +170,12 @@ _Ids = npt.NDArray[np.int64]
 
 
 def _load_part(directory: Path, part: str) -> PairEncoder:
-    model = PairEncoder(load_encoder(directory), joint=part == "joint")
-    state = model.state_dict() | load_file(directory / f"{part}.safetensors")
+    model = PairEncoder(Encoder(EncoderConfig.load(directory / CONFIG_NAME)), joint=part == "joint")
+    stored = load_file(directory / "words.safetensors") | load_file(
+        directory / f"{part}.safetensors"
+    )
     try:
-        model.load_state_dict({name: x.float() for name, x in state.items()})
+        model.load_state_dict({name: x.float() for name, x in stored.items()})
     except RuntimeError as error:
         raise ModelDirectoryError(f"{directory}: {part} does not fit ({error})") from error
     return model.eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,13 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
+from compress.data import load_occupations
 from compress.pair_encoder import PairEncoder, TextBatch, by_length
 from compress.tokenizer import MARKERS
+from compress.wiring import RESERVED
 
 UNKNOWN, PIECE = "[UNK]", "##"
+FIELDS = "headline background preparation skills knowledge experience tools used duties level"
 SILENT = Regex(r'[,;:()"]')  # punctuation that says nothing here and costs a token
 
 
@@ -104,3 +108,36 @@ def principal_parts(vectors: Tensor, weights: npt.NDArray[np.float64], size: int
     _, directions = torch.linalg.eigh(centred.T @ (share * centred))
     parts = centred @ directions.flip(1)[:, :size]
     return parts / (share * parts.square()).sum().div(size).sqrt()
+
+
+def vocabulary_of(
+    data: Path, source: Tokenizer, common_words: int, minimum_count: int
+) -> Tokenizer:
+    """`word_tokenizer` over the facts of the training occupations of `data`."""
+    texts = [
+        text
+        for o in load_occupations(data)
+        for facts in ((o.title, o.description), o.titles, o.tasks, o.tools, o.skills, o.knowledge)
+        for text in facts
+    ]
+    texts += [FIELDS] * minimum_count
+    return word_tokenizer(source, texts, common_words, minimum_count)
+
+
+def student_words(
+    towers: PairEncoder,
+    source: Tokenizer,
+    tokenizer: Tokenizer,
+    texts: Sequence[npt.NDArray[np.integer]],
+    hidden_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """(vocab, hidden_size - RESERVED) first vectors; `texts`, token ids, say how common each is."""
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    counts = np.ones(len(tokens))
+    for ids in texts:
+        counts += np.bincount(ids, minlength=len(tokens))
+    vectors = token_vectors(towers, source, tokens, device, dtype)
+    return principal_parts(vectors, counts, hidden_size - RESERVED)
