@@ -86,6 +86,7 @@ def _compile(variant: Variant, capability: int) -> tuple[Any, str]:
     options = {
         "num_warps": variant.num_warps,
         "num_stages": variant.num_stages,
+        "maxnreg": variant.maxnreg,
         "enable_fp_fusion": True,
     }
     log = io.StringIO()

@@ -43,7 +43,7 @@ PLANTED_BUGS = {
         "tl.where((keys >= 0)[None, :], scores",
     ),
     "the end of the prefix forgotten": ("range(full, prefix_length", "range(full, full"),
-    "pages not read ahead": ("pages, start + BLOCK_KEYS + lanes", "pages, start + lanes"),
+    "pages of the first step": ("page_of(pages, keys, full", "page_of(pages, lanes, full"),
     "first group's pages": ("page_ids_ptr + tl.load(page_offsets_ptr + group)", "page_ids_ptr"),
     "first group's length": ("tl.load(prefix_lengths_ptr + group)", "tl.load(prefix_lengths_ptr)"),
     "heads of one group mixed": ("head = rows % GROUP_ROWS", "head = rows % 1"),
