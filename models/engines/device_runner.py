@@ -21,7 +21,7 @@ from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cuda_graphs import GraphPool
-from models.engines.device_decoder import DeviceDecoder, refuse_other_families
+from models.engines.device_decoder import DeviceDecoder, refuse_other_heads
 from models.engines.group_plan import plan_group
 from models.engines.pass_inputs import PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
@@ -67,7 +67,7 @@ class DeviceRunner:
         cache_bytes: int,
         settings: DeviceSettings,
     ) -> None:
-        refuse_other_families(decoder.config)
+        refuse_other_heads(decoder.config)
         device = torch.device(settings.device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
