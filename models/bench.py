@@ -44,9 +44,8 @@ def main() -> None:
             rows = measure(subject, asked, arguments.rounds, arguments.caches.split(","))
             _publish(arguments.json, arguments.csv, rows, stated)
             if arguments.checks:
-                found = [
-                    check for spec in ours(subject.setting) for check in check_engine(subject, spec)
-                ]
+                own = (spec for spec in ours(subject.setting) if _wanted(spec, arguments.skip))
+                found = [check for spec in own for check in check_engine(subject, spec)]
                 kept = arguments.csv and arguments.csv.with_stem(arguments.csv.stem + "_checks")
                 _publish(arguments.json, kept, found, stated)
 

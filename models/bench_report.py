@@ -25,8 +25,9 @@ figure and its conditions. Providers take turns on the same fresh candidates; me
 the 20th and 80th percentile. *Of the limit*: the linear-layer operations that a slate cannot do
 without, over the rate of one 4096^3 product of that type in the same rounds. *Memory*: the most
 above what was resident after loading. `fairslate` is the native decoder, `fairslate-torch` the same
-model operation by operation. Rankings of the demo's test data are compared with transformers in
-fp32: all 624 slates by `fairslate`, whose NDCG is of all of them, every eighth by the others.
+model operation by operation and `fairslate-compiled` that under `torch.compile`. Rankings of the
+demo's test data are compared with transformers in fp32: all 624 slates by `fairslate`, whose NDCG
+is of all of them, every eighth by the others.
 """
 RATE_HEADS = ("provider", "type", "warm, items/s", "cold, items/s", "of the limit", "memory, MB")
 LIKE_HEADS = ("largest dp", "Kendall tau", "NDCG@10", "NDCG@1")

@@ -177,7 +177,8 @@ def test_a_provider_that_cannot_load_says_so(subject: Subject) -> None:
 
 def test_every_dtype_that_runs_here_has_a_row(subject: Subject) -> None:
     found = [(s.provider, s.dtype) for s in ours(subject.setting)]
-    assert {("fairslate-torch", name) for name in SHORT_NAMES.values()} <= set(found)
+    for provider in ("fairslate-torch", "fairslate-compiled"):
+        assert {(provider, name) for name in SHORT_NAMES.values()} <= set(found)
     assert len(found) == len(set(found))
 
 
