@@ -51,6 +51,13 @@ class TokenOutOfVocabularyError(FairslateError):
     code = "token_out_of_vocabulary"
 
 
+class OutOfMemoryError(FairslateError):
+    """A forward pass found no memory; the engine goes on and smaller work may pass."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "out_of_memory"
+
+
 class NonFiniteLogitError(FairslateError):
     """The model computed NaN or infinity, which is no score; the job fails alone."""
 
