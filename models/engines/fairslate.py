@@ -10,7 +10,7 @@ from itertools import chain
 
 import torch
 
-from models.allocator import keep_freed_memory
+from models.allocator import keep_freed_memory, return_freed_memory
 from models.checkpoint import ModelDirectory
 from models.engines.base import CacheEvents, JobScores, ScoreJob
 from models.engines.cpu_runner import new_cpu_runner
@@ -80,6 +80,7 @@ class FairslateEngine(RunnerEngine):
             runner: Runner = new_cpu_runner(directory, cache_bytes, dtype, backend, deterministic)
         else:
             runner = _device_runner(directory, cache_bytes, device)
+        return_freed_memory()  # weights as they were read, before they were packed
         super().__init__(runner)
 
 
