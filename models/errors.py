@@ -32,6 +32,19 @@ class PromptError(FairslateError):
     code = "invalid_prompt"
 
 
+class CatalogueError(FairslateError):
+    """A catalogue of stored candidates is damaged, or was made for another model."""
+
+    code = "catalogue_invalid"
+
+
+class StoredCandidateError(FairslateError):
+    """A candidate names an entry that the catalogue does not have, or not for this prompt."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "unknown_embedding"
+
+
 class CalibrationError(FairslateError):
     """Held-out logits and labels from which no increasing calibration can be fitted."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,15 @@ from models.engines.pass_inputs import PassInputs
 from models.errors import ModelUnavailableError
 from models.head_card import HeadOutputs
 from models.heads import ScoringHeads
+from models.label_mass import LabelMass
 from models.paged_cache import WASTE_PAGE
+
+
+class PassOutputs(NamedTuple):
+    """What a pass gives for each of its `last_rows`."""
+
+    logits: Tensor  # (items, heads) float32
+    hidden: Tensor  # (items, hidden) before the final norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,10 @@ def refuse_other_heads(config: DecoderConfig) -> None:
 
 
 class DeviceDecoder:
-    """Raw logits of one pass of at most `max_tokens`; weights are copies on `device`."""
+    """Raw logits of one pass of at most `max_tokens`; weights are copies on `device`.
+
+    label_mass: reads those copies; to be fed with the hidden states of passes.
+    """
 
     def __init__(
         self,
@@ -87,13 +99,16 @@ class DeviceDecoder:
         arithmetic: Arithmetic,
         device: torch.device,
         max_tokens: int,
+        vectors: Tensor | None = None,
     ) -> None:
         self.config = config = decoder.config
         self._arithmetic = arithmetic
         embedding = decoder.model.embed_tokens.weight.detach()
-        self._embedding = embedding.to(device, arithmetic.dtype)
+        tables = [embedding] if vectors is None else [embedding, vectors]
+        self._embedding = torch.cat([table.to(device, arithmetic.dtype) for table in tables])
         self._layers = [FusedLayer.of(layer, arithmetic, device) for layer in decoder.model.layers]
         self._heads = ScoringHeads.of(decoder, heads).to(device)
+        self.label_mass = LabelMass(decoder, heads).reading(self._output_embedding(decoder))
         half = config.head_dim // 2  # the first half of a row repeats this one, sines negated
         self._cos = decoder.rotary.cos[:, half:].to(device).contiguous()
         self._sin = decoder.rotary.sin[:, half:].to(device).contiguous()
@@ -101,10 +116,10 @@ class DeviceDecoder:
         mixed = (max_tokens, config.num_attention_heads, config.head_dim)
         self._mixed = torch.zeros(mixed, dtype=arithmetic.dtype, device=device)
 
-    def __call__(self, inputs: PassInputs, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(self, inputs: PassInputs, keys: Tensor, values: Tensor) -> PassOutputs:
         """keys, values: the pool, (layers, pages, page_size, kv_heads, head_dim), written in place.
 
-        Returns (items, heads) float32, a row for each of `inputs.last_rows`.
+        Returns a row for each of `inputs.last_rows`.
         """
         run, eps = self._arithmetic, self.config.rms_norm_eps
         slots = self._slots(inputs)
@@ -122,7 +137,15 @@ class DeviceDecoder:
             if index < len(self._layers) - 1:
                 following = self._layers[index + 1].input_norm
                 normed, residual = run.norm(hidden, residual, following, eps)
-        return self._heads.raw_logits(residual + hidden)
+        hidden = residual + hidden
+        return PassOutputs(self._heads.raw_logits(hidden), hidden)
+
+    def _output_embedding(self, decoder: Decoder) -> Tensor:
+        """Held once where it is the tokens' own."""
+        output = decoder.output_embedding
+        if output is decoder.model.embed_tokens.weight:
+            return self._embedding[: decoder.config.vocab_size]
+        return output.detach().to(self._embedding)
 
     def _slots(self, inputs: PassInputs) -> Tensor:
         """As the store of this family takes them: torch's own wants a cell for every token."""

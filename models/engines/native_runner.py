@@ -60,6 +60,7 @@ class NativeRunner:
         cache_bytes: int,
         library: NativeLibrary,
         settings: NativeSettings,
+        vectors: Tensor | None = None,
     ) -> None:
         config, page_size = decoder.config, settings.block_size
         self._block_size = page_size
@@ -69,7 +70,7 @@ class NativeRunner:
             _narrow_embeddings(decoder)  # behind the heads, whose rows stay as exact as they are
         self._label_mass = LabelMass(decoder, heads)
         self._decoder = NativeDecoder(
-            decoder, settings.choice.torch_dtype, library, settings.threads
+            decoder, settings.choice.torch_dtype, library, settings.threads, vectors
         )
         kv_heads, width = config.num_key_value_heads, self._decoder.head_dim
         self._cache = PagedCache(
@@ -87,6 +88,10 @@ class NativeRunner:
     @property
     def config(self) -> DecoderConfig:
         return self._decoder.config
+
+    @property
+    def stored_tokens(self) -> int:
+        return self._decoder.stored_tokens
 
     @property
     def description(self) -> Mapping[str, str]:

@@ -97,17 +97,26 @@ class Decoder {
   void embed(const Tile& tile) {
     for (int row = tile.first; row < tile.first + tile.rows; ++row) {
       float* to = x_.data() + std::size_t(row) * model_.hidden;
-      const std::size_t from = std::size_t(pass_.token_ids[row]) * model_.true_hidden;
-      for (int i = 0; i < model_.true_hidden; ++i) to[i] = embedding(from + i);
+      const int token = pass_.token_ids[row], behind = token - model_.vocabulary;
+      if (behind >= 0) copy_row(model_.stored, behind, to);
+      else if (model_.embedding_is_bf16) copy_row((const std::uint16_t*)model_.embedding, token, to);
+      else copy_row((const float*)model_.embedding, token, to);
     }
   }
 
-  float embedding(std::size_t at) const {
-    if (!model_.embedding_is_bf16) return ((const float*)model_.embedding)[at];
-    const std::uint32_t bits = std::uint32_t(((const std::uint16_t*)model_.embedding)[at]) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+  template <class Value>
+  void copy_row(const Value* table, int row, float* to) const {
+    const Value* from = table + std::size_t(row) * model_.true_hidden;
+    for (int i = 0; i < model_.true_hidden; ++i) to[i] = widened(from[i]);
+  }
+
+  static float widened(float value) { return value; }
+
+  static float widened(std::uint16_t value) {
+    const std::uint32_t bits = std::uint32_t(value) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
   }
 
   const std::vector<Query>& all_tokens(const Tile& tile, int member) {
