@@ -51,7 +51,7 @@ class Fake(Process):
         tokens = sum(map(len, job.candidates))
         tokens += len(job.context_ids) if job.context_ids != self._held else 0
         self._held = job.context_ids
-        return Reading(job, float(tokens), 7.0, [0.0] * len(job.candidates))
+        return Reading(job, float(tokens), 7.0, [float(n) for n in range(len(job.candidates))])
 
 
 def spec(name: str, dtype: str = "int8", kind: str = "fairslate") -> Spec:

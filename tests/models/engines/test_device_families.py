@@ -106,6 +106,20 @@ def test_heads_of_labels_score_as_on_the_cpu(stored: Directory) -> None:
     assert_as_on_the_cpu(stored("mistral", {"sliding_window": None}, click=CLICK, stars=STARS))
 
 
+@pytest.mark.parametrize("name", ["qwen3 tied", "llama"])
+def test_the_label_mass_is_that_of_the_cpu(name: str, stored: Directory) -> None:
+    directory = stored(*VARIANTS[name])
+    runner = DeviceRunner.from_directory(directory, 1 << 22, SETTINGS)
+    engines = [RunnerEngine(runner), FairslateEngine(directory, 1 << 22)]
+    job = drawn_jobs()[1]
+    for engine in engines:
+        for _ in range(2):  # the second pass of candidates is measured
+            engine.score([replace(job, candidates=job.candidates[:1])])
+    (got,), (want,) = (engine.drain_label_mass() for engine in engines)
+    assert got == pytest.approx(want, rel=1e-4)
+    assert 0 < got < 1
+
+
 @pytest.mark.skipif(not interpreting(), reason="Triton runs on the CPU only interpreted")
 @pytest.mark.parametrize("name", ["qwen3 biased", "llama biased"])
 def test_the_kernels_score_a_family_as_torch_does(name: str, stored: Directory) -> None:
