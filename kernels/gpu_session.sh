@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures everything a GPU is needed for, in minutes. Knows no kernel.
 #
-#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices scorer
+#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices families scorer
 #
 # Each step has a time limit (seconds, from the variables below) and writes to OUT as it goes, so
 # that a crash or a limit loses nothing. `bench` directly behind `check`: it compiles meanwhile. Wheels in .whl/ (Liger) are installed beside python3.
@@ -126,6 +126,11 @@ train() { # all providers load at once and then take turns, one at a time, on th
 choices() { # measures which product of eight bits the dispatcher takes at each shape
     limited "${CHOICES_LIMIT:-45}" "$PYTHON" -m kernels.gemm_measure
     cp kernels/gemm_choices.json "$OUT/"
+}
+
+families() { # every model family of the scorer; `check` runs them too
+    limited "${FAMILIES_LIMIT:-60}" "$PYTHON" -m pytest -m gpu tests/models -q --tb=short --timeout 50 \
+        -p no:cacheprovider -p no:benchmark --durations 5 ${PYTEST_OPTIONS--n 6}
 }
 
 scorer() {
