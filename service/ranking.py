@@ -156,7 +156,7 @@ class Ranker:
     ) -> Walk[Asked]:
         request = await self._parsed(call, tenant, parse)
         path = tenant.path(request.user, request.priority)
-        self._refusals.check(tenant_id(path, tenant.level))
+        self._refusals.check([tenant_id(path, tenant.level)])
         clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
         async with _deadline(clock):
             parsed_ms = clock.elapsed_ms
@@ -195,7 +195,9 @@ class Ranker:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
-        self._turns.check(tenant.name)  # before a body is parsed that would only be refused
+        # Before a body is parsed that would only be refused, whatever class it names.
+        self._turns.check(tenant.name)
+        self._refusals.check(tenant.nodes)
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
