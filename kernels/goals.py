@@ -21,6 +21,7 @@ from kernels.figures import (
 from kernels.reasons import reason_of_goal
 from kernels.report import table
 
+USUAL = "8192"  # tokens
 LARGE = "32768"  # tokens at which a row of the smallest model moves 64 MB a tensor
 MISSED = " **missed**"
 
@@ -150,22 +151,34 @@ def _training(groups: Groups) -> list[Goal]:
         share = copy_share(_find(groups, op, "forward", "Qwen3-0.6B", LARGE))
         asked = f"`{op}` 85 % of a copy at 64 MB and more"
         goals.append(_judged(asked, share, "{:.0%}", _at_least(0.85)))
-    for op in ("cross_entropy", "cross_entropy in place"):
-        share = value(_find(groups, op, "forward+backward"), "ours", "share")
-        goals.append(_judged(f"`{op}` 80 % of a copy", share, "{:.0%}", _at_least(0.8)))
-    for op in ("linear_cross_entropy", "linear_distillation jsd"):
-        share = value(_find(groups, op, "forward+backward"), "ours", "share")
-        goals.append(_judged(f"`{op}` 60 % of a bf16 GEMM", share, "{:.0%}", _at_least(0.6)))
     kd = _find(groups, "linear_distillation jsd", "forward+backward", "Llama-3.2-1B", "8192")
     peak = value(kd, "ours", "peak_mb")
     gain = over(value(kd, "eager"), value(kd, "ours"))
     return [
         *goals,
+        *(_shares(groups, op, 0.8, "a copy") for op in ("cross_entropy", "cross_entropy in place")),
+        _shares(groups, "linear_cross_entropy", 0.6, "a bf16 GEMM"),
+        _shares(groups, "linear_distillation jsd", 0.6, "a bf16 GEMM"),
         _judged(
             "distillation, 8192 tokens, V = 128,256: 6,000 MB", peak, "{:.0f} MB", _at_most(6000)
         ),
         _judged("the same, no slower than eager", gain, "{:.1f}x", _at_least(1)),
     ]
+
+
+def _shares(groups: Groups, op: str, least: float, limit: str) -> Goal:
+    """Of what is possible, with gradients, at the usual length of each model."""
+    shares = [
+        share
+        for (name, mode, _, tokens), group in groups.items()
+        if (name, mode, tokens) == (op, "forward+backward", USUAL)
+        and (share := value(group, "ours", "share"))
+    ]
+    asked = f"`{op}` {least:.0%} of {limit} at 8,192 tokens".replace("%", " %")
+    if not shares:
+        return Goal(asked, "", None)
+    found = dict.fromkeys(f"{share:.0%}" for share in sorted(shares)[:: max(1, len(shares) - 1)])
+    return Goal(asked, " to ".join(found), min(shares) >= least)
 
 
 def _steps(train: Sequence[Row]) -> list[Goal]:

@@ -23,7 +23,7 @@ from kernels.variant import Cost, Variant
 MAX_BLOCK_HIDDEN = 2048
 MAX_TILE = 4096  # label x hidden values one program holds; more spills registers
 MAX_LABELS = 128
-WARPS = 4
+WARPS = 4  # for any number of rows, so that a row scores the same in any company, to the bit
 
 
 def score_head_reference(

@@ -109,7 +109,7 @@ def few_rows(name: str, rows: int, model: ModelShape = QWEN3_06B) -> Sweep:
     """A product of a few rows with weights of four bits."""
     prepare = partial(_few_rows, *layers(model)[name], rows)
     label = f"weight_only_gemm {name}"
-    return Sweep(label, "weight_only_gemm", GROUPS, prepare, model, rows)
+    return Sweep(label, "weight_only_gemm", FEW_ROWS, prepare, model, rows)
 
 
 def _few_rows(columns: int, depth: int, rows: int, device: torch.device) -> Prepared:
@@ -119,22 +119,20 @@ def _few_rows(columns: int, depth: int, rows: int, device: torch.device) -> Prep
     return call, weight_only_cost(x, packed, scales.bfloat16())
 
 
-# Keys of a step and steps ahead, for heads of either length; registers a thread by warps.
+# Keys of a step, steps ahead and registers a thread, for heads of either length.
 STEPS = [
-    {"STEPS": dict.fromkeys((64, 128), step), "REGISTERS": registers}
-    for step, registers in (
-        ((32, 2), {4: 168, 8: 128}),
-        ((32, 3), {4: 168, 8: 128}),
-        ((32, 4), {4: 168, 8: 128}),
-        ((64, 2), {4: 168, 8: 128}),
-        ((64, 3), {4: 168, 8: 128}),
-        ((32, 3), {4: 128, 8: None}),
-        ((64, 2), {4: None, 8: None}),
-        ((64, 3), {4: None, 8: None}),
-        ((128, 2), {4: None, 8: None}),
+    {"STEPS": dict.fromkeys((64, 128), step)}
+    for step in (
+        (32, 3, 128),
+        (32, 3, None),
+        (64, 2, 128),
+        (64, 2, None),
+        (64, 3, 128),
+        (64, 3, None),
+        (128, 2, None),
     )
 ]
-GROUPS = grid(BLOCK_COLUMNS=(16, 32), BLOCK_GROUPS=(4, 8), WARPS=(4, 8))
+FEW_ROWS = grid(BLOCK_COLUMNS=(16, 32, 64), WARPS=(1, 2, 4), STAGES=(4, 6))
 CHUNKS = grid(CHUNK_BYTES=[{"cuda": 1 << power, "cpu": 1 << 26} for power in (28, 29, 30, 31)])
 ROWS = grid(BLOCK=(1024, 2048, 4096), WARPS=(4, 8, 16))
 # Rows, columns and depth of a tile, its warps and stages.
@@ -151,7 +149,7 @@ TILES = (
     (64, 128, 128, 4, 4),
     (64, 64, 256, 4, 3),
 )
-PRODUCTS = [{"SPEEDS": {tile: 1.0}} for tile in TILES]
+PRODUCTS = [{"SPEEDS": {tile: (1.0, 1.0)}} for tile in TILES]
 LONG = 32_768
 
 SWEEPS = (

@@ -147,18 +147,11 @@ def test_torch_library_accepts_the_operator() -> None:
 
 
 PLANTED_BUGS = {
-    "weights unsigned": (" - 8388616.0", " - 8388608.0"),
+    "weights unsigned": ("reshape(digits - 8", "reshape(digits"),
     "digits backwards": ("(4 * tl.arange(0, 8))", "(28 - 4 * tl.arange(0, 8))"),
-    "first group's scale": (
-        "scales_ptr + scales + group[:, None]",
-        "scales_ptr + scales + 0 * group[:, None]",
-    ),
-    "first group's weights": ("words + at * words_of_group", "words + 0 * at"),
-    "only the last step's groups": ("sums += tl.sum", "sums = tl.sum"),
-    "groups unmasked": (
-        "known = group[:, None, None], (group < groups)",
-        "known = group[:, None, None], (group >= 0)",
-    ),
+    "first group's scale": ("scales_ptr + scales + group, inside", "scales_ptr + scales, inside"),
+    "first group's weights": ("words + group * words_of_group, inside", "words, inside"),
+    "scale of all groups at the end": ("sums += tl.dot", "sums = tl.dot"),
     "rows unmasked": ("(row < rows)[:, None] & inside[None, :])", "inside[None, :])"),
     "columns unmasked": ("inside = column < columns", "inside = column >= 0"),
     "bias forgotten": ("HAS_BIAS=bias is not None", "HAS_BIAS=False"),
@@ -166,7 +159,7 @@ PLANTED_BUGS = {
 
 
 def run_all_checks(found: ModuleType) -> None:
-    check(found, (5, 70, 128 * 9))  # more groups than one step
+    check(found, (5, 70, 256))
 
 
 test_planted_bugs_are_caught = each_caught(module, PLANTED_BUGS, run_all_checks)
