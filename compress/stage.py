@@ -1,12 +1,13 @@
-"""What all stages share: options, the card they write, the command line. Knows no training."""
+"""What all stages share: their contract, options, lineage, the command line. Knows no training."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,9 +44,15 @@ class RecipeError(FairslateError):
 
 
 class GateError(FairslateError):
-    """A stage's result is below the recipe's minimum; nothing was published."""
+    """A stage's result is outside what the recipe allows; nothing was published."""
 
     code = "gate_failed"
+
+
+class StageError(FairslateError):
+    """A stage cannot go on for a reason outside the recipe, such as a full disk."""
+
+    code = "stage_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +65,49 @@ class StageInput:
     work: Path
     seed: int
     threads: int
+    teacher: Path | None = None  # what the recipe's `teacher` wrote or names
+    earlier: Mapping[str, Path] = field(default_factory=dict)  # finished stages, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Size of a model, as far as cost depends on it."""
+
+    parameters: int
+    hidden: int
+    layers: int
+    bytes_per_parameter: float = 4.0
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights on disk."""
+        return int(self.parameters * self.bytes_per_parameter)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a stage will do: `tokens` over all steps, and the shape of what it writes."""
+
+    steps: int
+    tokens: int
+    trained: bool  # three passes a token instead of one, and gradients and moments in memory
+    shape: Shape | None
 
 
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StageKind:
+    """What a stage's module tells the pipeline, under the name STAGE.
+
+    options: a frozen dataclass that refuses what is wrong when it is made, before anything starts.
+    cost: of these options, on what a model of the given shape; None where it is negligible.
+    """
+
+    run: Stage
+    options: type[Any]
+    cost: Callable[[Any, Shape | None], Cost] | None = None
 
 
 def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
@@ -100,12 +147,13 @@ def new_card(name: str, version: str) -> ModelCard:
 
 def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, Any]:
     """What a card says of one stage: enough to run it again."""
+    assert is_dataclass(options)
     return {
         "stage": stage,
         "seed": inputs.seed,
         "threads": inputs.threads,
         "data": directory_digest(inputs.data),
-        "options": {item.name: getattr(options, item.name) for item in fields(options)},  # type: ignore[arg-type]
+        "options": {item.name: getattr(options, item.name) for item in fields(options)},
         "torch": torch.__version__,
     }
 
@@ -124,6 +172,7 @@ def run_alone(name: str, stage: Stage) -> None:
     """Command line of one stage: python -m compress.<stage> --data DIR --out DIR ..."""
     parser = argparse.ArgumentParser(prog=f"python -m compress.{name}")
     parser.add_argument("--source", type=Path, help="model directory of the stage before")
+    parser.add_argument("--teacher", type=Path, help="directory of the teacher, where one is used")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON object")
@@ -131,7 +180,19 @@ def run_alone(name: str, stage: Stage) -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     work = given.out.with_name(given.out.name + ".work")
-    stage(
-        StageInput(given.source, given.data, given.out, work, given.seed, given.threads),
-        given.options,
-    )
+    try:
+        stage(
+            StageInput(
+                given.source,
+                given.data,
+                given.out,
+                work,
+                given.seed,
+                given.threads,
+                given.teacher,
+            ),
+            given.options,
+        )
+    except FairslateError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        sys.exit(1)
