@@ -1,4 +1,4 @@
-"""A cut decoder scores as the whole one with zeros, in transformers, in our engine, after a save."""
+"""A cut decoder scores as the whole one with zeros, in transformers and in our engine."""
 
 from __future__ import annotations
 
