@@ -13,10 +13,13 @@ from typing import Any
 import torch
 
 from compress.data import Request, halves, load_requests
-from compress.evaluate import CACHE_BYTES, JOBS_PER_BATCH, evaluate
+from compress.evaluate import evaluate
+from compress.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer
+from compress.slices import slice_names
 from compress.stage import (
     RecipeError,
     StageInput,
+    StageKind,
     directory_digest,
     lineage_entry,
     parse_options,
@@ -84,8 +87,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     metrics = {**card.metrics, **fits.label_mass()}
     card = replace(with_calibrations(card, heads), tenant_calibrations=tenants, metrics=metrics)
     card = write_card(stage.out, card)
-    report = evaluate(load_model_directory(stage.out), load_requests(stage.data, "test"))
-    report.pop("model")
+    scorer = DirectoryScorer(load_model_directory(stage.out))
+    report = evaluate(scorer, load_requests(stage.data, "test"), slice_names(stage.data, "test"))
+    report.pop("digest")  # of a card that did not hold this report yet
     write_card(stage.out, replace(card, metrics={**card.metrics, "test": report}))
 
 
@@ -167,6 +171,8 @@ def _refuse_unknown_heads(options: CalibrateOptions, card: ModelCard) -> None:
         known = ", ".join(card.scoring_heads)
         raise RecipeError(f"calibrate: head {name!r} is not one of the model's: {known}")
 
+
+STAGE = StageKind(run, CalibrateOptions)
 
 if __name__ == "__main__":
     run_alone("calibrate", run)
