@@ -93,6 +93,18 @@ def compare(
     return {n: _interval(v) for n, v in (differences | agreement.by_name).items()}
 
 
+def mean_difference(
+    pairs: Sequence[tuple[Sequence[Scored], Sequence[Scored]]], resamples: int, seed: int = 0
+) -> dict[str, Interval]:
+    """Every metric's difference, the mean over several pairs of models (seeds, say) on one data."""
+    draws = _draws(_groups(pairs[0][0]), resamples, seed)
+    sides = [[_summaries(side, draws) for side in pair] for pair in pairs]
+    return {
+        name: _interval(np.mean([ours[name] - theirs[name] for ours, theirs in sides], axis=0))
+        for name in sides[0][0]
+    }
+
+
 def _groups(scored: Sequence[Scored]) -> Integers:
     """The number of each request's group."""
     known: dict[str, int] = {}

@@ -6,7 +6,7 @@ Without torchrun there is one process, rank 0, and every function here does noth
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from compress.stage import RecipeError
 
 Row = TypeVar("Row")
+Answer = TypeVar("Answer")
 
 
 def join() -> None:
@@ -51,9 +52,18 @@ def share(rows: Sequence[Row]) -> Sequence[Row]:
     return rows[rank() :: world()]
 
 
-def agreed(value: Any) -> Any:
-    """Rank 0's value, on every process; waits for all."""
-    box = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
+def first(function: Callable[[], Answer]) -> Answer:
+    """Calls it on rank 0 alone; every process gets its answer, or raises what it raised."""
+    if not dist.is_initialized():
+        return function()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = function()
+        except Exception as error:
+            box[1] = error
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise box[1]
+    answer: Answer = box[0]
+    return answer

@@ -1,6 +1,9 @@
 """Runs a recipe of stages behind quality gates; resumes after a kill. Knows no stage's inside.
 
-python -m compress.pipeline compress/recipes/demo_quick.yaml --out DIR
+    python -m compress.pipeline compress/recipes/demo_quick.yaml --out DIR [--dry-run]
+    torchrun --nproc-per-node 2 -m compress.pipeline ...
+
+OUT appears when the last gate has passed, never half written, and OUT.html beside it.
 """
 
 from __future__ import annotations
@@ -9,93 +12,159 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import yaml
-
-from compress import calibrate, lexicon, train
+from compress import parallel
 from compress.data import halves, load_requests
-from compress.evaluate import score
-from compress.metrics import auc
-from compress.stage import (
-    GateError,
-    RecipeError,
-    Stage,
-    StageInput,
-    directory_digest,
-    parse_options,
+from compress.gates import Quality
+from compress.loop import LOSSES_NAME
+from compress.plan import table
+from compress.recipe import TEACHER, Recipe, RecipeStage
+from compress.records import (
+    MEASURED_NAME,
+    Record,
+    ranker_record,
+    write_json,
+    write_records,
+    writer_record,
 )
-from models.card import write_card
-from models.checkpoint import load_model_directory
+from compress.report import write_report
+from compress.slices import slice_names
+from compress.stage import GateError, RecipeError, StageInput, directory_digest
+from models.card import CARD_NAME, read_card, write_card
 from models.errors import FairslateError
 
-STAGES: dict[str, Stage] = {
-    "lexicon": lexicon.run,
-    "train": train.run,
-    "calibrate": calibrate.run,
-}
+SPLIT = "valid"
+SAID = (
+    "gauc",
+    "ndcg@10",
+    "ece",
+    "validation_loss",
+    "format_validity",
+)  # of every stage, on the terminal
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeStage:
-    """One entry of a recipe; `minimum_gauc` is the gate, on the selecting half of `valid`."""
+class Run:
+    """One recipe on its way to OUT; finished stages and checkpoints lie in OUT.work."""
 
-    stage: str
-    minimum_gauc: float
-    options: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self._recipe, self._out, self._work = recipe, out, work_of(out)
+        self._data = Path(recipe.data)
+        self._records: dict[str, Record] = {}
+        self._finished: dict[str, Path] = {}
 
-    def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise RecipeError(f"stage {self.stage!r} is unknown; use one of {', '.join(STAGES)}")
+    def start(self) -> None:
+        """From the last finished stage and checkpoint; returns when OUT is there."""
+        parallel.first(self._prepare)
+        entries = list(self._recipe.entries())
+        for number, (title, entry) in enumerate(entries):
+            if parallel.rank() == 0:
+                print(f"stage {number + 1} of {len(entries)}: {title}", file=sys.stderr)
+            done = self._work / f"{number}-{title}"
+            if not parallel.first(done.exists):
+                self._make(title, entry, done)
+            self._finished[title] = done
+            self._records[title] = Record.read(_record_of(done))
+        parallel.first(lambda: self._publish(done))
 
+    def _prepare(self) -> None:
+        if self._out.exists():
+            raise RecipeError(f"{self._out} exists; remove it or name another --out")
+        _refuse_another_recipes_work(self._recipe, self._work)
+        if isinstance(self._recipe.teacher, str) and not Path(self._recipe.teacher).is_dir():
+            raise RecipeError(f"teacher {self._recipe.teacher!r} is no directory here")
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A recipe file; `data` is a folder relative to where the command runs."""
+    def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
+        inputs, begin = self._inputs(done), time.perf_counter()
+        shutil.rmtree(inputs.out, ignore_errors=True)
+        entry.kind.run(inputs, entry.options)
+        seconds = time.perf_counter() - begin
+        parallel.first(lambda: self._finish(title, entry, inputs, done, seconds))
+        shutil.rmtree(inputs.out, ignore_errors=True)  # of the other ranks
 
-    data: str
-    seed: int
-    threads: int
-    stages: tuple[RecipeStage, ...]
+    def _inputs(self, done: Path) -> StageInput:
+        """What the stage is given; ranks above 0 write where nobody reads."""
+        students = [path for title, path in self._finished.items() if title != TEACHER]
+        teacher = self._teacher()
+        inputs = StageInput(
+            source=students[-1] if students else None,
+            data=self._data,
+            out=self._work / "unfinished",
+            work=done.with_name(done.name + ".state"),
+            seed=self._recipe.seed,
+            threads=self._recipe.threads,
+            teacher=teacher,
+            earlier=self._finished | ({TEACHER: teacher} if teacher else {}),
+        )
+        return _of_rank(inputs, parallel.rank())
 
-    @classmethod
-    def load(cls, path: Path) -> Recipe:
-        """Raises RecipeError for what cannot be read or is not known."""
+    def _teacher(self) -> Path | None:
+        given = self._recipe.teacher
+        return Path(given) if isinstance(given, str) else self._finished.get(TEACHER)
+
+    def _finish(
+        self, title: str, entry: RecipeStage, inputs: StageInput, done: Path, seconds: float
+    ) -> None:
+        """Measures, holds the gates against it and gives it its name, in this order."""
+        record = self._measure(title, entry, inputs.out)
+        print(f"{title}: {_line(record)}", file=sys.stderr)
+        losses = inputs.work / LOSSES_NAME
+        record = replace(
+            record,
+            seconds=seconds,
+            losses=json.loads(losses.read_text(encoding="utf-8")) if losses.exists() else (),
+        )
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-            stages = tuple(parse_options(RecipeStage, entry) for entry in raw.pop("stages"))
-        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
-            raise RecipeError(f"{path}: not a recipe ({error}); see compress/recipes") from error
-        return parse_options(cls, raw | {"stages": stages})
+            self._hold_gates(entry, record)
+        except GateError:
+            shutil.rmtree(inputs.out)
+            raise
+        self._records[title] = record
+        _note(inputs.out, self._records)
+        record.write(_record_of(done))
+        inputs.out.rename(done)
 
+    def _measure(self, title: str, entry: RecipeStage, directory: Path) -> Record:
+        kind = entry.kind
+        options = kind.parse(entry.options)
+        written = kind.quality(options, directory, self._data) if kind.quality else None
+        if written is not None:
+            return writer_record(title, entry.stage, directory, written)
+        return self._measure_ranker(title, entry.stage, directory)
 
-def run_recipe(recipe: Recipe, out: Path) -> None:
-    """Stages go to OUT.work/; OUT appears when the last gate has passed, and never half written."""
-    if out.exists():
-        raise RecipeError(f"{out} exists; remove it or name another --out")
-    work, source = work_of(out), None
-    _refuse_another_recipes_work(recipe, work)
-    for number, entry in enumerate(recipe.stages):
-        print(f"stage {number + 1} of {len(recipe.stages)}: {entry.stage}", file=sys.stderr)
-        done = work / f"{number}-{entry.stage}"
-        if not done.exists():
-            inputs = StageInput(
-                source,
-                Path(recipe.data),
-                out=work / "unfinished",
-                work=work / f"{number}-{entry.stage}.state",
-                seed=recipe.seed,
-                threads=recipe.threads,
-            )
-            _run_stage(entry, inputs, done)
-        source = done
-    assert source is not None
-    source.rename(out)
-    shutil.rmtree(work)
+    def _measure_ranker(self, title: str, stage: str, directory: Path) -> Record:
+        requests, names = load_requests(self._data, SPLIT), slice_names(self._data, SPLIT)
+        belongs = {id(request): name for request, name in zip(requests, names, strict=True)}
+        selecting, _ = halves(requests)
+        slices = [belongs[id(request)] for request in selecting]
+        return ranker_record(title, stage, directory, selecting, slices)
+
+    def _hold_gates(self, entry: RecipeStage, record: Record) -> None:
+        for gate in entry.conditions:
+            against = gate.against or next(reversed(self._records), None)
+            earlier = self._quality_of(against) if gate.change and against else None
+            failure = gate.failure(record.quality, earlier)
+            if failure:
+                raise GateError(
+                    f"{record.name}: valid {failure}; train longer or loosen the gate in the recipe"
+                )
+
+    def _quality_of(self, title: str) -> Quality:
+        """Of an earlier stage, or of a teacher that the recipe only names."""
+        if title not in self._records:
+            teacher = self._teacher()
+            assert teacher is not None
+            self._records = {title: self._measure_ranker(title, TEACHER, teacher)} | self._records
+        return self._records[title].quality
+
+    def _publish(self, last: Path) -> None:
+        write_records(last / MEASURED_NAME, list(self._records.values()))
+        write_report(last, self._out.with_name(self._out.name + ".html"))
+        last.rename(self._out)
+        shutil.rmtree(self._work)
 
 
 def work_of(out: Path) -> Path:
@@ -103,37 +172,54 @@ def work_of(out: Path) -> Path:
     return out.with_name(out.name + ".work")
 
 
+def _of_rank(inputs: StageInput, rank: int) -> StageInput:
+    if rank == 0:
+        return inputs
+    out, work = (path.with_name(f"{path.name}.rank{rank}") for path in (inputs.out, inputs.work))
+    return replace(inputs, out=out, work=work)
+
+
+def _record_of(done: Path) -> Path:
+    return done.with_name(done.name + ".json")
+
+
+def _line(record: Record) -> str:
+    said = [f"{name} {record.metrics[name]:.4f}" for name in SAID if name in record.metrics]
+    if record.speed:
+        said.append(f"{record.speed.items_per_s:,.0f} items/s")
+    return f"valid {', '.join(said)}, {record.size / 1e6:.1f} MB"
+
+
+def _note(directory: Path, records: Mapping[str, Record]) -> None:
+    """The card says what every stage until here reached on `valid`."""
+    if not (directory / CARD_NAME).exists():
+        return
+    card = read_card(directory)
+    reached = {
+        name: {
+            **card.metrics.get(name, {}),
+            "valid": dict(record.metrics),
+            "parameters": record.parameters,
+        }
+        for name, record in records.items()
+    }
+    write_card(directory, replace(card, metrics={**card.metrics, **reached}))
+
+
 def _refuse_another_recipes_work(recipe: Recipe, work: Path) -> None:
     """Gates may change between two starts; what the weights come from may not."""
     if not Path(recipe.data).is_dir():
         raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
-    stages = [[entry.stage, dict(entry.options)] for entry in recipe.stages]
-    origin = [directory_digest(Path(recipe.data)), recipe.seed, recipe.threads, stages]
-    stated, path = json.dumps(origin), work / "recipe.json"
+    stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
+    teacher = recipe.teacher if isinstance(recipe.teacher, str) else None
+    digest = directory_digest(Path(recipe.data))
+    origin = [digest, recipe.seed, recipe.threads, parallel.world(), teacher, stages]
+    path = work / "recipe.json"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
-        path.write_text(stated, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != stated:
+        write_json(path, origin)
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
         raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
-
-
-def _run_stage(entry: RecipeStage, inputs: StageInput, done: Path) -> None:
-    shutil.rmtree(inputs.out, ignore_errors=True)
-    STAGES[entry.stage](inputs, entry.options)
-    directory = load_model_directory(inputs.out)
-    selecting, _ = halves(load_requests(inputs.data, "valid"))
-    per_request = [auc(item.scores, item.labels) for item in score(directory, selecting)]
-    gauc = float(np.nanmean(per_request))
-    print(f"{entry.stage}: valid gauc {gauc:.4f}, gate {entry.minimum_gauc}", file=sys.stderr)
-    if gauc < entry.minimum_gauc:
-        shutil.rmtree(inputs.out)
-        raise GateError(
-            f"{entry.stage}: valid gauc {gauc:.4f} is below the gate {entry.minimum_gauc}; "
-            "train longer or lower minimum_gauc in the recipe"
-        )
-    metrics = {**directory.card.metrics, entry.stage: {"valid_gauc": gauc}}
-    write_card(inputs.out, replace(directory.card, metrics=metrics))
-    inputs.out.rename(done)
 
 
 def main() -> int:
@@ -141,15 +227,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m compress.pipeline")
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="model directory to create")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print cost and sizes, start nothing"
+    )
     given = parser.parse_args()
     try:
-        run_recipe(Recipe.load(given.recipe), given.out)
+        recipe = Recipe.load(given.recipe)
+        if given.dry_run:
+            print(table(recipe))
+            return 0
+        parallel.join()
+        Run(recipe, given.out).start()
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on from {work_of(given.out)}", file=sys.stderr)
         return 130
     except FairslateError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(
+            f"cannot go on: {error}; make room or mend it, then the same command goes on from "
+            f"{work_of(given.out)}",
+            file=sys.stderr,
+        )
+        return 1
+    finally:
+        parallel.leave()
     return 0
 
 

@@ -22,6 +22,7 @@ from models.checkpoint import ModelDirectory, load_model_directory
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
 from models.errors import ModelDirectoryError
+from models.quantization import INT
 
 SCORER_NAME = "scorer.json"
 CACHE_BYTES = 64 << 20
@@ -46,11 +47,19 @@ class Scorer(Protocol):
 
 
 class DirectoryScorer:
-    """A model directory, scored as served: native engine, fp32, by the head that ranks."""
+    """A model directory, scored by the engine that serves it and the head that ranks.
 
-    def __init__(self, directory: ModelDirectory, prompt: str | None = None) -> None:
+    In fp32, or in int8 where its weights are stored so. backend: "torch" repeats anywhere bit for
+    bit, "auto" is as fast as this machine can.
+    """
+
+    def __init__(
+        self, directory: ModelDirectory, prompt: str | None = None, backend: str = "torch"
+    ) -> None:
         self._directory, self._prompt = directory, prompt
-        self._engine = FairslateEngine(directory, CACHE_BYTES)
+        self._engine = FairslateEngine(
+            directory, CACHE_BYTES, dtype=served_dtype(directory), backend=backend
+        )
         self._calibration = next(iter(directory.card.scoring_heads.values())).calibration
         self._mass: list[float] = []
 
@@ -84,6 +93,12 @@ class DirectoryScorer:
         candidates = builder.encode_candidates(request.candidates, self._prompt)
         hashes = builder.block_hashes(context, self._directory.card.block_size)
         return ScoreJob(context, hashes, tuple(candidate.ids for candidate in candidates))
+
+
+def served_dtype(directory: ModelDirectory) -> str:
+    """What linear layers compute in when this directory is measured."""
+    quantization = directory.config.quantization
+    return "int8" if quantization is not None and quantization.form == INT else "float32"
 
 
 def open_scorer(path: Path) -> Scorer:

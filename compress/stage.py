@@ -74,9 +74,15 @@ class Shape:
     """Size of a model, as far as cost depends on it."""
 
     parameters: int
+    embeddings: int  # parameters of them that a token only looks up
     hidden: int
     layers: int
     bytes_per_parameter: float = 4.0
+
+    @property
+    def body(self) -> int:
+        """Parameters by which every token is multiplied."""
+        return self.parameters - self.embeddings
 
     @property
     def size(self) -> int:
@@ -86,12 +92,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a stage will do: `tokens` over all steps, and the shape of what it writes."""
+    """What a stage will do. `tokens` and `operations` (floating point) are of all its steps.
 
-    steps: int
-    tokens: int
-    trained: bool  # three passes a token instead of one, and gradients and moments in memory
-    shape: Shape | None
+    memory: the most bytes at once, beyond what an idle process takes. shape: of what it writes,
+    None where it is not known before.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    operations: float = 0.0
+    memory: float = 0.0
+    shape: Shape | None = None
 
 
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
@@ -103,11 +114,20 @@ class StageKind:
 
     options: a frozen dataclass that refuses what is wrong when it is made, before anything starts.
     cost: of these options, on what a model of the given shape; None where it is negligible.
+    quality: of options, the directory written and the data: what gates compare where no ranking
+    metric describes the model; None, or the answer None, where they do.
     """
 
     run: Stage
     options: type[Any]
     cost: Callable[[Any, Shape | None], Cost] | None = None
+    quality: Callable[[Any, Path, Path], Mapping[str, float] | None] | None = None
+
+    def parse(self, raw: Mapping[str, Any]) -> Any:
+        """The options; a class with a method `parse` reads its nested parts itself."""
+        if hasattr(self.options, "parse"):
+            return self.options.parse(raw)
+        return parse_options(self.options, raw)
 
 
 def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
