@@ -10,10 +10,13 @@ import numpy as np
 
 from compress.data import Request, load_requests
 from compress.gram import CalibrationDataError
+from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, pass_cost
 from compress.slates import SlateBatch
+from compress.stage import Cost, Shape
 from models.directory import ModelDirectory
 
 SLATES_PER_BATCH = 4
+PASSES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,13 @@ class CalibrationOptions:
     slates: int = 128
     candidates: int = 12
     split: str = "train"
+
+    def cost(self, shape: Shape, decoders: int) -> Cost:
+        """Of streaming: each half of a layer runs once for its sums and once to go on."""
+        tokens = self.slates * (CONTEXT_TOKENS + self.candidates * CANDIDATE_TOKENS)
+        one = pass_cost(tokens, shape)
+        passes, memory = PASSES * decoders, one.memory * decoders
+        return Cost(1, tokens * passes, one.operations * passes, memory)
 
 
 def calibration_slates(

@@ -31,7 +31,9 @@ from compress.sensitivity import (
 from compress.slates import SlateBatch
 from compress.slicing import LayerCut, sliced
 from compress.stage import (
+    Cost,
     RecipeError,
+    Shape,
     StageInput,
     StageKind,
     lineage_entry,
@@ -156,6 +158,12 @@ def _prune_half(
 
 def _check(decoder: Decoder, options: PruneOptions) -> None:
     """Before anything is measured."""
+    whole = decoder.config
+    if options.kv_share and whole.model_type == "qwen2":
+        raise RecipeError(
+            "prune: vLLM takes the size of a Qwen2's heads from their number, so all must stay; "
+            "set kv_share to 0"
+        )
     budget = uniform_budget(decoder.config, options.mlp_share, options.kv_share, options.multiple)
     refuse_large_step(decoder.config, budget, options.most, options.force)
     layers = decoder.config.num_hidden_layers
@@ -242,7 +250,14 @@ def _scores(decoder: Decoder, directory: ModelDirectory, slates: Iterable[SlateB
     return Scores.of(decoder, list(islice(slates, SCORED_BATCHES)), directory.prompt.heads)
 
 
-STAGE = StageKind(run, PruneOptions)
+def cost(options: PruneOptions, shape: Shape | None) -> Cost:
+    """Of the calibration in the model and its unchanged copy; what is left depends on widths."""
+    if shape is None:
+        raise RecipeError("prune needs a model directory; put a stage that makes one first")
+    return options.calibration.cost(shape, decoders=2)
+
+
+STAGE = StageKind(run, PruneOptions, cost)
 
 if __name__ == "__main__":
     run_alone("prune", run)

@@ -70,10 +70,9 @@ def sliced_config(config: DecoderConfig, cuts: Sequence[LayerCut]) -> DecoderCon
     if not cuts:
         raise SliceError("no layer is kept; keep at least one")
     groups = max(len(cut.kv_groups) for cut in cuts)
-    per_group = config.num_attention_heads // config.num_key_value_heads
-    # transformers refuses a Llama whose heads do not divide the hidden size.
-    while config.model_type == "llama" and config.hidden_size % (groups * per_group):
-        groups += 1
+    kv_heads = config.num_key_value_heads
+    per_group = config.num_attention_heads // kv_heads
+    groups = next(n for n in range(groups, kv_heads + 1) if _loadable(config, n * per_group))
     return replace(
         config,
         num_hidden_layers=len(cuts),
@@ -81,6 +80,16 @@ def sliced_config(config: DecoderConfig, cuts: Sequence[LayerCut]) -> DecoderCon
         num_key_value_heads=groups,
         num_attention_heads=groups * per_group,
     )
+
+
+def _loadable(config: DecoderConfig, heads: int) -> bool:
+    """transformers asks of a Llama that its heads divide the hidden size, and vLLM takes the size
+    of a Qwen2's heads from their number.
+    """
+    if heads == config.num_attention_heads:
+        return True
+    divides = config.hidden_size % heads == 0
+    return {"qwen2": False, "llama": divides}.get(config.model_type, True)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -175,11 +175,16 @@ class Streams:
     ) -> dict[str, Tensor]:
         """Inputs (rows, p) of the products in one batch."""
         decoder = self._decoders[place]
-        with _watched({name: half.linear(decoder, name) for name in names}) as found:
+        linears = {name: half.linear(decoder, name) for name in names}
+        with _watched(linears) as found, suppress(_AllSeenError):
             half(decoder, self._hidden(place, number), batch)
         last = half.layer == decoder.config.num_hidden_layers - 1
         whole = ("k_proj", "v_proj") if last else names
         return {name: x if name in whole else x[batch.answers] for name, x in found.items()}
+
+
+class _AllSeenError(Exception):
+    """Ends a half as soon as all products that are watched have been reached."""
 
 
 @contextmanager
@@ -190,6 +195,8 @@ def _watched(linears: Mapping[str, nn.Linear]) -> Iterator[dict[str, Tensor]]:
     def keeper(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found[name] = inputs[0]
+            if len(found) == len(linears):
+                raise _AllSeenError
 
         return keep
 
