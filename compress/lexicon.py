@@ -93,7 +93,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
     run_steps(
         decoder,
-        _optimizer(decoder, options),
+        optimizer_of(decoder, options.embedding_rate, options.rate),
         loss_of_step,
         Schedule(options.steps, options.warmup),
         Checkpoints(stage.work / "lexicon.pt", options.checkpoint_every),
@@ -148,7 +148,7 @@ def _config(options: LexiconOptions, vocab_size: int) -> DecoderConfig:
     )
 
 
-def _optimizer(decoder: Decoder, options: LexiconOptions) -> torch.optim.Optimizer:
+def optimizer_of(decoder: Decoder, embedding_rate: float, rate: float) -> torch.optim.Optimizer:
     """Only what the bags touch: embeddings, the last layer and the final norm."""
     layers, body = layers_of(decoder), decoder.model
     for layer in layers[:-1]:
@@ -157,8 +157,8 @@ def _optimizer(decoder: Decoder, options: LexiconOptions) -> torch.optim.Optimiz
     body.embed_tokens.weight.register_hook(lambda gradient: gradient * movable)  # type: ignore[no-untyped-call]
     rest = [*layers[-1].parameters(), *body.norm.parameters()]
     groups = [
-        {"params": [body.embed_tokens.weight], "lr": options.embedding_rate, "weight_decay": 0.0},
-        {"params": rest, "lr": options.rate, "weight_decay": 0.01},
+        {"params": [body.embed_tokens.weight], "lr": embedding_rate, "weight_decay": 0.0},
+        {"params": rest, "lr": rate, "weight_decay": 0.01},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 

@@ -32,9 +32,10 @@ from compress.records import (
     writer_record,
 )
 from compress.report import write_report
+from compress.scorers import SCORER_NAME
 from compress.slices import slice_names
 from compress.stage import GateError, RecipeError, StageInput, directory_digest
-from models.card import CARD_NAME, read_card, write_card
+from models.card import CARD_NAME, file_digest, read_card, write_card
 from models.errors import FairslateError
 
 SPLIT = "valid"
@@ -74,8 +75,6 @@ class Run:
         if self._out.exists():
             raise RecipeError(f"{self._out} exists; remove it or name another --out")
         _refuse_another_recipes_work(self._recipe, self._work)
-        if isinstance(self._recipe.teacher, str) and not Path(self._recipe.teacher).is_dir():
-            raise RecipeError(f"teacher {self._recipe.teacher!r} is no directory here")
 
     def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
         inputs, begin = self._inputs(done), time.perf_counter()
@@ -88,9 +87,9 @@ class Run:
     def _inputs(self, done: Path) -> StageInput:
         """What the stage is given; ranks above 0 write where nobody reads."""
         students = [path for title, path in self._finished.items() if title != TEACHER]
-        teacher = self._teacher()
+        given, teacher = self._recipe.source, self._teacher()
         inputs = StageInput(
-            source=students[-1] if students else None,
+            source=students[-1] if students else (Path(given) if given else None),
             data=self._data,
             out=self._work / "unfinished",
             work=done.with_name(done.name + ".state"),
@@ -211,15 +210,23 @@ def _refuse_another_recipes_work(recipe: Recipe, work: Path) -> None:
     if not Path(recipe.data).is_dir():
         raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
     stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
-    teacher = recipe.teacher if isinstance(recipe.teacher, str) else None
+    given = [_digest(directory) for directory in recipe.given()]
     digest = directory_digest(Path(recipe.data))
-    origin = [digest, recipe.seed, recipe.threads, parallel.world(), teacher, stages]
+    origin = [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
     path = work / "recipe.json"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         write_json(path, origin)
     elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
         raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
+
+
+def _digest(directory: Path) -> str:
+    """Of a model directory or a teacher: that of the file which holds its own digests."""
+    for name in (CARD_NAME, SCORER_NAME):
+        if (directory / name).exists():
+            return file_digest(directory / name)
+    raise RecipeError(f"{directory} holds neither {CARD_NAME} nor {SCORER_NAME}; name a directory")
 
 
 def main() -> int:

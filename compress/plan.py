@@ -18,6 +18,7 @@ from compress.recipe import Recipe
 from compress.records import SLATES
 from compress.stage import Cost, Shape
 from models.config import DecoderConfig
+from models.config_reader import read_config
 
 SLOWER = 2.5  # measured on the demo's stages
 CHARACTERS = 4.5  # of a token
@@ -69,7 +70,8 @@ def pass_cost(tokens: int, shape: Shape) -> Cost:
 
 def estimates(recipe: Recipe) -> Iterator[Estimate]:
     """Every stage in turn; a shape that a stage does not tell is that of the stage before."""
-    rate, gate_tokens, shape = _rate(recipe.threads), _gate_tokens(recipe), None
+    rate, gate_tokens = _rate(recipe.threads), _gate_tokens(recipe)
+    shape = shape_of(read_config(Path(recipe.source))) if recipe.source else None
     for title, entry in recipe.entries():
         kind = entry.kind
         options = kind.parse(entry.options)

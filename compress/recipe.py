@@ -20,6 +20,7 @@ TEACHER = "teacher"
 STAGES = {
     "encoder_teacher": "compress.encoder_teacher",
     "lexicon": "compress.lexicon",
+    "request_lexicon": "compress.request_lexicon",
     "train": "compress.train",
     "reasoner": "compress.reasoner",
     "distill": "compress.distill",
@@ -68,7 +69,8 @@ class RecipeStage:
 class Recipe:
     """A recipe file; folders are relative to where the command runs.
 
-    teacher: a stage that makes one, or the path of a directory that is one already.
+    teacher: a stage that makes one, or the path of a directory that is one already. source: the
+    model directory that the first stage starts from, where it does not make one itself.
     """
 
     data: str
@@ -76,6 +78,7 @@ class Recipe:
     threads: int
     stages: tuple[RecipeStage, ...]
     teacher: RecipeStage | str | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -102,6 +105,11 @@ class Recipe:
         if isinstance(teacher, Mapping):
             teacher = parse_options(RecipeStage, teacher)
         return parse_options(cls, raw | {"stages": stages, "teacher": teacher})
+
+    def given(self) -> list[Path]:
+        """The directories that it starts from."""
+        paths = (self.source, self.teacher if isinstance(self.teacher, str) else None)
+        return [Path(path) for path in paths if path is not None]
 
     def entries(self) -> Iterator[tuple[str, RecipeStage]]:
         """Every stage in the order in which they run, with its name."""

@@ -68,7 +68,7 @@ def watch(moments: Moments) -> None:
 
         return run
 
-    loop._step = counted
+    loop._step = counted  # type: ignore[assignment]
     pipeline.Run._make = staged(pipeline.Run._make)  # type: ignore[method-assign]
     sys.addaudithook(moments.audit)
 

@@ -40,20 +40,24 @@ def _wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
             process.wait(0.01)
 
 
-def test_a_failed_gate_exits_non_zero_and_leaves_no_artefact(
+def test_a_failed_gate_leaves_no_artefact_and_may_be_loosened_but_nothing_else_changed(
     tmp_path: Path,
     small_data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = _recipe(tmp_path, small_data, 1.01, steps=2)
-    out = tmp_path / "model"
+    recipe, out = _recipe(tmp_path, small_data, 1.01, steps=2), tmp_path / "model"
     monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
     assert main() == 1
     assert "train: valid gauc is" in capsys.readouterr().err
     assert not out.exists()
     assert not list(tmp_path.glob("model.work/unfinished"))
     assert not list(tmp_path.glob("model.work/1-train"))
+    _recipe(tmp_path, small_data, 1.01, steps=3)
+    assert main() == 1
+    assert "holds a run of another recipe" in capsys.readouterr().err
+    _recipe(tmp_path, small_data, 0.3, steps=2)
+    assert main() == 0
 
 
 def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Path) -> None:
@@ -66,7 +70,7 @@ def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Pa
     assert 0 < card.metrics["train"]["valid"]["ndcg@10"] < 1
     measured = read_records(out / MEASURED_NAME)
     assert [record.name for record in measured] == ["lexicon", "train", "calibrate"]
-    assert all(record.speed.items_per_s > 0 for record in measured)
+    assert all(record.speed and record.speed.items_per_s > 0 for record in measured)
     assert len(measured[1].losses) == TRAIN["steps"]
     page = (tmp_path / "model.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 4
@@ -87,22 +91,6 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, small_data: Path) 
     assert said.splitlines()[0] == "stage 1 of 3: lexicon"
     assert "the same command goes on from" in said.splitlines()[-1]
     assert "Traceback" not in said
-
-
-def test_work_of_another_recipe_is_refused_and_another_gate_is_not(
-    tmp_path: Path,
-    small_data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    recipe, out = _recipe(tmp_path, small_data, 1.01, steps=2), tmp_path / "model"
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
-    assert main() == 1
-    _recipe(tmp_path, small_data, 1.01, steps=3)
-    assert main() == 1
-    assert "holds a run of another recipe" in capsys.readouterr().err
-    _recipe(tmp_path, small_data, 0.3, steps=2)
-    assert main() == 0
 
 
 def test_a_recipe_without_its_data_is_refused(
