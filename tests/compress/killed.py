@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import loop, pipeline
+from compress.pipeline_run import Run, work_of
 
 WRITES = os.O_WRONLY | os.O_RDWR
 
@@ -60,7 +61,7 @@ def watch(moments: Moments) -> None:
         return step(*arguments)
 
     def staged(make: Callable[..., None]) -> Callable[..., None]:
-        def run(self: pipeline.Run, title: str, *rest: Any) -> None:
+        def run(self: Run, title: str, *rest: Any) -> None:
             moments.now = title
             make(self, title, *rest)
             moments.end_stage()
@@ -69,14 +70,14 @@ def watch(moments: Moments) -> None:
         return run
 
     loop._step = counted  # type: ignore[assignment]
-    pipeline.Run._make = staged(pipeline.Run._make)  # type: ignore[method-assign]
+    Run._make = staged(Run._make)  # type: ignore[method-assign]
     sys.addaudithook(moments.audit)
 
 
 def main() -> int:
     """The command line."""
     recipe, out, stage, moment = sys.argv[1:]
-    moments = Moments(stage, int(moment), str(pipeline.work_of(Path(out))))
+    moments = Moments(stage, int(moment), str(work_of(Path(out))))
     watch(moments)
     sys.argv = ["pipeline", recipe, "--out", out]
     answer = pipeline.main()
