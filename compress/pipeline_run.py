@@ -16,9 +16,8 @@ from pathlib import Path
 
 from compress import parallel
 from compress.data import halves, load_requests
-from compress.gates import Quality
 from compress.loop import LOSSES_NAME
-from compress.recipe import TEACHER, Recipe, RecipeStage
+from compress.recipe import SOURCE, TEACHER, Recipe, RecipeStage
 from compress.records import (
     MEASURED_NAME,
     Record,
@@ -34,6 +33,7 @@ from compress.stage import GateError, RecipeError, StageInput, directory_digest
 from models.card import CARD_NAME, file_digest, read_card, write_card
 
 SPLIT = "valid"
+GIVEN = "given"  # stands for the stage of a directory that a recipe starts from
 SAID = (
     "gauc",
     "ndcg@10",
@@ -55,6 +55,8 @@ class Run:
     def start(self) -> None:
         """From the last finished stage and checkpoint; returns when OUT is there."""
         parallel.first(self._prepare)
+        for title in self._recipe.given():
+            self._records[title] = Record.read(self._work / f"{title}.json")
         entries = list(self._recipe.entries())
         for number, (title, entry) in enumerate(entries):
             if parallel.rank() == 0:
@@ -70,6 +72,10 @@ class Run:
         if self._out.exists():
             raise RecipeError(f"{self._out} exists; remove it or name another --out")
         _refuse_another_recipes_work(self._recipe, self._work)
+        for title, directory in self._recipe.given().items():
+            path = self._work / f"{title}.json"
+            if not path.exists():
+                self._measure_ranker(title, GIVEN, directory).write(path)
 
     def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
         inputs, begin = self._inputs(done), time.perf_counter()
@@ -82,9 +88,10 @@ class Run:
     def _inputs(self, done: Path) -> StageInput:
         """What the stage is given; ranks above 0 write where nobody reads."""
         students = [path for title, path in self._finished.items() if title != TEACHER]
-        given, teacher = self._recipe.source, self._teacher()
+        given = self._recipe.given()
+        teacher = given.get(TEACHER) or self._finished.get(TEACHER)
         inputs = StageInput(
-            source=students[-1] if students else (Path(given) if given else None),
+            source=students[-1] if students else given.get(SOURCE),
             data=self._data,
             out=self._work / "unfinished",
             work=done.with_name(done.name + ".state"),
@@ -94,10 +101,6 @@ class Run:
             earlier=self._finished | ({TEACHER: teacher} if teacher else {}),
         )
         return _of_rank(inputs, parallel.rank())
-
-    def _teacher(self) -> Path | None:
-        given = self._recipe.teacher
-        return Path(given) if isinstance(given, str) else self._finished.get(TEACHER)
 
     def _finish(
         self, title: str, entry: RecipeStage, inputs: StageInput, done: Path, seconds: float
@@ -138,21 +141,13 @@ class Run:
 
     def _hold_gates(self, entry: RecipeStage, record: Record) -> None:
         for gate in entry.conditions:
-            against = gate.against or next(reversed(self._records), None)
-            earlier = self._quality_of(against) if gate.change and against else None
+            against = self._records.get(gate.against or next(reversed(self._records), ""))
+            earlier = against.quality if against else None
             failure = gate.failure(record.quality, earlier)
             if failure:
                 raise GateError(
                     f"{record.name}: valid {failure}; train longer or loosen the gate in the recipe"
                 )
-
-    def _quality_of(self, title: str) -> Quality:
-        """Of an earlier stage, or of a teacher that the recipe only names."""
-        if title not in self._records:
-            teacher = self._teacher()
-            assert teacher is not None
-            self._records = {title: self._measure_ranker(title, TEACHER, teacher)} | self._records
-        return self._records[title].quality
 
     def _publish(self, last: Path) -> None:
         write_records(last / MEASURED_NAME, list(self._records.values()))
@@ -205,7 +200,7 @@ def _refuse_another_recipes_work(recipe: Recipe, work: Path) -> None:
     if not Path(recipe.data).is_dir():
         raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
     stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
-    given = [_digest(directory) for directory in recipe.given()]
+    given = [_digest(directory) for directory in recipe.given().values()]
     digest = directory_digest(Path(recipe.data))
     origin = [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
     path = work / "recipe.json"

@@ -16,9 +16,8 @@ import yaml
 from compress.gates import Gate
 from compress.stage import RecipeError, StageKind, parse_options
 
-TEACHER = "teacher"
+TEACHER, SOURCE = "teacher", "source"
 STAGES = {
-    "encoder_teacher": "compress.encoder_teacher",
     "lexicon": "compress.lexicon",
     "request_lexicon": "compress.request_lexicon",
     "train": "compress.train",
@@ -83,8 +82,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise RecipeError("a recipe without stages makes nothing; name at least one")
-        known = {TEACHER} if isinstance(self.teacher, str) else set()
-        before = None
+        known = set(self.given())
+        before = SOURCE if self.source else None
         for title, entry in self.entries():
             if title in known:
                 raise RecipeError(f"two stages are called {title!r}; give one another name")
@@ -106,10 +105,10 @@ class Recipe:
             teacher = parse_options(RecipeStage, teacher)
         return parse_options(cls, raw | {"stages": stages, "teacher": teacher})
 
-    def given(self) -> list[Path]:
-        """The directories that it starts from."""
-        paths = (self.source, self.teacher if isinstance(self.teacher, str) else None)
-        return [Path(path) for path in paths if path is not None]
+    def given(self) -> dict[str, Path]:
+        """The directories that it starts from, under the names by which gates compare with them."""
+        named = {TEACHER: self.teacher, SOURCE: self.source}
+        return {name: Path(path) for name, path in named.items() if isinstance(path, str)}
 
     def entries(self) -> Iterator[tuple[str, RecipeStage]]:
         """Every stage in the order in which they run, with its name."""

@@ -78,6 +78,23 @@ def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Pa
     assert not (tmp_path / "model.work").exists()
 
 
+@pytest.mark.long
+def test_a_run_from_given_directories_compares_with_them(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [{"stage": "calibrate", "gates": ["gauc drop <= 0.01 against source"]}]
+    recipe, out = write_recipe(tmp_path, small_data, entries), tmp_path / "model"
+    demo = ROOT / "models" / "demo"
+    recipe.write_text(recipe.read_text() + f"source: {demo}\nteacher: {demo}\n")
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
+    assert main() == 0
+    names = [record.name for record in read_records(out / MEASURED_NAME)]
+    assert names == ["teacher", "source", "calibrate"]
+    card = load_model_directory(out).card
+    assert card.lineage["parent"] == load_model_directory(demo).digest
+    assert card.metrics["source"]["valid"]["gauc"] > 0.8
+
+
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, small_data: Path) -> None:
     recipe = _recipe(tmp_path, small_data, 0.3, steps=4000)
     command = [sys.executable, "-m", "compress.pipeline", str(recipe)]

@@ -63,9 +63,10 @@ stages:
     assert [title for title, _ in recipe.entries()] == ["teacher", "lexicon", "first", "second"]
 
 
-def test_a_named_teacher_is_no_stage_but_can_be_compared_with(tmp_path: Path) -> None:
-    stages = "stages: [{stage: train, gates: [ndcg@10 drop <= 0.005 against teacher]}]"
-    recipe = _load(tmp_path, HEAD + "teacher: some/directory\n" + stages)
+def test_given_directories_are_no_stages_but_can_be_compared_with(tmp_path: Path) -> None:
+    stages = "stages: [{stage: train, gates: [gauc drop <= 0, gauc drop <= 0 against teacher]}]"
+    recipe = _load(tmp_path, HEAD + "teacher: some/directory\nsource: another\n" + stages)
+    assert list(recipe.given()) == ["teacher", "source"]
     assert [title for title, _ in recipe.entries()] == ["train"]
 
 
