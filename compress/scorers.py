@@ -21,7 +21,7 @@ from compress.intervals import Scored
 from models.checkpoint import ModelDirectory, load_model_directory
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
-from models.errors import ModelDirectoryError
+from models.errors import ModelDirectoryError, NonFiniteLogitError
 from models.quantization import INT
 
 SCORER_NAME = "scorer.json"
@@ -121,8 +121,11 @@ def open_scorer(path: Path) -> Scorer:
 
 
 def scored_by(scorer: Scorer, requests: Sequence[Request]) -> list[Scored]:
-    """Requests with their calibrated probabilities."""
+    """Requests with their calibrated probabilities. Raises NonFiniteLogitError."""
+    answers = scorer.raw_logits(requests)
+    if not all(np.isfinite(values).all() for values in answers):
+        raise NonFiniteLogitError(f"{scorer.digest}: a raw logit is not finite; train it again")
     return [
         Scored(request, np.array([scorer.probability(value) for value in values]))
-        for request, values in zip(requests, scorer.raw_logits(requests), strict=True)
+        for request, values in zip(requests, answers, strict=True)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from compress.data import Request
 from compress.evaluate import evaluate
-from compress.scorers import DirectoryScorer, open_scorer
-from models.errors import ModelDirectoryError
+from compress.scorers import DirectoryScorer, open_scorer, scored_by
+from models.errors import ModelDirectoryError, NonFiniteLogitError
 
 REQUESTS = [Request("g", "x", ("a", "bbb", "cc"), (0, 4, 1)), Request("h", "x", ("d", "e"), (2, 0))]
 
@@ -56,3 +57,9 @@ def test_a_named_module_opens_its_directory(
     monkeypatch.setattr(compress.metrics, "open_scorer", lambda path: LengthScorer(), raising=False)
     (tmp_path / "scorer.json").write_text(json.dumps({"module": "compress.metrics"}))
     assert open_scorer(tmp_path).digest == "length"
+
+
+def test_a_score_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LengthScorer, "raw_logits", lambda self, requests: [[1.0, math.nan]])
+    with pytest.raises(NonFiniteLogitError, match="train it again"):
+        scored_by(LengthScorer(), REQUESTS[1:])
