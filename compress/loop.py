@@ -67,7 +67,14 @@ def run_steps(
     training = kind(model, optimizer, loss_of_step)
     losses = _resume(training, checkpoints.path)
     start = len(losses)
-    bar = tqdm(range(start, schedule.steps), title, schedule.steps, initial=start, mininterval=5)
+    bar = tqdm(
+        range(start, schedule.steps),
+        title,
+        schedule.steps,
+        initial=start,
+        mininterval=5,
+        disable=parallel.rank() > 0,
+    )
     for step in bar:
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,9 @@ def test_given_directories_are_no_stages_but_can_be_compared_with(tmp_path: Path
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_kept_recipe_is_valid(path: Path) -> None:
     assert Recipe.load(path).stages
+
+
+def test_the_readmes_recipe_is_valid(tmp_path: Path) -> None:
+    readme = (RECIPES.parents[1] / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(data: .*?)```", readme, re.DOTALL)
+    assert len(_load(tmp_path, shown).stages) == 5
