@@ -1,0 +1,92 @@
+"""The loss of one step of a decoder that learns to write from teachers. Knows no files.
+
+The truth is always read on the examples; teachers are compared on the examples' answers, or on what
+the student or the first teacher wrote to the same prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.decoding import Sampling, write_answers
+from compress.distill_options import DistillOptions, Phase
+from compress.parallel import share
+from compress.sequences import SequenceBatch, answer_states
+from compress.teachers import VocabularyTeacher
+from compress.text_examples import TextSource
+from compress.text_tokens import TextEncoder, Tokens
+from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.linear_distillation import linear_distillation
+from models.decoder import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class TextTask:
+    """A student that writes, and its teachers with their weights."""
+
+    decoder: Decoder
+    encoder: TextEncoder
+    source: TextSource
+    teachers: Sequence[tuple[float, VocabularyTeacher]]
+    options: DistillOptions
+    seed: int
+
+    def loss(self, step: int) -> Tensor:
+        """A scalar, differentiable in the student."""
+        phase = self.options.phase_of(step)
+        examples = share(self.source.draw(step, self.options.batch))
+        prompts, answers = self.encoder.prompts(examples), self.encoder.answers(examples)
+        truth = 1 - phase.soft_share
+        if not is_sampled(step, phase):
+            return self._loss(SequenceBatch.pack(prompts, answers), phase.soft_share, truth, phase)
+        written = SequenceBatch.pack(prompts, self._written(step, phase, prompts))
+        loss = self._loss(written, phase.soft_share, 0.0, phase)
+        if truth:
+            loss = loss + self._loss(SequenceBatch.pack(prompts, answers), 0.0, truth, phase)
+        return loss
+
+    def _loss(self, batch: SequenceBatch, soft: float, hard: float, phase: Phase) -> Tensor:
+        states, weight = answer_states(self.decoder, batch), self.decoder.output_embedding
+        if not soft:
+            return hard * linear_cross_entropy(states, weight, batch.targets)
+        whole = sum(importance for importance, _ in self.teachers)
+        parts = []
+        for number, (importance, teacher) in enumerate(self.teachers):
+            with torch.no_grad():
+                taught = answer_states(teacher.decoder, batch)
+            part = linear_distillation(
+                states,
+                weight,
+                taught,
+                teacher.decoder.output_embedding,
+                batch.targets,
+                kind=phase.divergence,
+                mixture=phase.mixture,
+                temperature=phase.temperature,
+                soft_weight=soft * importance / whole,
+                hard_weight=0.0 if number else hard,
+            )
+            parts.append(part)
+        return torch.stack(parts).sum()
+
+    def _written(self, step: int, phase: Phase, prompts: Tokens) -> Tokens:
+        """What the student or the first teacher writes; no gradient runs through the drawing."""
+        writer = self.decoder
+        if phase.prefix_source == "teacher":
+            writer = self.teachers[0][1].decoder
+        sampling = Sampling(self.encoder.end, phase.new_tokens, phase.sampling_temperature)
+        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        return write_answers(writer, prompts, sampling, generator)
+
+
+def is_sampled(step: int, phase: Phase) -> bool:
+    """Spreads the sampled steps evenly, so that any run of n holds their share to within 1 / n."""
+    if phase.prefix_source == "data" or phase.soft_share == 0:
+        return False
+    share = phase.sampled_share
+    return math.floor((step + 1) * share) > math.floor(step * share)
