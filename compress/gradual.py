@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import distill, prune
+from compress.recipe import TEACHER
 from compress.stage import (
     Cost,
     RecipeError,
@@ -57,8 +58,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     options = parse_options(GradualOptions, raw_options)
     if stage.source is None:
         raise RecipeError("gradual needs a model directory; name it with --source")
-    stage = replace(stage, teacher=stage.teacher or stage.source)
-    source = stage.source
+    teacher = stage.teacher or stage.source
+    stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
+    source: Path = stage.source
     for number, cut in enumerate(options.prune_options(), 1):
         for name, step, given in (
             ("pruned", prune.run, cut),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -173,12 +174,11 @@ def _quantize_together(
 
 
 def _split(coded: CodedWeight, rows: Sequence[int]) -> Iterator[CodedWeight]:
-    codes, scales = coded.codes.split(list(rows)), coded.scales.split(list(rows))
-    outliers: Sequence[Tensor | None] = [None] * len(rows)
-    if coded.outliers is not None:
-        outliers = coded.outliers.split(list(rows))
-    for parts in zip(codes, scales, outliers, strict=True):
-        yield CodedWeight(*parts)
+    """By outputs, `rows` at a time."""
+    for begin, count in zip(accumulate(rows, initial=0), rows, strict=False):
+        part = slice(begin, begin + count)
+        outliers = None if coded.outliers is None else coded.outliers[part]
+        yield CodedWeight(coded.codes[part], coded.scales[part], outliers)
 
 
 @torch.no_grad()

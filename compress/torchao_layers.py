@@ -6,6 +6,8 @@ for. Ours is the implementation, this one is what it is compared with.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +23,8 @@ class AdapterMissingError(FairslateError):
 
 def quantize_torchao(weight: Tensor) -> CodedWeight:
     """weight: (q, p) float32. Codes and scales (q, 1) as torchao's W8A8 chooses them."""
-    layer = torchao_linear(weight)
-    return CodedWeight(layer.weight.qdata.clone(), layer.weight.scale.float())
+    quantized: Any = torchao_linear(weight).weight
+    return CodedWeight(quantized.qdata.clone(), quantized.scale.float())
 
 
 def torchao_linear(weight: Tensor) -> nn.Linear:

@@ -119,6 +119,7 @@ def read_quantization(fields: Fields) -> Quantization | None:
     part.expect("quantization_status", "compressed")
     part.expect("ignore", [], ["lm_head"], ["re:.*lm_head"], ["score"])
     part.expect("sparsity_config", {}, *_sparsity(part))
+    part.expect("transform_config", {})
     groups = part.part("config_groups")
     if len(groups.raw) != 1:
         part.refuse("config_groups", sorted(groups.raw), "quantize all layers alike")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from compress import distill, gradual
+from compress import distill
 from compress.gradual import GradualOptions, run
-from compress.stage import RecipeError, StageInput
+from compress.stage import RecipeError, StageInput, parse_options
 from models.checkpoint import load_model_directory
 from tests.compress.slate_data import stage_input, write_slates
 
@@ -50,7 +50,7 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
         distill_run(stage, options)
 
     distill_run = distill.run
-    monkeypatch.setattr(gradual.distill, "run", dying)
+    monkeypatch.setattr(distill, "run", dying)
     again = stage_input(tiny_model_dir, data, tmp_path / "resumed")
     with pytest.raises(KeyboardInterrupt):
         run(again, OPTIONS)
@@ -71,4 +71,4 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        GradualOptions(**(OPTIONS | options))
+        parse_options(GradualOptions, OPTIONS | options)

@@ -21,6 +21,7 @@ from compress.slates import SlateBatch
 from compress.slicing import LayerCut, mask
 from compress.stage import RecipeError
 from compress.streaming import MLP, Half, Streams
+from compress.wiring import layers_of
 from models.checkpoint import load_decoder, load_model_directory
 from models.directory import ModelDirectory
 from tests.compress.slate_data import stage_input, write_slates
@@ -97,9 +98,9 @@ def test_the_layer_that_does_nothing_is_the_one_to_drop(
     tiny_directory: ModelDirectory, slates: list[SlateBatch]
 ) -> None:
     decoder = load_decoder(tiny_directory)
-    idle = decoder.model.layers[1]
-    idle.self_attn.o_proj.weight.zero_()  # type: ignore[union-attr, operator]
-    idle.mlp.down_proj.weight.zero_()  # type: ignore[union-attr, operator]
+    idle = layers_of(decoder)[1]
+    idle.self_attn.o_proj.weight.zero_()
+    idle.mlp.down_proj.weight.zero_()
     scores = Scores.of(decoder, slates, tiny_directory.prompt.heads)
     assert least_needed_layers(decoder, scores, 1) == [1]
     assert scores.loss(without_layers(decoder, [0])) < 1e-9
@@ -117,8 +118,7 @@ def test_widths_go_where_the_loss_is_least(
     tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
 ) -> None:
     decoder = load_decoder(tiny_directory)
-    idle = decoder.model.layers[0]
-    idle.mlp.down_proj.weight.mul_(1e-3)  # type: ignore[union-attr, operator]
+    layers_of(decoder)[0].mlp.down_proj.weight.mul_(1e-3)
     scores = Scores.of(decoder, slates, tiny_directory.prompt.heads)
     sizes = {MLP: [48, 64, 96], "self_attn": [1, 2]}
     losses = width_losses(decoder, slates, scores, sizes, tmp_path, ridge=0.01)
@@ -173,9 +173,9 @@ def test_inputs_that_repeat_each_other_are_pruned_with_a_ridge_and_refused_witho
     tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
 ) -> None:
     decoder = load_decoder(tiny_directory)
-    for layer in decoder.model.layers:
-        for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):  # type: ignore[union-attr]
-            linear.weight[1::2] = linear.weight[::2].clone()  # type: ignore[union-attr, index]
+    for layer in layers_of(decoder):
+        for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
+            linear.weight[1::2] = linear.weight[::2].clone()
     budgets = [Budget(48, 2)] * 2
     changed = copy.deepcopy(decoder)
     with Streams(slates, tmp_path, changed, decoder) as streams:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +98,6 @@ def test_no_batch_outlives_its_turn(
 
     def drawn() -> Iterator[SlateBatch]:
         for one in slates * 3:
-            gc.collect()
             assert not any(reference() is not None for reference in seen[:-1])
             fresh = copy.deepcopy(one)
             seen.append(weakref.ref(fresh.token_ids))

@@ -30,7 +30,7 @@ def test_codes_and_products_are_those_of_torchao() -> None:
     layer = nn.Linear(64, 32, bias=False).requires_grad_(False)
     layer.weight.copy_(weight)
     difference = Int8Linear(layer)(x) - torchao_linear(weight)(x)
-    assert difference.norm() < 0.01 * (x @ weight.T).norm()
+    assert difference.norm() < 0.02 * (x @ weight.T).norm()
 
 
 @pytest.mark.skipif(INSTALLED, reason="torchao is installed")

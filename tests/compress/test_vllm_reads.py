@@ -37,12 +37,13 @@ if __name__ == "__main__":
     jobs = [ScoreJob(tuple(c), (), tuple(map(tuple, items))) for c, items in given["jobs"]]
     print("LOGITS", json.dumps([scorer.raw_logits(job) for job in jobs]))
 """
-# The largest and the mean difference of a label probability, at most twice what was measured (in
-# brackets): vLLM computes in bf16 around int8 products, we in fp32.
+# Bounds of the largest and the mean difference of a label probability: vLLM computes in bf16 around
+# its products, we in fp32. Measured 0.0265 and 0.0027 for w8a8, 0.0096 and 0.0016 for w4a16, 0.0124
+# and 0.0021 for the pruned model.
 STAGES: dict[str, tuple[Any, dict[str, Any], str, float, float]] = {
-    "w8a8": (quantize, {"scheme": "w8a8", "smooth": 0.8, "sweeps": 2}, "int8", 0.08, 0.01),
-    "w4a16": (quantize, {"scheme": "w4a16"}, "float32", 0.05, 0.008),
-    "pruned": (prune, {"mlp_share": 0.375, "kv_share": 0.5}, "float32", 0.05, 0.008),
+    "w8a8": (quantize, {"scheme": "w8a8", "smooth": 0.8, "sweeps": 2}, "int8", 0.05, 0.005),
+    "w4a16": (quantize, {"scheme": "w4a16"}, "float32", 0.019, 0.003),
+    "pruned": (prune, {"mlp_share": 0.375, "kv_share": 0.5}, "float32", 0.024, 0.004),
 }
 
 pytestmark = [
@@ -97,6 +98,5 @@ def test_label_probabilities_are_those_of_our_engine(
         [one.raw_logits for one in FairslateEngine(directory, 64 << 20, dtype=dtype).score(jobs)]
     )
     difference = np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-theirs)))
-    print(name, "largest", difference.max(), "mean", difference.mean())
     assert difference.max() < largest
     assert difference.mean() < mean

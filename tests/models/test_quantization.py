@@ -167,6 +167,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("config_groups.group_0.input_activations.dynamic", False),
     ("config_groups.group_0.input_activations.strategy", "tensor"),
     ("sparsity_config", {"format": "sparse-bitmask"}),
+    ("transform_config", {"config_groups": {"rotation": {}}}),
 ]
 
 

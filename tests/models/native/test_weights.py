@@ -89,7 +89,7 @@ def test_stored_codes_and_their_scales_are_taken_as_they_are() -> None:
 
 def test_neurons_that_no_output_reads_are_left_out() -> None:
     decoder = Decoder(CONFIG).requires_grad_(False)
-    decoder.model.layers[0].mlp.down_proj.weight[:, 20:60] = 0  # type: ignore[union-attr, index]
+    decoder.get_parameter("model.layers.0.mlp.down_proj.weight")[:, 20:60] = 0
     layers = pack_weights(decoder, torch.float32).layout.layer
     assert (layers[0].down.inputs, layers[0].gate_up.outputs) == (32, 64)
     assert (layers[1].down.inputs, layers[1].gate_up.outputs) == (96, 192)
