@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.distill_options import RATIONALES, DistillOptions
-from compress.distill_teachers import ranking_teachers, vocabulary_teachers
+from compress.distill_teachers import ranking_teachers, text_teacher, vocabulary_teachers
 from compress.evaluate_reason import measure_reasons
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
@@ -104,12 +104,13 @@ def _slates(stage: StageInput, options: DistillOptions) -> TextSlateSource:
 def _text_task(
     stage: StageInput, directory: ModelDirectory, decoder: Decoder, options: DistillOptions
 ) -> tuple[Loss, list[str]]:
-    source, seed = _examples(stage, options), stage.seed + 1
-    encoder = TextEncoder.of(directory, options.end)
+    source, encoder = _examples(stage, options), TextEncoder.of(directory, options.end)
     teachers = [teacher for teacher in vocabulary_teachers(stage, directory, options) if teacher]
-    weights = [given.weight for given in options.teachers[: len(teachers)]]
-    weighted = list(zip(weights, teachers, strict=True))
-    task = TextTask(decoder, encoder, source, weighted, options, seed)
+    weighted = [
+        (given.weight, text_teacher(stage.work, number, given, teacher, encoder, source))
+        for number, (given, teacher) in enumerate(zip(options.teachers, teachers, strict=False))
+    ]
+    task = TextTask(decoder, encoder, source, weighted, options, stage.seed + 1)
     return task.loss, [teacher.directory.digest for teacher in teachers]
 
 

@@ -20,6 +20,9 @@ from compress.teachers import (
     open_teacher,
     rare_grades,
 )
+from compress.text_examples import FixedExamples, TextSource
+from compress.text_teachers import ReadingTeacher, TextTeacher, kept_teacher
+from compress.text_tokens import TextEncoder
 from models.directory import ModelDirectory
 
 
@@ -44,6 +47,26 @@ def vocabulary_teachers(
     if not options.reads_vocabulary:
         return [None] * len(options.teachers)
     return [VocabularyTeacher.load(_path(stage, given), student) for given in options.teachers]
+
+
+def text_teacher(
+    work: Path,
+    number: int,
+    given: TeacherOptions,
+    teacher: VocabularyTeacher,
+    encoder: TextEncoder,
+    source: TextSource,
+) -> TextTeacher:
+    """One that reads along, or the cache of what it says about a fixed list of examples."""
+    if not given.cache:
+        return ReadingTeacher(teacher)
+    if not isinstance(source, FixedExamples):
+        raise RecipeError(
+            f"teacher {given.path}: a cache holds answers on a file of examples; name one in "
+            "`examples`, or use cache: false"
+        )
+    path = work / f"teacher-{number}.safetensors"
+    return kept_teacher(path, teacher, encoder, source.examples, given.kept)
 
 
 def _path(stage: StageInput, given: TeacherOptions) -> Path:

@@ -17,11 +17,11 @@ from compress.decoding import Sampling, write_answers
 from compress.distill_options import DistillOptions, Phase
 from compress.parallel import share
 from compress.sequences import SequenceBatch, answer_states
-from compress.teachers import VocabularyTeacher
-from compress.text_examples import TextSource
+from compress.stage import RecipeError
+from compress.text_examples import TextExample, TextSource
+from compress.text_teachers import Reading, ReadingTeacher, TextTeacher
 from compress.text_tokens import TextEncoder, Tokens
 from kernels.linear_cross_entropy import linear_cross_entropy
-from kernels.linear_distillation import linear_distillation
 from models.decoder import Decoder
 
 
@@ -32,7 +32,7 @@ class TextTask:
     decoder: Decoder
     encoder: TextEncoder
     source: TextSource
-    teachers: Sequence[tuple[float, VocabularyTeacher]]
+    teachers: Sequence[tuple[float, TextTeacher]]
     options: DistillOptions
     seed: int
 
@@ -41,44 +41,41 @@ class TextTask:
         phase = self.options.phase_of(step)
         examples = share(self.source.draw(step, self.options.batch))
         prompts, answers = self.encoder.prompts(examples), self.encoder.answers(examples)
-        truth = 1 - phase.soft_share
+        soft, truth = phase.soft_share, 1 - phase.soft_share
         if not is_sampled(step, phase):
-            return self._loss(SequenceBatch.pack(prompts, answers), phase.soft_share, truth, phase)
-        written = SequenceBatch.pack(prompts, self._written(step, phase, prompts))
-        loss = self._loss(written, phase.soft_share, 0.0, phase)
+            return self._loss(self._read(prompts, answers, examples), soft, truth, phase)
+        written = self._written(step, phase, prompts)
+        loss = self._loss(self._read(prompts, written, None), soft, 0.0, phase)
         if truth:
-            loss = loss + self._loss(SequenceBatch.pack(prompts, answers), 0.0, truth, phase)
+            loss = loss + self._loss(self._read(prompts, answers, examples), 0.0, truth, phase)
         return loss
 
-    def _loss(self, batch: SequenceBatch, soft: float, hard: float, phase: Phase) -> Tensor:
-        states, weight = answer_states(self.decoder, batch), self.decoder.output_embedding
+    def _loss(self, reading: Reading, soft: float, hard: float, phase: Phase) -> Tensor:
         if not soft:
-            return hard * linear_cross_entropy(states, weight, batch.targets)
+            targets = reading.batch.targets
+            return hard * linear_cross_entropy(reading.states, reading.weight, targets)
         whole = sum(importance for importance, _ in self.teachers)
-        parts = []
-        for number, (importance, teacher) in enumerate(self.teachers):
-            with torch.no_grad():
-                taught = answer_states(teacher.decoder, batch)
-            part = linear_distillation(
-                states,
-                weight,
-                taught,
-                teacher.decoder.output_embedding,
-                batch.targets,
-                kind=phase.divergence,
-                mixture=phase.mixture,
-                temperature=phase.temperature,
-                soft_weight=soft * importance / whole,
-                hard_weight=0.0 if number else hard,
-            )
-            parts.append(part)
+        parts = [
+            teacher.loss(reading, phase, soft * importance / whole, 0.0 if number else hard)
+            for number, (importance, teacher) in enumerate(self.teachers)
+        ]
         return torch.stack(parts).sum()
+
+    def _read(
+        self, prompts: Tokens, answers: Tokens, examples: Sequence[TextExample] | None
+    ) -> Reading:
+        batch = SequenceBatch.pack(prompts, answers)
+        states = answer_states(self.decoder, batch)
+        return Reading(states, self.decoder.output_embedding, batch, examples)
 
     def _written(self, step: int, phase: Phase, prompts: Tokens) -> Tokens:
         """What the student or the first teacher writes; no gradient runs through the drawing."""
         writer = self.decoder
         if phase.prefix_source == "teacher":
-            writer = self.teachers[0][1].decoder
+            first = self.teachers[0][1]
+            if not isinstance(first, ReadingTeacher):
+                raise RecipeError("a cache writes nothing; take a teacher without cache")
+            writer = first.decoder
         sampling = Sampling(self.encoder.end, phase.new_tokens, phase.sampling_temperature)
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
         return write_answers(writer, prompts, sampling, generator)
