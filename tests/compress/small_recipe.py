@@ -33,8 +33,8 @@ DISTILL: dict[str, Any] = {
     "warmup": 2,
     "checkpoint_every": 2,
 }
-PRUNE: dict[str, Any] = {"mlp_share": 0.25, "slates": 8, "candidates": 4}
-QUANTIZE: dict[str, Any] = {"slates": 8, "candidates": 4}
+PRUNE: dict[str, Any] = {"mlp_share": 0.25, "slates": 6, "candidates": 4, "split": "valid"}
+QUANTIZE: dict[str, Any] = {"slates": 6, "candidates": 4, "split": "valid"}
 
 
 def stages(minimum: float, **lexicon: int) -> list[dict[str, Any]]:
