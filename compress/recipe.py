@@ -18,6 +18,8 @@ from compress.stage import RecipeError, StageKind, parse_options
 
 TEACHER, SOURCE = "teacher", "source"
 STAGES = {
+    "encoder_teacher": "compress.encoder_teacher",
+    "imitate": "compress.imitate",
     "lexicon": "compress.lexicon",
     "request_lexicon": "compress.request_lexicon",
     "train": "compress.train",
