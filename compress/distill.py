@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.distill_options import RATIONALES, DistillOptions
+from compress.distill_options import RATIONALES, STORAGE, DistillOptions
 from compress.distill_teachers import ranking_teachers, text_teacher, vocabulary_teachers
 from compress.evaluate_reason import measure_reasons
 from compress.loop import Checkpoints, Schedule, run_steps
@@ -67,7 +67,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     }
     stages = [*directory.card.lineage.get("stages", []), entry]
     card = replace(directory.card, lineage={"stages": stages, "parent": directory.digest})
-    save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card)
+    dtype = STORAGE[options.storage]
+    save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card, dtype)
 
 
 def optimizer_of(decoder: Decoder, options: DistillOptions) -> torch.optim.Optimizer:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from compress.stage import RecipeError, parse_options
 from kernels.divergence_terms import resolve
 from kernels.ranking_terms import KINDS
@@ -15,6 +17,7 @@ SCOPES = ("labels", "vocabulary")
 TASKS = ("ranking", "text")
 SLATES = ("generated", "requests")
 RATIONALES = "rationales"
+STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class DistillOptions:
     `trained_share` blends as in `compress.train`. Rates have one warm-up and one decay over all
     phases. Ranking reads `slates_of` generated ones or the requests of `train`; text reads
     `examples`: rationales made from the tables, or a file of the data folder; `end` ends an answer.
+    `storage` is the dtype of the weights on disk.
     """
 
     phases: Sequence[Phase]
@@ -109,6 +113,7 @@ class DistillOptions:
     trained_share: float = 1.0
     examples: str = RATIONALES
     end: str = "<end>"
+    storage: str = "float32"
     checkpoint_every: int = 25
 
     @classmethod
@@ -150,6 +155,8 @@ class DistillOptions:
                 f"distill: task is one of {TASKS} and slates_of one of {SLATES}, not "
                 f"{self.task!r} and {self.slates_of!r}"
             )
+        if self.storage not in STORAGE:
+            raise RecipeError(f"distill: storage is one of {', '.join(STORAGE)}")
         if not self.phases:
             raise RecipeError("distill: phases is empty; name at least one with its steps")
         for phase in self.phases:

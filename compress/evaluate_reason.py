@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from compress.data import Request, load_occupations, load_requests, read_rows
 from compress.decoding import Sampling, write_answers
 from compress.generation import format_validity, validation_loss
 from compress.rationales import SharedWords, fact_texts, rationale
-from compress.reason_check import ReasonCheck, check_reason
+from compress.reason_check import check_reason
 from compress.reason_facts import job_facts, member_facts
 from compress.reason_frames import parse
 from compress.reason_rule import ReasonRule, possible_reasons
@@ -41,11 +42,11 @@ NEW_TOKENS = 120
 
 
 def measure_reasons(
-    directory: ModelDirectory, data: Path, split: str, pairs: int = PAIRS
+    directory: ModelDirectory, data: Path, split: str, pairs: int | None = PAIRS
 ) -> dict[str, float]:
     """What gates compare: validation_loss in nats a token, format_validity and grounded, 0 to 1."""
-    report = evaluate_reasons(directory, data, split, pairs)
-    return {name: report[name] for name in ("validation_loss", "format_validity", "grounded")}
+    trial = Trial.of(directory, data, split, pairs)
+    return trial.loss() | trial.checked(trial.written(by_rule=True))
 
 
 def evaluate_reasons(
@@ -56,19 +57,13 @@ def evaluate_reasons(
     relevance: how much the two named facts share (compress.rationales.SharedWords), beside the
     rationale's and that of a sentence drawn at random among the possible ones.
     """
-    words = SharedWords.of(fact_texts(load_occupations(data)))
-    examples = list(_examples(data, load_requests(data, split)[:pairs], words))
-    encoder, decoder = TextEncoder.of(directory, END_OF_ANSWER), load_decoder(directory)
-    held = _written(decoder, encoder, examples, by_rule=True)
-    free = _written(decoder, encoder, examples, by_rule=False)
-    checks = [_check(text, example) for text, example in zip(held, examples, strict=True)]
-    free_checks = [_check(text, example) for text, example in zip(free, examples, strict=True)]
+    trial = Trial.of(directory, data, split, pairs)
+    held, examples, words = trial.written(by_rule=True), trial.examples, trial.words
+    free = trial.checked(trial.written(by_rule=False))
     return {
-        "validation_loss": validation_loss(decoder, _batches(encoder, examples)),
-        "format_validity": format_validity(checks, lambda check: check.well_formed),
-        "grounded": format_validity(checks, lambda check: check.grounded),
-        "free_format_validity": format_validity(free_checks, lambda check: check.well_formed),
-        "free_grounded": format_validity(free_checks, lambda check: check.grounded),
+        **trial.loss(),
+        **trial.checked(held),
+        **{f"free_{name}": value for name, value in free.items()},
         "relevance": _relevance(held, words),
         "rationale_relevance": _relevance([example.answer for example in examples], words),
         "random_relevance": _random_relevance(examples, words),
@@ -77,6 +72,61 @@ def evaluate_reasons(
         "samples": held[:5],
         "model": {"name": directory.card.name, "digest": directory.digest},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A model and the pairs of texts that it is to write about."""
+
+    decoder: Decoder
+    encoder: TextEncoder
+    examples: Sequence[TextExample]
+    words: SharedWords
+
+    @classmethod
+    def of(cls, directory: ModelDirectory, data: Path, split: str, pairs: int | None) -> Trial:
+        """The first `pairs` of the split, or all."""
+        words = SharedWords.of(fact_texts(load_occupations(data)))
+        examples = list(_examples(data, load_requests(data, split)[:pairs], words))
+        encoder = TextEncoder.of(directory, END_OF_ANSWER)
+        return cls(load_decoder(directory), encoder, examples, words)
+
+    def loss(self) -> dict[str, float]:
+        """In nats a token of the rationales, their end included."""
+        return {"validation_loss": validation_loss(self.decoder, self._batches())}
+
+    def written(self, by_rule: bool) -> list[str]:
+        """Greedy answers."""
+        sampling, texts = Sampling(self.encoder.end, NEW_TOKENS), []
+        for part in tqdm(list(self._parts()), "write", mininterval=5, file=sys.stderr):
+            rules = [self._rule(example) for example in part] if by_rule else None
+            prompts = self.encoder.prompts(part)
+            answers = write_answers(self.decoder, prompts, sampling, rules=rules)
+            texts += [self.encoder.decode(answer) for answer in answers]
+        return texts
+
+    def checked(self, texts: Sequence[str]) -> dict[str, float]:
+        """Shares of well-formed and of grounded answers."""
+        checks = [
+            check_reason(text, example.context, example.candidate)
+            for text, example in zip(texts, self.examples, strict=True)
+        ]
+        return {
+            "format_validity": format_validity(checks, lambda check: check.well_formed),
+            "grounded": format_validity(checks, lambda check: check.grounded),
+        }
+
+    def _parts(self) -> Iterator[Sequence[TextExample]]:
+        starts = range(0, len(self.examples), BATCH)
+        return (self.examples[start : start + BATCH] for start in starts)
+
+    def _batches(self) -> Iterator[SequenceBatch]:
+        for part in self._parts():
+            yield SequenceBatch.pack(self.encoder.prompts(part), self.encoder.answers(part))
+
+    def _rule(self, example: TextExample) -> ReasonRule:
+        encoder = self.encoder
+        return ReasonRule(example.context, example.candidate, encoder.encode, encoder.end)
 
 
 def _examples(data: Path, requests: Sequence[Request], words: SharedWords) -> Iterator[TextExample]:
@@ -91,34 +141,6 @@ def _examples(data: Path, requests: Sequence[Request], words: SharedWords) -> It
         reason = rationale(*sides, tables[names[candidate]], words)
         if reason:
             yield TextExample(request.context, candidate, str(reason))
-
-
-def _written(
-    decoder: Decoder, encoder: TextEncoder, examples: Sequence[TextExample], by_rule: bool
-) -> list[str]:
-    """Greedy answers."""
-    sampling = Sampling(encoder.end, NEW_TOKENS)
-    texts = []
-    for start in tqdm(range(0, len(examples), BATCH), "write", mininterval=5, file=sys.stderr):
-        part = examples[start : start + BATCH]
-        rules = [_rule(encoder, example) for example in part] if by_rule else None
-        answers = write_answers(decoder, encoder.prompts(part), sampling, rules=rules)
-        texts += [encoder.decode(answer) for answer in answers]
-    return texts
-
-
-def _rule(encoder: TextEncoder, example: TextExample) -> ReasonRule:
-    return ReasonRule(example.context, example.candidate, encoder.encode, encoder.end)
-
-
-def _batches(encoder: TextEncoder, examples: Sequence[TextExample]) -> Iterator[SequenceBatch]:
-    for start in range(0, len(examples), BATCH):
-        part = examples[start : start + BATCH]
-        yield SequenceBatch.pack(encoder.prompts(part), encoder.answers(part))
-
-
-def _check(text: str, example: TextExample) -> ReasonCheck:
-    return check_reason(text, example.context, example.candidate)
 
 
 def _relevance(texts: Sequence[str], words: SharedWords) -> float:
