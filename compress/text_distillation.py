@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compress.decoding import Sampling, write_answers
 from compress.distill_options import DistillOptions, Phase
-from compress.parallel import share
+from compress.parallel import share, world
 from compress.sequences import SequenceBatch, answer_states
 from compress.stage import RecipeError
 from compress.text_examples import TextExample, TextSource
@@ -39,15 +39,18 @@ class TextTask:
     def loss(self, step: int) -> Tensor:
         """A scalar, differentiable in the student."""
         phase = self.options.phase_of(step)
-        examples = share(self.source.draw(step, self.options.batch))
+        drawn = self.source.draw(step, self.options.batch)
+        examples = share(drawn)
         prompts, answers = self.encoder.prompts(examples), self.encoder.answers(examples)
+        part = _part(answers, self.encoder.answers(drawn))
         soft, truth = phase.soft_share, 1 - phase.soft_share
         if not is_sampled(step, phase):
-            return self._loss(self._read(prompts, answers, examples), soft, truth, phase)
+            return part * self._loss(self._read(prompts, answers, examples), soft, truth, phase)
         written = self._written(step, phase, prompts)
         loss = self._loss(self._read(prompts, written, None), soft, 0.0, phase)
         if truth:
-            loss = loss + self._loss(self._read(prompts, answers, examples), 0.0, truth, phase)
+            known = self._read(prompts, answers, examples)
+            loss = loss + part * self._loss(known, 0.0, truth, phase)
         return loss
 
     def _loss(self, reading: Reading, soft: float, hard: float, phase: Phase) -> Tensor:
@@ -81,9 +84,14 @@ class TextTask:
         return write_answers(writer, prompts, sampling, generator)
 
 
+def _part(ours: Tokens, everybodys: Tokens) -> float:
+    """What a mean over our tokens counts in that over every process', which hold as many rows."""
+    return world() * sum(map(len, ours)) / sum(map(len, everybodys))
+
+
 def is_sampled(step: int, phase: Phase) -> bool:
     """Spreads the sampled steps evenly, so that any run of n holds their share to within 1 / n."""
     if phase.prefix_source == "data" or phase.soft_share == 0:
         return False
-    share = phase.sampled_share
-    return math.floor((step + 1) * share) > math.floor(step * share)
+    wanted = phase.sampled_share
+    return math.floor((step + 1) * wanted) > math.floor(step * wanted)
