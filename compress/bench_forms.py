@@ -45,9 +45,9 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def rows(model: Path, data: Path, work: Path, slates: int) -> Iterator[dict[str, Any]]:
+def rows(model: Path, data: Path, work: Path, slates: int, every: int) -> Iterator[dict[str, Any]]:
     """fp32 first, then every form; tau is the mean over requests, of scores against fp32's."""
-    requests, _ = halves(load_requests(data, "valid"))
+    requests = halves(load_requests(data, "valid"))[0][::every]
     directory = load_model_directory(model)
     plain = _scores(directory, requests, "float32")
     yield _row("fp32", directory, requests, plain, plain)
@@ -103,18 +103,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--slates", type=int, default=64, help="of calibration")
+    parser.add_argument("--every", type=int, default=1, help="scores each n-th request alone")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found = []
     with tempfile.TemporaryDirectory() as work:
-        for row in rows(given.model, given.data, Path(work), given.slates):
+        for row in rows(given.model, given.data, Path(work), given.slates, given.every):
             print(json.dumps(row), file=sys.stderr)
             found.append(row)
     report = {
         "model": load_model_directory(given.model).digest,
         "data": directory_digest(given.data),
         "split": "valid, the selecting half",
+        "every": given.every,
         "calibration_slates": given.slates,
         "machine": f"{platform.machine()}, torch {torch.__version__}",
         "rows": found,

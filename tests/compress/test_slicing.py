@@ -15,6 +15,7 @@ from models.checkpoint import load_decoder, load_model_directory, save_model_dir
 from models.decoder import Decoder
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
+from tests.models.engines.native import RUNS
 from tests.models.families import VARIANTS, random_model, store
 
 UNIFORM = (LayerCut(0, (1, *range(40, 87)), (1,)), LayerCut(1, tuple(range(48)), (0,)))
@@ -94,3 +95,21 @@ def test_parts_that_are_not_there_are_refused(
         sliced(tiny_decoder, [cut])
     with pytest.raises(SliceError, match="at least one"):
         sliced(tiny_decoder, [])
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("int8", 0.1)])
+def test_our_cpp_leaves_the_zeros_out(
+    tmp_path: Path, tiny_decoder: Decoder, tiny_tokenizer_path: Path, tiny_card: ModelCard,
+    dtype: str, bound: float,
+) -> None:  # fmt: skip
+    if not RUNS[dtype]:
+        pytest.skip("the C++ decoder does not run here")
+    card = replace(tiny_card, block_size=16)
+    small = saved(sliced(tiny_decoder, RAGGED), tmp_path / "small", tiny_tokenizer_path, card)
+    job = ScoreJob(tuple(range(60, 97)), ("a", "b", "c"), ((5, 6, 7, 8), (9, 10)))
+    native, plain = (
+        FairslateEngine(load_model_directory(small), 1 << 20, dtype=dtype, backend=backend)
+        for backend in ("native", "torch")
+    )
+    expected = plain.score([job])[0].raw_logits
+    assert native.score([job])[0].raw_logits == pytest.approx(expected, abs=bound)
