@@ -64,7 +64,7 @@ from compress.timed import Clock, train_timed
 from compress.tokenizer import MARKERS
 from compress.word_table import student_words, vocabulary_of
 from compress.worlds import TokenWorld, WorldSource
-from models.checkpoint import save_model_directory
+from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 
 Scores = npt.NDArray[np.float32]
@@ -103,8 +103,15 @@ class Settings:
     labels_share: float = 0.12
     bags_share: float = 0.05
     full_share: float = 0.12
+    resume: Path | None = None  # OUT of an earlier run, whose student goes on from its labels
 
 
+RESUMED = {
+    "layers": (3,),
+    "full_rates": StudentRates(4e-4, 1e-3),
+    "full_share": 1.0,
+    "shares_kept": (1.0, 0.8, 0.6),
+}
 TINY = {
     "plain_worlds": 2,
     "mixed_worlds": 2,
@@ -190,7 +197,9 @@ class GpuDemo:
 
     def run(self) -> None:
         """All phases; one that fails is reported and the next ones do what they can."""
-        phases = (self.train_towers, self.train_joint, self.label, self.train_bags, self.train_full)
+        phases = [self.train_towers, self.train_joint, self.label, self.train_bags, self.train_full]
+        if self.s.resume is not None:
+            phases = [self.take_up, self.train_full]
         for phase in phases:
             try:
                 phase()
@@ -425,6 +434,19 @@ class GpuDemo:
             self.s.bags_share,
         )
 
+    def take_up(self) -> None:
+        """The labels and the student of an earlier run with the same settings."""
+        assert self.s.resume is not None
+        with np.load(self.s.resume / "labels.npz") as arrays:
+            self.labels = torch.from_numpy(arrays["logits"]).to(self.device)
+        directory = Path(tempfile.mkdtemp())
+        with tarfile.open(self.s.resume / "student_layers3.tar.gz") as archive:
+            archive.extractall(directory, filter="data")
+        student = load_model_directory(directory / "layers3")
+        self.student = load_decoder(student).to(self.device)
+        metrics = self.valid.metrics(self.student_scores(self.student))
+        self.log("taken up", labels=len(self.labels), **metrics)
+
     def train_full(self) -> None:
         """The whole decoder, with three layers and with four."""
         assert self.student is not None
@@ -435,7 +457,7 @@ class GpuDemo:
             metrics = self._train_full(decoder, rates)
             self.log("full best", layers=layers, **metrics)
             self._save_student(f"layers{layers}", self._best_blend(decoder, source, layers))
-        (self.out / "student_bags.tar.gz").unlink()  # what comes back has a limit
+        (self.out / "student_bags.tar.gz").unlink(missing_ok=True)  # what comes back has a limit
 
     def _train_full(self, decoder: Decoder, rates: StudentRates) -> dict[str, float]:
         steps = self._student_steps(self.labels)
@@ -519,11 +541,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--tiny", action="store_true", help="a dress rehearsal for a CPU")
+    parser.add_argument("--resume", type=Path, help="OUT of an earlier run: go on with its student")
     given = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_float32_matmul_precision("high")
     given.out.mkdir(parents=True, exist_ok=True)
     settings = replace(Settings(given.seconds), **(TINY if given.tiny else {}))
+    if given.resume is not None:
+        settings = replace(settings, resume=given.resume, **RESUMED)
     GpuDemo(given.encoder, given.data, given.out, settings).run()
 
 
