@@ -122,7 +122,7 @@ def _quantized_fake(
     x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     total = x.new_empty(0 if residual is None else x.shape)
-    return *empty_rows(*x.shape, dtype, x), total
+    return *empty_rows(x.shape[0], x.shape[1], dtype, x), total
 
 
 _norm_quantize = Operator("fairslate::add_rms_norm_quantize", _quantized, _quantized_fake)

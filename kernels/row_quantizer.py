@@ -73,7 +73,7 @@ def _launch(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _outputs(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return empty_rows(*x.shape, dtype, x)
+    return empty_rows(x.shape[0], x.shape[1], dtype, x)
 
 
 _launch_quantize_rows = Operator("fairslate::quantize_rows", _launch, _outputs)
