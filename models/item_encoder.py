@@ -82,7 +82,7 @@ def item_features(decoder: Decoder, items: Sequence[TokenIds]) -> Tensor:
 def save_item_encoder(
     path: Path, encoder: ItemEncoder, directory: ModelDirectory, prompt: str
 ) -> None:
-    """Writes it for this model and prompt."""
+    """Writes it in float16, for this model and prompt."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": FORMAT,
@@ -90,7 +90,8 @@ def save_item_encoder(
         "prompt": prompt,
         "vectors": str(encoder.vectors),
     }
-    save_file({name: t.contiguous() for name, t in encoder.state_dict().items()}, path, metadata)
+    weights = {name: tensor.half() for name, tensor in encoder.state_dict().items()}
+    save_file(weights, path, metadata)
 
 
 def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncoder, str]:
@@ -98,7 +99,8 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
     try:
         with safe_open(path, framework="pt") as tensors:
             metadata = tensors.metadata() or {}
-            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            names = tensors.keys()
+            weights = {name: tensors.get_tensor(name).float() for name in names}
         if metadata.get("format") != FORMAT:
             raise ValueError("another format")
         inner, vectors = len(weights["inner.weight"]), int(metadata["vectors"])

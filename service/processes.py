@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from models.catalogue import Catalogue, load_catalogue
 from models.directory import ModelDirectory
 from models.errors import FairslateError
 from service.config import ROOT, Settings
@@ -32,9 +33,15 @@ class ForeignPackageError(FairslateError):
     code = "foreign_package"
 
 
-def pool_name(directory: ModelDirectory) -> str:
-    """Engines and API processes meet only when they hold the very same model."""
-    return f"rank-{directory.digest[:16]}"
+def open_catalogue(settings: Settings, directory: ModelDirectory) -> Catalogue | None:
+    """The catalogue of the settings, if they name one. Raises CatalogueError."""
+    return load_catalogue(Path(settings.catalogue), directory) if settings.catalogue else None
+
+
+def pool_name(directory: ModelDirectory, catalogue: Catalogue | None = None) -> str:
+    """Engines and API processes meet only when they hold the very same model and catalogue."""
+    stored = f"-{catalogue.digest[:16]}" if catalogue else ""
+    return f"rank-{directory.digest[:16]}{stored}"
 
 
 @contextlib.contextmanager

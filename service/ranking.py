@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from models.card import ModelCard
+from models.catalogue import Catalogue
 from models.prompt import PromptBuilder
 from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
@@ -84,6 +85,7 @@ class Ranker:
         insight: Insight,
         metrics: Metrics,
         board: EngineBoard,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.settings = settings
         self._card = card
@@ -93,7 +95,9 @@ class Ranker:
         self._insight = insight
         self._metrics = metrics
         self._board = board
-        self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds)
+        self._catalogue = catalogue
+        digest = catalogue.digest if catalogue else ""
+        self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds, digest)
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._turns = Turns(settings.tokenizer_threads, settings.max_tenant_waiting)
@@ -139,6 +143,7 @@ class Ranker:
                     },
                     "default_prompt": self._card.default_prompt,
                     "heads": list(self._card.scoring_heads),
+                    "catalogue": self._catalogue and self._catalogue.describe(),
                     **self._board.describe(),
                     "limits": {
                         "max_candidates": self.settings.max_candidates,
@@ -205,7 +210,13 @@ class Ranker:
 
     async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
         return await self._turns.run(
-            tenant.name, encode_slate, request, self._card, self._prompt, tenant.salt
+            tenant.name,
+            encode_slate,
+            request,
+            self._card,
+            self._prompt,
+            tenant.salt,
+            self._catalogue,
         )
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:

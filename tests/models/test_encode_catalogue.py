@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,10 @@ from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
 from models.errors import CatalogueError
 from models.extended_embedding import stored_vectors
-from models.item_encoder import (
-    ItemEncoder,
-    item_features,
-    load_item_encoder,
-    save_item_encoder,
-)
+from models.item_encoder import item_features, load_item_encoder, save_item_encoder
 from models.prompt import block_hashes
+from tests.models.catalogues import PROMPT, random_encoder, write_encoder, write_items
 
-PROMPT = "member_to_jobs"
 ITEMS = [
     {"id": "nurse", "text": "Registered nurse, night shift", "title": "left alone"},
     {"id": "welder", "text": "Welder in a shipyard. Duties: weld."},
@@ -35,28 +29,9 @@ ITEMS = [
 ]
 
 
-def random_encoder(hidden: int, vectors: int = 2) -> ItemEncoder:
-    """Weights that move every vector away from the mean embedding."""
-    encoder = ItemEncoder(hidden, vectors, inner=16).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(4)
-    for weight in encoder.parameters():
-        weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
-    return encoder
-
-
 @pytest.fixture
 def encoder_path(tmp_path: Path, tiny_directory: ModelDirectory) -> Path:
-    path = tmp_path / "encoder" / "encoder.safetensors"
-    encoder = random_encoder(tiny_directory.config.hidden_size)
-    save_item_encoder(path, encoder, tiny_directory, PROMPT)
-    return path
-
-
-def write_items(path: Path, rows: list[dict[str, object]]) -> Path:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    return path
+    return write_encoder(tmp_path / "encoder" / "encoder.safetensors", tiny_directory)
 
 
 def encode(directory: ModelDirectory, encoder: Path, items: Path, out: Path) -> int:

@@ -113,7 +113,7 @@ def test_bad_tokens_and_contexts_are_refused_and_spoil_nothing(engine: RunnerEng
     jobs = drawn_jobs()
     want = logits(engine, jobs)
     for bad in (PLAIN.vocab_size, -1):
-        with pytest.raises(TokenOutOfVocabularyError, match="known are 0 to 299"):
+        with pytest.raises(TokenOutOfVocabularyError, match="the model knows 0 to 299"):
             engine.score([job(jobs[0].context_ids, [(1, bad)])])
     with pytest.raises(ContextTooLongError):
         engine.score([job(drawn(random.Random(2), 700), [(1,)])])
