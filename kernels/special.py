@@ -64,7 +64,7 @@ def _score_head(device: torch.device, model: ModelShape = QWEN3_06B, rows: int =
 
 def _floors(device: torch.device) -> dict[str, Call]:
     """What no launch is faster than, and none that waits for a value from memory."""
-    one, other = torch.zeros(2, device=device).split(1)
+    one, other = (torch.zeros(1, device=device) for _ in range(2))
     return {
         "a kernel that writes one value": partial(one.fill_, 1.0),
         "a kernel that reads and writes one value": partial(torch.add, one, other, out=one),
