@@ -1,20 +1,20 @@
 """Writes README.md's table of compression from what is kept: python -m compress.figures
 
-Reads the methods' rows (compress/results/bench.jsonl, as `compress.bench` printed them), the kept
-training runs and the card of the shipped ranker. Measures nothing.
+Reads, of compress/results, the methods' rows (bench.jsonl, as `compress.bench` printed them), the
+training runs that are kept, and the records of the shipped ranker's stages (demo.json, which its
+pipeline left beside it). Measures nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from compress.bench import Row
 from compress.kept_runs import KeptRun, read_runs
-from models.card import ModelCard, read_card
+from compress.records import Record, read_records
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "compress" / "results"
@@ -37,14 +37,15 @@ TRAINED = {
 }
 
 
-def table(rows: list[Row], runs: list[KeptRun], card: ModelCard) -> str:
+def table(rows: Sequence[Row], runs: Sequence[KeptRun], records: Sequence[Record]) -> str:
     """Markdown."""
-    lines = ["| what | value | target |", "| --- | --- | --- |"]
-    lines += [f"| {what} | {value} | {target} |" for what, value, target in _cells(rows, runs)]
-    return "\n".join([*lines, "", *_walk(card)]) + "\n"
+    cells = [f"| {what} | {value} | {target} |" for what, value, target in _cells(rows, runs)]
+    if cells:
+        cells = ["| what | value | target |", "| --- | --- | --- |", *cells, ""]
+    return "\n".join([*cells, *_walk(records)]) + "\n"
 
 
-def _cells(rows: list[Row], runs: list[KeptRun]) -> Iterator[tuple[str, str, str]]:
+def _cells(rows: Sequence[Row], runs: Sequence[KeptRun]) -> Iterator[tuple[str, str, str]]:
     for row in rows:
         if row.name in MEANINGS:
             missed = "" if row.met else ", missed"
@@ -55,21 +56,17 @@ def _cells(rows: list[Row], runs: list[KeptRun]) -> Iterator[tuple[str, str, str
         yield TRAINED[run.figure], f"{run.value:.4f} ({interval})", f"{run.target:g}{missed}"
 
 
-def _walk(card: ModelCard) -> Iterator[str]:
-    """The shipped ranker, stage by stage, where its card tells."""
-    stages = {
-        name: said
-        for name, said in card.metrics.items()
-        if isinstance(said, Mapping) and "valid" in said
-    }
-    if not stages:
+def _walk(records: Sequence[Record]) -> Iterator[str]:
+    """The shipped ranker, stage by stage."""
+    if not records:
         return
-    yield "| stage of the shipped ranker | parameters | gAUC, valid | NDCG@10, valid |"
-    yield "| --- | --- | --- | --- |"
-    for name, said in stages.items():
-        valid: Mapping[str, Any] = said["valid"]
-        numbers = f"{valid['gauc']:.4f} | {valid['ndcg@10']:.4f}"
-        yield f"| {name} | {said['parameters']:,} | {numbers} |"
+    yield "| stage of the shipped ranker | parameters | MB | gAUC | NDCG@10 | ECE | items/s |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for record in records:
+        quality = " | ".join(f"{record.metrics[name]:.4f}" for name in ("gauc", "ndcg@10", "ece"))
+        speed = f"{record.speed.items_per_s:,.0f}" if record.speed else ""
+        size = f"{record.parameters:,} | {record.size / 1e6:.1f}"
+        yield f"| {record.name} | {size} | {quality} | {speed} |"
 
 
 def kept_rows(path: Path = RESULTS / "bench.jsonl") -> list[Row]:
@@ -79,9 +76,14 @@ def kept_rows(path: Path = RESULTS / "bench.jsonl") -> list[Row]:
     return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def kept_records(path: Path = RESULTS / "demo.json") -> list[Record]:
+    """Of the shipped ranker's stages."""
+    return read_records(path) if path.exists() else []
+
+
 def main() -> None:
     """The command line."""
-    text = table(kept_rows(), read_runs(), read_card(ROOT / "models" / "demo", verify=False))
+    text = table(kept_rows(), read_runs(), kept_records())
     readme = README.read_text(encoding="utf-8")
     README.write_text(BLOCK.sub(lambda _: text, readme), encoding="utf-8")
 

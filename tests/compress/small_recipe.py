@@ -33,8 +33,8 @@ DISTILL: dict[str, Any] = {
     "warmup": 2,
     "checkpoint_every": 2,
 }
-PRUNE: dict[str, Any] = {"mlp_share": 0.25, "slates": 6, "candidates": 4, "split": "valid"}
-QUANTIZE: dict[str, Any] = {"slates": 6, "candidates": 4, "split": "valid"}
+PRUNE: dict[str, Any] = {"mlp_share": 0.25, "slates": 23, "candidates": 24}
+QUANTIZE: dict[str, Any] = {"slates": 23, "candidates": 24}
 
 
 def stages(minimum: float, **lexicon: int) -> list[dict[str, Any]]:
