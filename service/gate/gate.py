@@ -92,9 +92,9 @@ class AsyncGate:
             _now, cursor, queues = await self._store.call("configure", arguments)
         return queues
 
-    async def stats(self, max_nodes: int = 100) -> GateStats:
-        """Snapshot of the pool with the tree's nodes seen last."""
-        return wire.read_stats(await self._store.call("stats", [max_nodes]))
+    async def stats(self, nodes: Sequence[str] = ()) -> GateStats:
+        """Snapshot of the pool, with those of the tree's nodes that are asked for and known."""
+        return wire.read_stats(await self._store.call("stats", nodes))
 
     async def ping(self) -> None:
         """Returns when Redis answers."""
@@ -118,6 +118,7 @@ class WorkerGate:
             raise ValueError(f"worker {worker!r} must be letters, digits, '.', '_' or '-'")
         self.worker = worker
         self._instance = uuid.uuid4().hex
+        self._settings = settings
         self._store = Store(url, pool, settings)
         self._held: dict[str, None] = {}  # blocks of the cache, for a pool that forgot them
         self._unsent: dict[str, bool] = {}  # block hash -> inserted, kept until a call arrives
@@ -129,16 +130,18 @@ class WorkerGate:
         Returns how many jobs an earlier worker of this name held; they are queued again. Raises
         PoolSettingsError beside live workers with other settings.
         """
-        _now, requeued, differing = self._store.call("join", [self.worker, self._instance])
+        answer = self._store.call("join", [self.worker, self._instance])
+        requeued, differing = wire.read_join(answer, self._settings)
         if differing:
+            theirs = ", ".join(f"{name} = {value}" for name, value in differing.items())
             raise PoolSettingsError(
                 f"worker {self.worker!r} has other settings than the pool's live workers, which "
-                f"serve by {differing.decode()}: start all with the same settings, or stop the "
+                f"serve by {theirs}: start all with the same settings, or stop the "
                 "others first; one that died is forgotten after worker_idle_ms"
             )
         self._unsent.clear()
         self._held.clear()
-        return int(requeued)
+        return requeued
 
     def drain(self) -> None:
         """Has nothing more routed here; the queue moves, claimed jobs are still to be settled."""
@@ -232,9 +235,9 @@ class WorkerGate:
         """Requeues jobs of expired leases and answers overdue ones; to be called every second."""
         return wire.read_reaped(self._store.call("reap", []))
 
-    def stats(self, max_nodes: int = 100) -> GateStats:
-        """Snapshot of the pool with the tree's nodes seen last."""
-        return wire.read_stats(self._store.call("stats", [max_nodes]))
+    def stats(self, nodes: Sequence[str] = ()) -> GateStats:
+        """Snapshot of the pool, with those of the tree's nodes that are asked for and known."""
+        return wire.read_stats(self._store.call("stats", nodes))
 
     def close(self) -> None:
         """Closes the connections."""

@@ -62,11 +62,20 @@ def _script(verb: str, settings: GateSettings) -> _Script:
     The policy is the root's, so that settings agree whatever policy the pool was switched to.
     """
     names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
-    files = [(_LUA / f"{name}.lua").read_text() for name in names]
+    *library, body = [(_LUA / f"{name}.lua").read_text() for name in names]
     values = asdict(settings) | {"refill": settings.refill}
     agreed = {name: value for name, value in values.items() if name != "policy"}
     values["digest"] = _digest(repr(sorted(agreed.items())))
-    source = "\n".join([f"local settings = {_lua_table(values)}", *files])
+    source = "\n".join(
+        [
+            f"local settings = {_lua_table(values)}",
+            *library,
+            f"local function run()\n{body}\nend",
+            "local answer = run()",
+            "gate.finish()",
+            "return answer",
+        ]
+    )
     return _Script(source, _digest(source))
 
 

@@ -90,9 +90,9 @@ class Flaky(AsyncGate):
             raise GateUnavailableError("away", retry_after_ms=1)
         return await super().cancel_all(job_ids)
 
-    async def stats(self, max_nodes: int = 100) -> GateStats:
+    async def stats(self, nodes: Sequence[str] = ()) -> GateStats:
         self.looks += 1
-        return await super().stats(max_nodes)
+        return await super().stats(nodes)
 
 
 def test_those_who_hang_up_are_cancelled_in_few_calls_and_again_until_redis_answers(

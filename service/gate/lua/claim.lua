@@ -27,13 +27,14 @@ if instance ~= '' then
   if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
   me.instance = instance
 end
-me.alive, me.woken = now, 0
+me.alive = now
 if known == 1 then gate.hear(worker, 7) -- a part of its events would tell of chains without their front
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
 local most_expired = 64
-local answer = { now, known, gate.expire_overdue(most_expired) }
+gate.expire_overdue(most_expired)
+local answer = { now, known, 0 }
 while #answer - 3 < max_jobs do
   local job, streak, matched = gate.next_job(worker)
   if not job then break end
@@ -42,16 +43,15 @@ while #answer - 3 < max_jobs do
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
   local orphan = job.watched and not gate.listens(job.reply_to)
   local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
-  if ended and answer[3] >= most_expired then break end -- the next claim goes on
+  if ended and fates.deadline >= most_expired then break end -- the next claim goes on
   me.streak = me.streak + streak
   if ended then
     gate.expire(job, ended)
-    answer[3] = answer[3] + 1
   else
     answer[#answer + 1] = lease(job, matched, cached)
     room = room - (job.tokens - cached)
   end
 end
-if me.jobs > 0 then gate.wake(worker) end
-gate.save()
+if me.jobs > 0 then waking[worker] = true end
+answer[3] = fates.deadline
 return answer

@@ -14,5 +14,4 @@ elseif job then
     root.largest_cost, root.drain_rate, settings.quantum, settings.refill, settings.overtakes }
 end
 nodes = { [''] = root } -- the others were only read
-gate.save()
 return answer

@@ -35,7 +35,6 @@ class Twins(History):
             policy=policy,
             attribution=attribution,
             quantum_parts=parts,
-            tenant_idle_ms=160,
         )
         super().__init__(seed, settings)
         self.tree = (*TREES, FLIPPING)[seed % (len(TREES) + 1)]

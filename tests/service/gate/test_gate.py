@@ -220,12 +220,35 @@ def test_a_job_is_explained_while_it_waits_while_it_is_leased_and_when_it_is_gon
     assert api.explain("unknown") == Explanation("unknown")
 
 
-def test_a_snapshot_shows_the_nodes_seen_last(api: Api, worker: WorkerGate) -> None:
+def test_a_snapshot_shows_the_nodes_that_are_asked_for_and_known(
+    api: Api, worker: WorkerGate
+) -> None:
     for number in range(4):
-        api.submit(build_job(f"job-{number}", f"tenant-{number}"))
-    assert len(api.stats().nodes) == 4
-    assert len(worker.stats(max_nodes=2).nodes) == 2
+        api.submit(build_job(f"job-{number}", f"acme/tenant-{number}"))
+    assert set(worker.stats(["acme", "acme/tenant-2", "nobody"]).nodes) == {"acme", "acme/tenant-2"}
+    assert api.stats().nodes == {}
     assert list(api.stats().workers) == ["worker"]
+
+
+def test_a_node_vanishes_by_itself_once_nothing_of_it_waits_or_is_leased(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    keys = [f"{{{POOL}}}:node:{name}" for name in ("acme", "acme/ada")]
+
+    def lifetimes() -> set[bool]:
+        return {0 < redis_client.pttl(key) <= SETTINGS.tenant_idle_ms for key in keys}
+
+    api.submit(build_job("job", "acme/ada"))
+    assert lifetimes() == {False}
+    [claimed] = worker.claim(1_000, 1).jobs
+    assert lifetimes() == {False}
+    worker.settle([scored(claimed)])
+    assert lifetimes() == {True}
+    api.submit(build_job("again", "acme/ada"))
+    assert lifetimes() == {False}
+    api.cancel("again")
+    assert lifetimes() == {True}
+    assert redis_client.pttl(f"{{{POOL}}}:node:") == -1
 
 
 def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
@@ -239,7 +262,7 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens"}
+    assert kinds <= {b"node", b"settings", b"wake", b"listens"}
 
 
 def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
@@ -272,7 +295,7 @@ def test_a_tenants_depth_changes_both_ways_while_it_is_idle(api: Api, worker: Wo
         [claimed] = worker.claim(1_000, 9).jobs
         assert claimed.job_id == f"job-{number}"
         assert worker.settle([scored(claimed)]) == [True]
-    assert api.stats().nodes["ada"].service == 5 * claimed.charged
+    assert api.stats("ada").nodes["ada"].service == 5 * claimed.charged
 
 
 def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
@@ -287,7 +310,7 @@ def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
     redis_client.delete(f"{{{POOL}}}:listens:api")  # as it does by itself when nobody looks
     assert [worker.claim(1_000, 9).expired for _ in range(3)] == [EXPIRED_PER_CLAIM, 1, 0]
     assert worker.settle([scored(served)]) == [True]
-    assert api.stats().nodes["tenant"].service == served.charged
+    assert api.stats("tenant").nodes["tenant"].service == served.charged
     assert Counter(reply.outcome for reply in api.replies()) == {
         Outcome.WORKER_LOST: EXPIRED_PER_CLAIM + 1,
         Outcome.SCORED: 1,

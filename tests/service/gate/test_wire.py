@@ -87,7 +87,7 @@ def test_a_renewal_names_jobs_and_epochs() -> None:
 
 def test_verdicts_keep_the_order_of_the_jobs() -> None:
     jobs = [build_job("one"), build_job("two", candidate_tokens=68)]
-    answer = [1_000, b"queued", 0, 0, 50, b"tenant_full", 300, 100, 50]
+    answer = [1_000, [b"queued", 0, 0, 50], [b"tenant_full", 300, 100, 50]]
     expected = [Verdict("queued"), Verdict("tenant_full", 6_000)]  # 3 x 100 tokens at 50 a second
     assert wire.read_verdicts(answer, jobs, SETTINGS) == expected
 

@@ -67,7 +67,7 @@ def test_settle_refunds_what_was_not_used_and_never_charges_more(
     less, more = worker.claim(1_000, 10).jobs
     rows = [replace(scored(less), extend_tokens=10), replace(scored(more), output_tokens=99)]
     worker.settle(rows)
-    stats = api.stats()
+    stats = api.stats("a", "b")
     assert {name: node.service for name, node in stats.nodes.items()} == {"a": 10, "b": 52}
     assert (stats.service, stats.uncharged) == (62, 2 * 99)
 
