@@ -91,7 +91,7 @@ class Dispatcher:
     async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
         """Why each job waits, in their order. Raises GateUnavailableError."""
         async with self._explaining:
-            return [await self._gate.explain(job_id) for job_id in job_ids]
+            return [await self._explain(job_id) for job_id in job_ids]
 
     async def configure(self, policy: str) -> None:
         """Switches the pool's policy for all its processes. Raises GateUnavailableError."""
@@ -127,6 +127,11 @@ class Dispatcher:
         would otherwise stay until their deadlines.
         """
         return await self._look.get()
+
+    async def _explain(self, job_id: str) -> Explanation:
+        future = self._waiting.get(job_id)
+        answered = future is not None and future.done()
+        return Explanation("answered") if answered else await self._gate.explain(job_id)
 
     async def _see_engines(self) -> bool:
         self._seen = None

@@ -34,6 +34,12 @@ class Ledger:
         worst = self.cost(job, job.context_tokens, job.output_tokens)
         self.largest_cost = max(self.largest_cost, worst)
 
+    @property
+    def queued_cost(self) -> int:
+        """Most that all waiting jobs cost together."""
+        root, settings = self.tree.root, self._settings
+        return root.tokens * max(settings.extend_weight, settings.output_weight) + root.jobs
+
     def in_credit(self, leaf: Node) -> bool:
         """Whether all levels of a leaf are positive."""
         return not self.tree.gated or all(node.deficit > 0 for node in leaf.lineage())

@@ -178,6 +178,7 @@ class Pool(Moves):
             due_before=before,
             matched_blocks=self.fleet.belief.matched(entry.queue, entry.job),
             levels=levels,
+            queued_cost=self.ledger.queued_cost,
             largest_cost=cost,
             drain_rate=self.drain_rate,
             bound=policy.wait_bound(

@@ -155,7 +155,7 @@ def read_explanation(answer: Sequence[Any]) -> Explanation:
         worker, *times = facts or [b""]
         return Explanation(state.decode(), worker.decode(), *times)
     worker, queue_ms, deadline_in_ms, before, matched, rows, *numbers = facts
-    largest_cost, drain_rate, quantum, refill, overtakes = numbers
+    queued_cost, largest_cost, drain_rate, quantum, refill, overtakes = numbers
     levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
     bound = policy.wait_bound(levels, before, quantum, refill, overtakes, largest_cost)
     return Explanation(
@@ -166,6 +166,7 @@ def read_explanation(answer: Sequence[Any]) -> Explanation:
         due_before=before,
         matched_blocks=matched,
         levels=levels,
+        queued_cost=queued_cost,
         largest_cost=largest_cost,
         drain_rate=drain_rate,
         bound=bound,

@@ -208,6 +208,36 @@ def test_a_flood_of_probes_looks_once_and_shows_the_pool_to_nobody(
     asyncio.run(probe())
 
 
+def test_an_answered_chunk_of_a_slate_is_told_from_one_that_waits_and_from_an_unknown_one(
+    service_redis_url: str, pool: str
+) -> None:
+    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
+    worker.join()
+
+    async def ask() -> None:
+        gate = AsyncGate(service_redis_url, pool, GateSettings())
+        dispatcher = Dispatcher(gate)
+        assert await dispatcher.ready()
+        reading = asyncio.create_task(dispatcher.read_replies())
+        chunks = [replace(job(name, 20_000), reply_to=dispatcher.reply_to) for name in ("a", "b")]
+        waiting = asyncio.create_task(dispatcher.score(chunks))
+        await until(lambda: queued(gate, 2))
+        [claimed] = (await asyncio.to_thread(worker.claim, 10_000, 1)).jobs
+        worker.settle([Settlement("a", claimed.epoch, 1, encode_failure(JobFailure("x", "y")))])
+
+        async def told(*expected: str) -> bool:
+            answers = await dispatcher.explain(["a", "b", "c"])
+            return tuple(answer.state for answer in answers) == expected
+
+        await until(lambda: told("answered", "queued", "unknown"))
+        waiting.cancel()
+        dispatcher.close()
+        await reading
+        await gate.close()
+
+    asyncio.run(asyncio.wait_for(ask(), 20.0))
+
+
 def test_few_explanations_are_asked_for_at_once(service_redis_url: str, pool: str) -> None:
     class Counting(AsyncGate):
         asking = most = 0

@@ -213,6 +213,7 @@ def test_a_job_is_explained_while_it_waits_while_it_is_leased_and_when_it_is_gon
         LevelStanding("acme", 0, 3, 1, 0, 0),
         LevelStanding("acme/bob", 0, 2, 1, 1, 1),
     )
+    assert why.queued_cost == 2 * (42 + 42) + 2
     assert why.bound == policy.wait_bound(why.levels, 1, 100, 100, SETTINGS.overtakes, 42)
     worker.claim(1_000, 1)
     assert api.explain("rival").state == "leased"
