@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from service.gate.settings import GateSettings
 from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
 SUBMITTED_AT_ONCE = 8  # a millisecond or so of Redis' time
+EVENTS_AT_ONCE = 4_000  # of a cache, in one call: Lua takes no more than 8,000 arguments apart
 
 
 class AsyncGate:
@@ -172,8 +174,9 @@ class WorkerGate:
         """Leases the next jobs in the pool's order, within `token_budget` extend tokens.
 
         `inserted` and `evicted` are the cache events since the last call; if the call fails they
-        are kept and sent again by the next one. The first job may exceed the budget unless
-        `strict`. Jobs in an answer that was lost are queued again by the next claim.
+        are kept and sent again by the next one, as are those above EVENTS_AT_ONCE. The first job
+        may exceed the budget unless `strict`. Jobs in an answer that was lost are queued again by
+        the next claim.
         """
         fresh, gone = self._events(inserted, evicted)
         arguments = wire.claim_arguments(
@@ -187,7 +190,7 @@ class WorkerGate:
             instance=self._instance,
         )
         with self._claiming():
-            return self._take(self._store.call("claim", arguments))
+            return self._take(self._store.call("claim", arguments), [*fresh, *gone])
 
     def exchange(
         self,
@@ -211,7 +214,7 @@ class WorkerGate:
         )
         with self._claiming():
             answers = self._store.call_all([("settle", settling), ("claim", claiming)])
-            return self._take(answers[1])
+            return self._take(answers[1], [*fresh, *gone])
 
     def settle(
         self,
@@ -223,7 +226,7 @@ class WorkerGate:
         fresh, gone = self._events(inserted, evicted)
         arguments = wire.settle_arguments(self.worker, settlements, fresh, gone)
         _now, *taken = self._store.call("settle", arguments)
-        self._unsent.clear()
+        self._note_sent([*fresh, *gone])
         return [bool(flag) for flag in taken]
 
     def renew(self, held: Sequence[Claimed]) -> list[bool]:
@@ -251,7 +254,7 @@ class WorkerGate:
             self._unsent |= dict.fromkeys(self._held, True)
             raise
 
-    def _take(self, answer: Sequence[Any]) -> Claim:
+    def _take(self, answer: Sequence[Any], sent: Sequence[str]) -> Claim:
         if answer[1] < 0:
             raise WorkerNameTakenError(
                 f"another worker joined as {self.worker!r} after this one, and two of one name end "
@@ -259,8 +262,14 @@ class WorkerGate:
             )
         claim = wire.read_claim(answer)
         self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
-        self._unsent = {} if claim.known else dict.fromkeys(self._held, True)
+        self._note_sent(sent)
+        if not claim.known:
+            self._unsent = dict.fromkeys(self._held, True)
         return claim
+
+    def _note_sent(self, blocks: Sequence[str]) -> None:
+        for block in blocks:
+            self._unsent.pop(block, None)
 
     def _events(
         self, inserted: Sequence[str], evicted: Sequence[str]
@@ -269,8 +278,9 @@ class WorkerGate:
         for block in evicted:
             self._held.pop(block, None)
         self._unsent |= dict.fromkeys(inserted, True) | dict.fromkeys(evicted, False)
-        fresh = [block for block, held in self._unsent.items() if held]
-        return fresh, [block for block, held in self._unsent.items() if not held]
+        sent = [*itertools.islice(self._unsent.items(), EVENTS_AT_ONCE)]
+        fresh = [block for block, held in sent if held]
+        return fresh, [block for block, held in sent if not held]
 
 
 def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:

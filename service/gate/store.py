@@ -47,6 +47,9 @@ _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")
 _OF_ONE_VERB = {"claim": ("choice",)}
+# A full Redis refuses a script by its first write alone, and drains only if it lets the others in.
+_TAKES_MEMORY = ("submit",)
+_WHATEVER_MEMORY = "call('UNLINK', pool .. 'nothing')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def _script(verb: str, settings: GateSettings) -> _Script:
             f"local settings = {_lua_table(values)}",
             *library,
             f"local function run()\n{body}\nend",
+            "" if verb in _TAKES_MEMORY else _WHATEVER_MEMORY,
             "local answer = run()",
             "gate.finish()",
             "return answer",
@@ -202,13 +206,17 @@ class AsyncStore:
     async def pop_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
         """Waits for a reply, LONGEST_POP_S at most, and takes the others that are there."""
         timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
-        key = self._calls.reply_key(reply_to)
+        key, listens = self._calls.reply_key(reply_to), self._calls.key(f"listens:{reply_to}")
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.set(self._calls.key(f"listens:{reply_to}"), 1, px=LISTENS_MS)
+                pipeline.set(listens, 1, px=LISTENS_MS, nx=True)  # a full Redis refuses this alone
+                pipeline.pexpire(listens, LISTENS_MS)
                 pipeline.blpop([key], timeout=timeout_s)
                 pipeline.lpop(key, REPLIES_AT_ONCE)
-                _, first, others = await pipeline.execute()
+                _, _, first, others = await pipeline.execute(raise_on_error=False)
+            for answer in (first, others):
+                if isinstance(answer, RedisError):
+                    raise answer
         return [first[1], *(others or [])] if first else []
 
     async def ping(self) -> None:

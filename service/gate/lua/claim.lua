@@ -15,19 +15,16 @@ local function lease(job, matched, cached)
   for node in gate.up, leaf do
     node.virtual = node.virtual + math.floor(job.tokens * 1000 / node.weight)
   end
-  gate.charge(job.payers or { job.leaf, cost }, 1, policy == 'vtc' or job.queue)
+  gate.charge(job.payers, 1, policy == 'vtc' or job.queue)
   gate.assume(worker, job, matched)
   gate.save_job(job)
   call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
   return { job.id, job.epoch, job.payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
-local instance, known = ARGV[6], me.alive ~= 0 and 1 or 0
-if instance ~= '' then
-  if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
-  me.instance = instance
-end
-me.alive = now
+local known, instance = me.alive > 0 and 1 or 0, ARGV[6] ~= '' and ARGV[6] or me.instance
+if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
+me.alive, me.instance = now, instance
 if known == 1 then gate.hear(worker, 7) -- a part of its events would tell of chains without their front
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end

@@ -111,12 +111,9 @@ end
 -- Gives back `cost` of what was reserved, to the job's own leaf first.
 function gate.refund(job, cost)
   local parts = {}
-  for at, payer in ipairs(job.payers or { job.leaf, job.charged }) do
-    parts[at] = payer
-    if at % 2 == 0 then
-      parts[at] = math.min(payer, cost)
-      cost = cost - parts[at]
-    end
+  for at = 2, #job.payers, 2 do
+    local part = math.min(job.payers[at], cost)
+    parts[at - 1], parts[at], cost = job.payers[at - 1], part, cost - part
   end
   gate.charge(parts, -1)
 end

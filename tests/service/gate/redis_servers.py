@@ -94,6 +94,16 @@ def running(*servers: RedisServer) -> Iterator[None]:
             server.kill()
 
 
+@contextmanager
+def limited(client: redis.Redis, setting: str) -> Iterator[None]:
+    """Has Redis refuse writes: 1 byte of `maxmemory`, or one replica of `min-replicas-to-write`."""
+    client.config_set(setting, "1")
+    try:
+        yield
+    finally:
+        client.config_set(setting, "0")
+
+
 def is_new_enough_for_cluster() -> bool:
     """Whether redis-server lets its cluster bus have any port, as Redis 7 does."""
     version = subprocess.run([EXECUTABLE, "--version"], capture_output=True, text=True, check=True)

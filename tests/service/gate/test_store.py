@@ -21,6 +21,7 @@ from service.gate.settings import GateSettings
 from service.gate.store import Store
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
+from tests.service.gate.redis_servers import limited
 
 SETTINGS = GateSettings()
 
@@ -101,22 +102,37 @@ def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) 
     assert outage.value.retry_after_ms == 1_000
 
 
-@pytest.mark.parametrize(
-    ("setting", "trouble", "remedy"),
-    [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")],
-    ids=["memory is full", "replicas are missing"],
-)
 def test_a_redis_that_refuses_writes_is_gate_unavailable(
-    redis_client: redis.Redis, worker: WorkerGate, setting: str, trouble: str, remedy: str
+    redis_client: redis.Redis, worker: WorkerGate
 ) -> None:
     worker.claim(1_000, 10)
-    redis_client.config_set(setting, trouble)
-    try:
-        with pytest.raises(GateUnavailableError):
-            worker.claim(1_000, 10)
-    finally:
-        redis_client.config_set(setting, remedy)
+    with limited(redis_client, "min-replicas-to-write"), pytest.raises(GateUnavailableError):
+        worker.claim(1_000, 10)
     worker.claim(1_000, 10)
+
+
+def test_a_redis_whose_memory_is_full_takes_no_more_jobs_and_drains(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    jobs = [build_job(f"job-{number}", "acme/ada") for number in range(3)]
+    for job in jobs:
+        api.submit(job)
+    api.replies()
+    with limited(redis_client, "maxmemory"):
+        with pytest.raises(GateUnavailableError):
+            api.submit(build_job("refused"))
+        first, *others = worker.claim(1_000, 2, chain("ab")).jobs
+        worker.renew([first, *others])
+        worker.reap()
+        rows = [Settlement(job.job_id, job.epoch, 1, b"") for job in (first, *others)]
+        assert worker.settle(rows) == [True, True]
+        assert api.stats("acme").nodes["acme"].queued_jobs == 1
+        assert {reply.job_id for reply in api.replies()} == {"job-0", "job-1"}
+        assert api.explain("job-2").state == "queued"
+        assert api.cancel("job-2")
+        worker.drain()
+        worker.leave()
+    assert not redis_client.exists("{pool}:job:refused")
 
 
 @pytest.mark.timeout(30)
