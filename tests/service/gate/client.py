@@ -9,6 +9,7 @@ from service.gate.job import Explanation, GateStats, Job, Reply
 from service.gate.settings import GateSettings
 
 POOL = "pool"
+SETTINGS = GateSettings(quantum=100)
 
 
 class Api:

@@ -10,10 +10,8 @@ from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
 from service.gate.settings import GateSettings
 from tests.e2e.server import wait_until
-from tests.service.gate.client import POOL, Api
+from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job
-
-SETTINGS = GateSettings(quantum=100)
 
 
 class Load:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
 
 import pytest
 import redis
@@ -21,45 +20,13 @@ from service.gate.errors import (
     TenantThrottledError,
 )
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
+from service.gate.job import Explanation, LevelStanding, Outcome, Reply
 from service.gate.moves import EXPIRED_PER_CLAIM
-from service.gate.settings import POLICIES, GateSettings
+from service.gate.settings import POLICIES
 from service.gate.store import LISTENS_MS
-from tests.service.gate.client import POOL, Api
-from tests.service.gate.jobs import build_job, chain
+from tests.service.gate.client import POOL, SETTINGS, Api
+from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.remote import Remote
-
-SETTINGS = GateSettings(quantum=100)
-
-
-@pytest.fixture
-def worker(redis_url: str) -> Iterator[WorkerGate]:
-    gate = WorkerGate(redis_url, POOL, SETTINGS, "worker")
-    gate.join()
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-def open_api(redis_url: str) -> Iterator[Callable[..., Api]]:
-    apis: list[Api] = []
-
-    def open_one(**changes: Any) -> Api:
-        apis.append(Api(redis_url, replace(SETTINGS, **changes)))
-        return apis[-1]
-
-    yield open_one
-    for api in apis:
-        api.close()
-
-
-@pytest.fixture
-def api(open_api: Callable[..., Api]) -> Api:
-    return open_api()
-
-
-def scored(job: Claimed, result: bytes = b"result") -> Settlement:
-    return Settlement(job.job_id, job.epoch, job.charged, result)
 
 
 def test_a_job_walks_from_submit_to_its_reply(api: Api, worker: WorkerGate) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,25 +10,10 @@ import redis
 
 from service.gate.errors import GateUnavailableError, WorkerNameTakenError
 from service.gate.gate import WorkerGate
-from service.gate.job import Claimed, Settlement
 from service.gate.moves import EXPIRED_PER_CLAIM
-from service.gate.settings import GateSettings
-from tests.service.gate.client import POOL, Api
-from tests.service.gate.jobs import build_job, chain
+from tests.service.gate.client import POOL, SETTINGS, Api
+from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.remote import Remote
-
-SETTINGS = GateSettings(quantum=100)
-
-
-@pytest.fixture
-def api(redis_url: str) -> Iterator[Api]:
-    api = Api(redis_url, SETTINGS)
-    yield api
-    api.close()
-
-
-def scored(job: Claimed) -> Settlement:
-    return Settlement(job.job_id, job.epoch, job.charged, b"result")
 
 
 def test_a_vanished_workers_jobs_are_served_by_one_that_lives(

@@ -17,20 +17,10 @@ from service.gate.embedded import EmbeddedRedis
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Level, Settlement
-from service.gate.settings import GateSettings
 from service.gate.store import Store
-from tests.service.gate.client import POOL, Api
+from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job, chain
 from tests.service.gate.redis_servers import limited
-
-SETTINGS = GateSettings()
-
-
-@pytest.fixture
-def api(redis_url: str) -> Iterator[Api]:
-    api = Api(redis_url, SETTINGS)
-    yield api
-    api.close()
 
 
 @pytest.fixture

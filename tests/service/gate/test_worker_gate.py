@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +11,11 @@ import redis
 
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import EVENTS_AT_ONCE, WorkerGate
-from service.gate.job import Claimed, Outcome, Reply, Settlement
-from service.gate.settings import GateSettings
-from tests.service.gate.client import POOL, Api
-from tests.service.gate.jobs import build_job, chain
+from service.gate.job import Outcome, Reply
+from tests.service.gate.client import POOL, SETTINGS, Api
+from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.redis_servers import limited
 from tests.service.gate.remote import Remote
-
-SETTINGS = GateSettings(quantum=100)
-
-
-@pytest.fixture
-def api(redis_url: str) -> Iterator[Api]:
-    api = Api(redis_url, SETTINGS)
-    yield api
-    api.close()
-
-
-def scored(job: Claimed, result: bytes = b"result") -> Settlement:
-    return Settlement(job.job_id, job.epoch, job.charged, result)
 
 
 def believed(api: Api, worker: WorkerGate, context: str = "abcd") -> int:
