@@ -15,9 +15,9 @@ from service.gate.embedded import shipped_executable
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from tests.e2e.server import wait_until
-from tests.service.gate.client import POOL, Api
+from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job
-from tests.service.gate.load import SETTINGS, Load, finish, scored
+from tests.service.gate.load import Load, finish, scored
 from tests.service.gate.redis_servers import RedisServer, running
 
 DURABLE = {"appendfsync": "always"}

@@ -16,13 +16,23 @@ from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.remote import Remote
 
 
-def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
-    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
-) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    dead, alive = open_worker("dead"), open_worker("alive")
-    for gate in (dead, alive):
+@pytest.fixture
+def clock(redis_client: redis.Redis, redis_url: str) -> Remote:
+    return Remote(redis_client, redis_url, POOL, SETTINGS)
+
+
+@pytest.fixture
+def two_workers(open_worker: Callable[..., WorkerGate]) -> tuple[WorkerGate, WorkerGate]:
+    gates = open_worker("dead"), open_worker("alive")
+    for gate in gates:
         gate.join()
+    return gates
+
+
+def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
+    clock: Remote, api: Api, two_workers: tuple[WorkerGate, WorkerGate]
+) -> None:
+    dead, alive = two_workers
     dead.claim(1, 0, chain("ab"))
     api.submit(build_job("before"))
     assert api.explain("before").worker == "dead"
@@ -35,12 +45,9 @@ def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
 
 
 def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
-    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
+    clock: Remote, api: Api, two_workers: tuple[WorkerGate, WorkerGate]
 ) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    dead, alive = open_worker("dead"), open_worker("alive")
-    for gate in (dead, alive):
-        gate.join()
+    _dead, alive = two_workers
     clock.step_clock(30_000)
     assert set(api.stats().workers.values()) == {SETTINGS.worker_idle_ms}
     clock.pass_time(1)

@@ -82,56 +82,38 @@ def test_an_emptied_queue_has_no_name() -> None:
     ("rows", "counting", "plain"),
     [
         pytest.param(
-            [
-                ("cold", "a", "q", 1),
-                ("warm", "a", "xy", 9),
-                ("hot", "b", "xyz", 9),
-                ("hot, due before", "b", "xyz", 2),
-                ("as hot", "a", "xyzw", 1),
-            ],
+            "cold:a:q:1 warm:a:xy:9 hot:b:xyz:9 hot-due-before:b:xyz:2 as-hot:a:xyzw:1",
             "hot",
             "hot",
             id="the longest match goes, and ties by arrival",
         ),
         pytest.param(
-            [("first", "a", "q", 9), ("soon", "b", "r", 2)],
+            "first:a:q:9 soon:b:r:2",
             "soon",
             "soon",
             id="where nothing matches the earliest deadline goes",
         ),
         pytest.param(
-            [
-                ("alone", "a", "xp", 1),
-                ("first of two", "a", "xq", 9),
-                ("first of as many", "b", "xr", 2),
-                ("second of two", "a", "xq", 2),
-                ("second of as many", "b", "xr", 1),
-            ],
-            "first of two",
+            "alone:a:xp:1 first-of-2:a:xq:9 as-many:b:xr:2 second-of-2:a:xq:2 as-many-2:b:xr:1",
+            "first-of-2",
             "alone",
             id="of equal matches the context with most jobs waiting goes",
         ),
         pytest.param(
-            [
-                ("soon", "a", "q", 1),
-                ("first of two", "b", "r", 9),
-                ("second of two", "b", "r", 9),
-                ("without a context", "c", "", 5),
-                ("also without", "c", "", 5),
-                ("and a third", "c", "", 5),
-            ],
-            "first of two",
+            "soon:a:q:1 first-of-2:b:r:9 second-of-2:b:r:9 bare:c::5 bare-2:c::5 bare-3:c::5",
+            "first-of-2",
             "soon",
             id="many that wait on what nobody holds go before the earliest deadline",
         ),
     ],
 )
 def test_the_hottest_goes_whether_or_not_those_who_wait_count(
-    rows: list[tuple[str, str, str, int]], counting: str, plain: str
+    rows: str, counting: str, plain: str
 ) -> None:
     line = Line(held="xyz")
-    for row in rows:
-        line.add(*row)
+    for row in rows.split():
+        name, path, context, due = row.split(":")
+        line.add(name, path, context, int(due))
     assert hottest(line.groups, line.batch, counting=True) is line.entries[counting]
     assert hottest(line.groups, line.batch, counting=False) is line.entries[plain]
 
