@@ -39,16 +39,9 @@ end
 function gate.group_of(job) return gate.load_group(job.queue, job.leaf .. '\0' .. job.context) end
 
 local function watch(verb, job, group)
-  if group.matched < 0 or group.matched == job.blocks then return end
+  if group.matched == job.blocks then return end
   local block = gate.block_at(job, group.matched + 1)
   call(verb, pool .. 'watch:' .. job.queue .. ':' .. block, group.name)
-end
-
-local function set_match(job, group, matched)
-  watch('SREM', job, group)
-  group.matched = matched
-  call('ZADD', group.key, -1 - matched, '')
-  watch('SADD', job, group)
 end
 
 -- Puts a group in its leaf's order by its heat; returns the score of its first job, if it is hot.
@@ -66,11 +59,13 @@ end
 -- Adds a queued job to its group. Returns the scores that it can improve.
 function gate.enter(job)
   local group = gate.group_of(job)
-  call('ZADD', group.key, job.sequence, job.member)
-  if group.jobs > 0 then group = gate.group_of(job)
+  if group.jobs > 0 then
+    call('ZADD', group.key, job.sequence, job.member)
+    group = gate.group_of(job)
   else
-    group.jobs, group.first = 1, job.member
-    set_match(job, group, gate.match(job.queue, job))
+    group.jobs, group.first, group.matched = 1, job.member, gate.match(job.queue, job)
+    call('ZADD', group.key, -1 - group.matched, '', job.sequence, job.member)
+    watch('SADD', job, group)
     if settings.attribution == 'split' then call('ZADD', gate.waiters(job), 0, job.leaf) end
   end
   return { due = job.due, hot = gate.rank(job, group) }
@@ -93,7 +88,10 @@ end
 function gate.refresh(job, group)
   local before, matched = group.matched, gate.match(job.queue, job)
   if matched == before then return end
-  set_match(job, group, matched)
+  watch('SREM', job, group)
+  group.matched = matched
+  call('ZADD', group.key, -1 - matched, '')
+  watch('SADD', job, group)
   local came = { due = job.due, hot = gate.rank(job, group, true) }
   gate.stand(gate.load_node(job.leaf), job.queue, matched > before and came)
 end

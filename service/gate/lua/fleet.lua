@@ -1,6 +1,8 @@
 -- The pool's workers: who lives, what each has to do, and D2LPM's routing among them.
 -- Knows no lease's end and no charge.
 
+local awake -- as long as nobody comes or goes
+
 -- A worker, or the queue of one that is gone; "" is the queue of jobs that came when there was none.
 function gate.of_fleet(name)
   fleet[name] = fleet[name] or setmetatable({}, zeros)
@@ -22,11 +24,13 @@ function gate.heard(name) return gate.of_fleet(name).alive > now - settings.work
 
 -- Names of the workers heard lately, in order; of all when nobody was, for nobody knows better then.
 function gate.awake()
+  if awake then return awake end
   local all, names = gate.fleet_with('alive'), {}
   for _, name in ipairs(all) do
     if gate.heard(name) then names[#names + 1] = name end
   end
-  return names[1] and names or all
+  awake = names[1] and names or all
+  return awake
 end
 
 -- Wakes the queue's worker; when it is busy, an idle one too, which will steal.

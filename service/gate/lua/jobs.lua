@@ -153,7 +153,7 @@ end
 
 function gate.forget_worker(name)
   local worker = gate.of_fleet(name)
-  worker.alive, worker.streak, worker.sent = 0, 0, 0
+  worker.alive, worker.streak, worker.sent, awake = 0, 0, 0, nil
   call('UNLINK', pool .. 'held:' .. name, pool .. 'late:' .. name, pool .. 'wake:' .. name)
   gate.release_worker(name)
 end

@@ -8,6 +8,7 @@ local function read_job(at)
   local state = { id = facts.id, leaf = facts.leaf, tokens = facts.tokens, reply_to = facts.reply_to,
     queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0, payers = false,
     cancelled = false, watched = gate.listens(facts.reply_to) }
+  facts.id, facts.leaf, facts.tokens, facts.reply_to = nil, nil, nil, nil
   return setmetatable(state, { __index = facts }), facts
 end
 
@@ -28,19 +29,24 @@ local function parts_of(tenant)
   return parts
 end
 
--- Whether a job would not fit below a node's limits, or `times` / `parts` of them.
-local function full(node, job, kind, times, parts)
-  return node.jobs + 1 > math.floor(settings['max_' .. kind .. '_jobs'] * times / parts)
-    or node.tokens + job.tokens > math.floor(settings['max_' .. kind .. '_tokens'] * times / parts)
+local function above(most_jobs, most_tokens, node, job)
+  return node.jobs + 1 > most_jobs or node.tokens + job.tokens > most_tokens
+end
+
+-- Above the pool's limits a tenant below its part of them may go on, up to a quarter.
+local function pool_is_full(job, tenant)
+  local jobs, tokens = settings.max_pool_jobs, settings.max_pool_tokens
+  if not above(jobs, tokens, root, job) then return false end
+  local parts = parts_of(tenant)
+  return above(1.25 * jobs, 1.25 * tokens, root, job) or above(jobs / parts, tokens / parts, tenant, job)
 end
 
 local function refusal(job, leaf, tenant)
   return conflicts(leaf) and 'level_conflict'
     or call('EXISTS', pool .. 'job:' .. job.id) == 1 and 'known'
     or job.deadline_ms <= 0 and 'deadline'
-    or full(root, job, 'pool', 1, 1) and (full(root, job, 'pool', 1.25, 1)
-      or full(tenant, job, 'pool', 1, parts_of(tenant))) and 'pool_full'
-    or full(tenant, job, 'tenant', 1, 1) and 'tenant_full'
+    or pool_is_full(job, tenant) and 'pool_full'
+    or above(settings.max_tenant_jobs, settings.max_tenant_tokens, tenant, job) and 'tenant_full'
     or tenant.jobs + tenant.leased >= settings.max_tenant_in_flight and 'tenant_busy'
     or 'queued'
 end
