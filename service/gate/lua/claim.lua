@@ -30,6 +30,7 @@ else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
 local most_expired = 64
+local resuming = now - root.resumed < settings.pause_ms -- nobody could tell meanwhile that it listens
 gate.expire_overdue(most_expired)
 local answer = { now, known, 0 }
 while #answer - 3 < max_jobs do
@@ -38,7 +39,7 @@ while #answer - 3 < max_jobs do
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
-  local orphan = job.watched and not gate.listens(job.reply_to)
+  local orphan = job.watched and not resuming and not gate.listens(job.reply_to)
   local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
   if ended and fates.deadline >= most_expired then break end -- the next claim goes on
   me.streak = me.streak + streak

@@ -95,6 +95,7 @@ def test_a_clock_that_steps_by_thirty_seconds_ends_no_lease_and_no_deadline(
     with running(server):
         api, worker = Api(server.url, settings), WorkerGate(server.url, POOL, settings, "worker")
         worker.join()
+        api.replies()  # it listens; what says so ends by Redis' clock
         api.submit(build_job("leased"))
         api.submit(build_job("queued", deadline_ms=20_000))
         [first] = worker.claim(1, 1).jobs
