@@ -14,6 +14,7 @@ from service.gate import wire
 from service.gate.coalescer import Coalescer
 from service.gate.errors import (
     DeadlineExceededError,
+    EvictingRedisError,
     GateUnavailableError,
     LevelConflictError,
     PoolFullError,
@@ -130,8 +131,14 @@ class WorkerGate:
         """Announces a fresh worker with an empty cache, whose settings the whole pool takes over.
 
         Returns how many jobs an earlier worker of this name held; they are queued again. Raises
-        PoolSettingsError beside live workers with other settings.
+        PoolSettingsError beside live workers with other settings, and EvictingRedisError.
         """
+        memory = self._store.info()
+        if memory["maxmemory"] and memory["maxmemory_policy"].startswith("allkeys"):
+            raise EvictingRedisError(
+                f"Redis evicts any key by maxmemory-policy {memory['maxmemory_policy']}, and jobs "
+                "with it; set it to noeviction, so that a full Redis refuses new jobs instead"
+            )
         answer = self._store.call("join", [self.worker, self._instance])
         requeued, differing = wire.read_join(answer, self._settings)
         if differing:

@@ -95,13 +95,14 @@ def running(*servers: RedisServer) -> Iterator[None]:
 
 
 @contextmanager
-def limited(client: redis.Redis, setting: str) -> Iterator[None]:
+def limited(client: redis.Redis, setting: str, value: str = "1") -> Iterator[None]:
     """Has Redis refuse writes: 1 byte of `maxmemory`, or one replica of `min-replicas-to-write`."""
-    client.config_set(setting, "1")
+    before = client.config_get(setting)[setting]
+    client.config_set(setting, value)
     try:
         yield
     finally:
-        client.config_set(setting, "0")
+        client.config_set(setting, before)
 
 
 def is_new_enough_for_cluster() -> bool:

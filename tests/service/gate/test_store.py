@@ -14,7 +14,7 @@ import redis
 
 from service.gate import wire
 from service.gate.embedded import EmbeddedRedis
-from service.gate.errors import GateUnavailableError
+from service.gate.errors import EvictingRedisError, GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Level, Settlement
 from service.gate.store import Store
@@ -99,6 +99,18 @@ def test_a_redis_that_refuses_writes_is_gate_unavailable(
     with limited(redis_client, "min-replicas-to-write"), pytest.raises(GateUnavailableError):
         worker.claim(1_000, 10)
     worker.claim(1_000, 10)
+
+
+def test_no_worker_joins_a_redis_that_may_throw_its_jobs_away(
+    redis_client: redis.Redis, worker: WorkerGate
+) -> None:
+    with limited(redis_client, "maxmemory-policy", "allkeys-lru"):
+        worker.join()  # without a limit nothing is thrown away
+        with (
+            limited(redis_client, "maxmemory", "1000000000"),
+            pytest.raises(EvictingRedisError, match=r"allkeys-lru.*noeviction"),
+        ):
+            worker.join()
 
 
 def test_a_redis_whose_memory_is_full_takes_no_more_jobs_and_drains(
