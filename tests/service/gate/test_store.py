@@ -93,12 +93,16 @@ def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) 
 
 
 def test_a_redis_that_refuses_writes_is_gate_unavailable(
-    redis_client: redis.Redis, worker: WorkerGate
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
     worker.claim(1_000, 10)
-    with limited(redis_client, "min-replicas-to-write"), pytest.raises(GateUnavailableError):
-        worker.claim(1_000, 10)
+    with limited(redis_client, "min-replicas-to-write"):
+        with pytest.raises(GateUnavailableError):
+            worker.claim(1_000, 10)
+        with pytest.raises(GateUnavailableError):
+            api.replies()
     worker.claim(1_000, 10)
+    assert api.replies() == []
 
 
 def test_no_worker_joins_a_redis_that_may_throw_its_jobs_away(

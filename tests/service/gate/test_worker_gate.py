@@ -81,6 +81,23 @@ def test_more_cache_events_than_a_call_takes_are_told_by_the_next_ones(
     assert believed(api, worker) == 2
 
 
+def test_of_very_many_who_wait_for_a_block_the_others_are_looked_at_by_the_next_calls(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    tenants = 300  # more than two calls look at
+    for number in range(tenants):
+        api.submit(build_job(f"job-{number}", f"tenant-{number}"))
+
+    def hot() -> int:
+        return len(redis_client.keys(f"{{{POOL}}}:hot:worker:tenant-*:1"))
+
+    worker.claim(0, 0, chain("ab"))
+    assert 0 < hot() < tenants // 2
+    worker.claim(0, 0)
+    worker.claim(0, 0)
+    assert hot() == tenants
+
+
 def test_a_context_of_more_blocks_than_lua_takes_apart_is_served(
     api: Api, worker: WorkerGate
 ) -> None:
@@ -158,11 +175,12 @@ def test_work_for_a_busy_worker_wakes_an_idle_one(
     api: Api, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
 ) -> None:
     api.submit(build_job("first"))
-    worker.claim(0, 1)
+    worker.claim(0, 1, chain("ab"))
     idle = open_worker("idle")
     idle.join()
     for number in range(3):
         api.submit(build_job(f"job-{number}"))
+        assert api.explain(f"job-{number}").worker == "worker"
     assert idle.wait_for_work()
     assert len(idle.claim(1_000, 10).jobs) == 3
 
