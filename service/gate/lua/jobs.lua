@@ -43,6 +43,7 @@ end
 -- Further arguments are stored with the job.
 function gate.enqueue(job, ...)
   local leaf = gate.load_node(job.leaf)
+  gate.expect(job, '')
   job.queue = gate.route(job)
   if policy == 'vtc' then gate.lift(leaf) end
   call('ZADD', gate.index('due', job.queue, leaf, 1), job.due, job.member)
@@ -101,7 +102,6 @@ function gate.adopt(limit)
       for _, member in ipairs(orphans) do
         local job = gate.load_job(member)
         gate.withdraw(job)
-        gate.expect(job, '')
         gate.enqueue(job)
       end
     end
@@ -134,7 +134,6 @@ function gate.release(job)
     gate.reply(job, 'worker_lost', '')
     fates.lost = fates.lost + 1
   else
-    gate.expect(job, '')
     gate.enqueue(job)
     fates.requeued = fates.requeued + 1
   end
