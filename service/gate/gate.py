@@ -133,11 +133,10 @@ class WorkerGate:
         Returns how many jobs an earlier worker of this name held; they are queued again. Raises
         PoolSettingsError beside live workers with other settings, and EvictingRedisError.
         """
-        memory = self._store.info()
-        if memory["maxmemory"] and memory["maxmemory_policy"].startswith("allkeys"):
+        if policy := self._store.eviction_of_any_key():
             raise EvictingRedisError(
-                f"Redis evicts any key by maxmemory-policy {memory['maxmemory_policy']}, and jobs "
-                "with it; set it to noeviction, so that a full Redis refuses new jobs instead"
+                f"Redis evicts any key by maxmemory-policy {policy}, and jobs with it; set it to "
+                "noeviction, so that a full Redis refuses new jobs instead"
             )
         answer = self._store.call("join", [self.worker, self._instance])
         requeued, differing = wire.read_join(answer, self._settings)

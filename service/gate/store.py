@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -180,6 +181,16 @@ class Store:
         """What Redis says of itself, as its INFO command names it."""
         with _translated():
             return dict(self._client.info())
+
+    def eviction_of_any_key(self) -> str:
+        """The policy by which a full Redis may drop any key; "" if it may not, or will not say."""
+        with _translated():
+            try:
+                memory = self._client.info("memory")
+            except NoPermissionError:
+                return ""
+        policy = str(memory["maxmemory_policy"])
+        return policy if memory["maxmemory"] and policy.startswith("allkeys") else ""
 
     def close(self) -> None:
         """Closes the connections."""

@@ -117,6 +117,16 @@ def test_no_worker_joins_a_redis_that_may_throw_its_jobs_away(
             worker.join()
 
 
+def test_a_redis_that_keeps_its_settings_to_itself_is_joined(
+    redis_client: redis.Redis, worker: WorkerGate
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", "default", "-info")
+    try:
+        worker.join()
+    finally:
+        redis_client.execute_command("ACL", "SETUSER", "default", "+info")
+
+
 def test_a_redis_whose_memory_is_full_takes_no_more_jobs_and_drains(
     redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
