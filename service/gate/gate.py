@@ -13,13 +13,9 @@ from typing import Any
 from service.gate import wire
 from service.gate.coalescer import Coalescer
 from service.gate.errors import (
-    DeadlineExceededError,
     EvictingRedisError,
     GateUnavailableError,
-    LevelConflictError,
-    PoolFullError,
     PoolSettingsError,
-    TenantThrottledError,
     WorkerNameTakenError,
 )
 from service.gate.job import (
@@ -33,6 +29,7 @@ from service.gate.job import (
     Settlement,
     Verdict,
 )
+from service.gate.refusals import refuse
 from service.gate.settings import GateSettings
 from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
@@ -56,7 +53,7 @@ class AsyncGate:
 
         Raises PoolFullError, TenantThrottledError, LevelConflictError or DeadlineExceededError.
         """
-        _refuse(await self._submissions.send(job), job, self.settings)
+        refuse(await self._submissions.send(job), job, self.settings)
 
     async def _submit_all(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
         arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]
@@ -287,32 +284,3 @@ class WorkerGate:
         sent = [*itertools.islice(self._unsent.items(), EVENTS_AT_ONCE)]
         fresh = [block for block, held in sent if held]
         return fresh, [block for block, held in sent if not held]
-
-
-def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
-    retry = verdict.retry_after_ms
-    if verdict.answer == "pool_full":
-        raise PoolFullError("the queue is full, retry later", retry_after_ms=retry)
-    if verdict.answer == "tenant_full":
-        raise TenantThrottledError(
-            f"tenant {job.tenant!r} has its limit of {settings.max_tenant_jobs} jobs or "
-            f"{settings.max_tenant_tokens} tokens queued, wait for answers before sending more",
-            retry_after_ms=retry,
-        )
-    if verdict.answer == "tenant_busy":
-        raise TenantThrottledError(
-            f"tenant {job.tenant!r} has its limit of {settings.max_tenant_in_flight} jobs in "
-            "flight, wait for answers before sending more",
-            retry_after_ms=retry,
-        )
-    if verdict.answer == "deadline":
-        raise DeadlineExceededError(
-            "the deadline passed before the job was queued, allow more time", param="deadline_ms"
-        )
-    if verdict.answer == "level_conflict":
-        raise LevelConflictError(
-            f"jobs still stand at another depth than {job.leaf!r}, as a tenants file had it; "
-            "retry when they are answered, and give all servers the same file",
-            retry_after_ms=settings.retry_after_ms,
-        )
-    assert verdict.answer in ("queued", "known"), verdict
