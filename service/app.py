@@ -83,7 +83,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             metrics.observe(stats)
             board.forget_all_but(stats.workers)
 
-        dispatcher = Dispatcher(gate, observe, housekeeper.tidy)
+        dispatcher = Dispatcher(gate, observe, housekeeper.tidy, metrics.nodes)
         app.state.insight = Insight(settings, tenants, dispatcher)
         app.state.ranker = Ranker(
             settings,

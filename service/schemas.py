@@ -153,7 +153,7 @@ class WaitingLevel(Strict):
 class WaitingJob(Strict):
     """Why one job of a request waits, and after how much at the latest it is taken."""
 
-    state: Literal["queued", "leased", "unknown"]
+    state: Literal["queued", "leased", "answered", "unknown"]
     worker: str = Field(description="The engine that holds it or in whose queue it waits.")
     queue_ms: int
     deadline_in_ms: int
@@ -161,7 +161,7 @@ class WaitingJob(Strict):
     matched_blocks: int = Field(description="Blocks of its context that the engine holds.")
     levels: list[WaitingLevel]
     drain_rate: int = Field(description="Tokens per second that the pool serves.")
-    bound_tokens: int = Field(description="Tokens served at most before it is taken.")
+    bound_tokens: int = Field(description="Served before it at most, if nothing more comes.")
     bound_ms: int | None = Field(description="The same at the present drain rate.")
 
 

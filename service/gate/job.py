@@ -199,13 +199,14 @@ class LevelStanding:
 class Explanation:
     """Why a job waits, and the cost after which it is served at the latest."""
 
-    state: str  # queued, leased or unknown
+    state: str  # queued, leased, answered or unknown
     worker: str = ""  # whose queue it is in, or who holds it
     queue_ms: int = 0
     deadline_in_ms: int = 0
     due_before: int = 0  # jobs of the same queue with an earlier deadline
     matched_blocks: int = 0
     levels: tuple[LevelStanding, ...] = ()
+    queued_cost: int = 0  # at most, of all that waits in the pool
     largest_cost: int = 0  # U' so far
     drain_rate: int = 0
     bound: int = 0  # cost served at most before it is claimed; see policy.wait_bound

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -48,6 +49,9 @@ _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")
 _OF_ONE_VERB = {"claim": ("choice",)}
+# A full Redis refuses a script by its first write alone, and drains only if it lets the others in.
+_TAKES_MEMORY = ("submit",)
+_WHATEVER_MEMORY = "call('UNLINK', pool .. 'nothing')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,21 @@ def _script(verb: str, settings: GateSettings) -> _Script:
     The policy is the root's, so that settings agree whatever policy the pool was switched to.
     """
     names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
-    files = [(_LUA / f"{name}.lua").read_text() for name in names]
+    *library, body = [(_LUA / f"{name}.lua").read_text() for name in names]
     values = asdict(settings) | {"refill": settings.refill}
     agreed = {name: value for name, value in values.items() if name != "policy"}
     values["digest"] = _digest(repr(sorted(agreed.items())))
-    source = "\n".join([f"local settings = {_lua_table(values)}", *files])
+    source = "\n".join(
+        [
+            f"local settings = {_lua_table(values)}",
+            *library,
+            f"local function run()\n{body}\nend",
+            "" if verb in _TAKES_MEMORY else _WHATEVER_MEMORY,
+            "local answer = run()",
+            "gate.finish()",
+            "return answer",
+        ]
+    )
     return _Script(source, _digest(source))
 
 
@@ -169,6 +183,16 @@ class Store:
         with _translated():
             return dict(self._client.info())
 
+    def eviction_of_any_key(self) -> str:
+        """The policy by which a full Redis may drop any key; "" if it may not, or will not say."""
+        with _translated():
+            try:
+                memory = self._client.info("memory")
+            except NoPermissionError:
+                return ""
+        policy = str(memory["maxmemory_policy"])
+        return policy if memory["maxmemory"] and policy.startswith("allkeys") else ""
+
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
@@ -199,13 +223,18 @@ class AsyncStore:
         comes again. A reply can come twice.
         """
         wait_ms = round(1000 * min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S))
-        key, read = self._calls.reply_key(reply_to), self._read.get(reply_to)
+        key, listens = self._calls.reply_key(reply_to), self._calls.key(f"listens:{reply_to}")
+        read = self._read.get(reply_to)
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.set(self._calls.key(f"listens:{reply_to}"), 1, px=LISTENS_MS)
+                pipeline.set(listens, 1, px=LISTENS_MS, nx=True)  # a full Redis refuses this alone
+                pipeline.pexpire(listens, LISTENS_MS)
                 pipeline.xdel(key, *(read or [BEFORE_ALL]))
                 pipeline.xread({key: BEFORE_ALL}, count=REPLIES_AT_ONCE, block=wait_ms)
-                _, _, streams = await pipeline.execute()
+                _, _, removed, streams = await pipeline.execute(raise_on_error=False)
+            for answer in (removed, streams):
+                if isinstance(answer, RedisError):
+                    raise answer
         entries = streams[0][1] if streams else []
         self._read[reply_to] = [entry for entry, _ in entries]
         return [fields[b"reply"] for _, fields in entries]

@@ -231,6 +231,5 @@ def reported(model: Model) -> Counter[str]:
 
 def charged(model: Model) -> Counter[str]:
     """Cost by leaf, as the gate's books have it."""
-    nodes = model.api.stats().nodes
-    leaves = {job.leaf for job in model.jobs.values()} & set(nodes)
-    return Counter({leaf: nodes[leaf].service for leaf in leaves if nodes[leaf].service})
+    nodes = model.api.stats(*{job.leaf for job in model.jobs.values()}).nodes
+    return Counter({leaf: node.service for leaf, node in nodes.items() if node.service})
