@@ -24,7 +24,7 @@ logger = logging.getLogger("fairslate.processes")
 NEVER = 1_000_000  # passes over the middle generation, of thousands of objects each
 IDLE_REQUESTS = 8
 IDLE_PASS_SECONDS = 10.0
-FORCED_PASS_SECONDS = 60.0
+FORCED_PASS_SECONDS = 600.0  # at two thousand requests in flight it stops them for 0.6 s
 
 
 class ForeignPackageError(FairslateError):

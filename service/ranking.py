@@ -19,9 +19,10 @@ from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError
 from service.gate.errors import DeadlineExceededError
-from service.gate.job import Level
+from service.gate.job import Level, tenant_id
 from service.insight import Insight
 from service.metrics import Metrics, Timings
+from service.refusals import Refusals
 from service.reuse import Reuse
 from service.schemas import ContextRequest, RankRequest
 from service.slate import Errand, Slate, SlateScores, encode_slate, slate_jobs
@@ -100,6 +101,7 @@ class Ranker:
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._turns = Turns(settings.tokenizer_threads, settings.max_tenant_waiting)
+        self._refusals = Refusals()
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
@@ -159,6 +161,7 @@ class Ranker:
     ) -> Walk[Asked]:
         request = await self._parsed(call, tenant, parse)
         path = tenant.path(request.user, request.priority)
+        self._refusals.check([tenant_id(path, tenant.level)])
         clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
         async with _deadline(clock):
             parsed_ms = clock.elapsed_ms
@@ -197,7 +200,9 @@ class Ranker:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
-        self._turns.check(tenant.name)  # before a body is parsed that would only be refused
+        # Before a body is parsed that would only be refused, whatever class it names.
+        self._turns.check(tenant.name)
+        self._refusals.check(tenant.nodes)
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
@@ -225,8 +230,9 @@ class Ranker:
             return self._reuse.complete(slate, known, [])
         rest = slate.without(known)
         jobs = slate_jobs(rest, errand, self._card.block_size, self.settings.token_budget)
-        tenant, job_ids = jobs[0].tenant, [job.job_id for job in jobs]
-        with self._insight.following(tenant, request_id, job_ids):
+        job_ids = [job.job_id for job in jobs]
+        following = self._insight.following(jobs[0].tenant, request_id, job_ids)
+        with following, self._refusals.noting(jobs[0].tenant_id):
             results = await self._dispatcher.score(jobs)
         for result in results:
             if result.report:

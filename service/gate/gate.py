@@ -70,8 +70,11 @@ class AsyncGate:
         return [bool(flag) for flag in removed]
 
     async def next_replies(self, reply_to: str, timeout_s: float = LONGEST_POP_S) -> list[Reply]:
-        """Waits up to `timeout_s` for replies; all that are there come at once, or none."""
-        raw = await self._store.pop_replies(reply_to, timeout_s)
+        """Waits up to `timeout_s` for replies; all that are there come at once, or none.
+
+        After an outage some can come a second time; none is lost with an answer that came late.
+        """
+        raw = await self._store.read_replies(reply_to, timeout_s)
         return [wire.read_reply(one) for one in raw]
 
     async def explain(self, job_id: str) -> Explanation:

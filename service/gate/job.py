@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -19,6 +19,11 @@ class Level:
             raise ValueError(f"level {self.name!r} must not be empty and must not contain / or NUL")
         if self.weight < 1:
             raise ValueError(f"level {self.name!r} needs a weight of at least 1")
+
+
+def tenant_id(path: Sequence[Level], tenant_level: int) -> str:
+    """Id of the tenant's node on a path."""
+    return "/".join(level.name for level in path[: tenant_level + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Job:
     @property
     def tenant_id(self) -> str:
         """Id of the tenant's node."""
-        return "/".join(level.name for level in self.path[: self.tenant_level + 1])
+        return tenant_id(self.path, self.tenant_level)
 
     @property
     def tokens(self) -> int:

@@ -36,6 +36,7 @@ SOCKET_TIMEOUT_S = 0.75  # a busy machine must not look like a lost Redis, nor a
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
 SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
+BEFORE_ALL = b"0-0"  # the entry of a stream before its first
 LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
 SLOW_CALLS_KEPT = 1_024
 RETRY_AFTER_MS = 1_000
@@ -143,7 +144,7 @@ class Store:
             return self._client.blpop([key], timeout=timeout_s) is not None
 
     def reply_key(self, reply_to: str) -> str:
-        """The list that answers the API process `reply_to`."""
+        """The stream that answers the API process `reply_to`."""
         return self._calls.reply_key(reply_to)
 
     def delete_replies(self, reply_to: str) -> None:
@@ -178,6 +179,7 @@ class AsyncStore:
 
     def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
         self._calls = _Calls(pool, settings)
+        self._read: dict[str, list[bytes]] = {}  # by API process, entries still in its stream
         kind = redis.asyncio.RedisCluster if _is_cluster(url) else redis.asyncio.Redis
         self._client = kind.from_url(_plain(url), **_options(AsyncRetry(NoBackoff(), 0)))
 
@@ -190,17 +192,23 @@ class AsyncStore:
             except NoScriptError:
                 return await self._client.execute_command("EVAL", script.source, *cells)
 
-    async def pop_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
-        """Waits for a reply, LONGEST_POP_S at most, and takes the others that are there."""
-        timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
-        key = self._calls.reply_key(reply_to)
+    async def read_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
+        """Waits for replies, LONGEST_POP_S at most; all that are there come at once.
+
+        They stay in Redis until the next read: what was sent to a process too busy to look in time
+        comes again. A reply can come twice.
+        """
+        wait_ms = round(1000 * min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S))
+        key, read = self._calls.reply_key(reply_to), self._read.get(reply_to)
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.set(self._calls.key(f"listens:{reply_to}"), 1, px=LISTENS_MS)
-                pipeline.blpop([key], timeout=timeout_s)
-                pipeline.lpop(key, REPLIES_AT_ONCE)
-                _, first, others = await pipeline.execute()
-        return [first[1], *(others or [])] if first else []
+                pipeline.xdel(key, *(read or [BEFORE_ALL]))
+                pipeline.xread({key: BEFORE_ALL}, count=REPLIES_AT_ONCE, block=wait_ms)
+                _, _, streams = await pipeline.execute()
+        entries = streams[0][1] if streams else []
+        self._read[reply_to] = [entry for entry, _ in entries]
+        return [fields[b"reply"] for _, fields in entries]
 
     async def ping(self) -> None:
         """Raises GateUnavailableError unless Redis answers."""

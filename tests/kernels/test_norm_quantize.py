@@ -120,11 +120,13 @@ def test_fp8_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Each is a plausible slip; the checks below must catch every one of them.
 PLANTED_BUGS = {
-    "scale of the sum": ("quantize_tile(normed.to", "quantize_tile(x.to"),
+    "scale of the sum": ("tile = normed.to", "tile = x.to"),
     "columns unmasked": ("in_row = columns < hidden_size", "in_row = columns < 1 << 30"),
-    "rows unmasked": ("inside = (row < rows)[:, None]", "inside = (row < 1 << 30)[:, None]"),
-    "scales unmasked": ("scales, row < rows", "scales, row < 1 << 30"),
-    "values' stride taken for width": ("* values_stride", "* hidden_size"),
+    "rows unmasked": ("known = row < rows", "known = row < 1 << 30"),
+    "values' stride taken for width": (
+        "values_ptr, values_stride, scales",
+        "values_ptr, hidden_size, scales",
+    ),
     "residual forgotten": ("(x + residual)", "(x)"),
 }
 
@@ -139,6 +141,25 @@ def check(module: ModuleType) -> None:
     assert_same(tuple(outputs), expected)
     for buffer, view in frames:
         assert_guard_untouched(buffer, view)
+
+
+test_planted_bugs_are_caught = each_caught(norm_quantize, PLANTED_BUGS, check)
+
+STORING_BUGS = {
+    "scales unmasked": ("row, scales, known)", "row, scales, row >= 0)"),
+    "one scale for a program": ("row, scales, known)", "row, tl.max(scales), known)"),
+    "columns for rows": ("row[:, None] * values_stride", "row[:, None]"),
+}
+
+
+@pytest.mark.parametrize("bug", STORING_BUGS)
+def test_planted_bugs_in_the_storing_are_caught(
+    bug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = load_broken_copy(quantize, tmp_path, *STORING_BUGS[bug])
+    monkeypatch.setattr(norm_quantize, "store_quantized", broken.store_quantized)
+    with pytest.raises(AssertionError):
+        check(norm_quantize)
 
 
 ROUNDING_BUGS = {
@@ -181,6 +202,3 @@ def quantized(module: ModuleType, rows: Tensor, target: torch.dtype) -> tuple[Te
     limit = LIMITS[target]
     _quantize_kernel[(1,)](values, scales, rows, module.quantize_tile, limit, *rows.shape)
     return values, scales
-
-
-test_planted_bugs_are_caught = each_caught(norm_quantize, PLANTED_BUGS, check)

@@ -201,8 +201,11 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "kind", "residual", "tile"),
     [
-        (8192, 6144, torch.int8, False, (128, 256)),
-        (8192, 6144, torch.int8, True, (128, 128)),
+        (8192, 6144, torch.int8, False, (128, 128)),
+        (8192, 1024, torch.int8, False, (128, 128)),
+        (512, 6144, torch.int8, False, (128, 128)),
+        (2048, 1024, torch.int8, False, (64, 128)),  # two small ones side by side, not one large
+        (2048, 1024, torch.int8, True, (128, 128)),
         (8192, 6144, torch.float8_e4m3fn, False, (128, 128)),
         (256, 1024, torch.int8, False, (64, 64)),
     ],

@@ -91,10 +91,13 @@ def test_bad_operands_are_named() -> None:
 # Each is a plausible slip; the checks below must catch every one of them.
 PLANTED_BUGS = {
     "halves exchanged": ("gate * tl.sigmoid(gate) * up", "up * tl.sigmoid(up) * gate"),
-    "columns unmasked": ("inside = columns < inner_size", "inside = columns < 1 << 30"),
-    "values' stride taken for width": ("row * values_stride", "row * inner_size"),
-    "rows' stride taken for width": ("row * gate_up_stride", "row * inner_size"),
-    "one scale for all": ("scales_ptr + row +", "scales_ptr +"),
+    "columns unmasked": ("inside = (columns < inner_size)", "inside = (columns < 1 << 30)"),
+    "values' stride taken for width": (
+        "values_ptr, values_stride, scales",
+        "values_ptr, inner_size, scales",
+    ),
+    "rows' stride taken for width": ("* gate_up_stride", "* inner_size"),
+    "one row for all": ("unit, row, columns", "unit, row * 0, columns"),
 }
 
 

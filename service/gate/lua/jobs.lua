@@ -1,6 +1,6 @@
 -- A job's moves: into and out of queues and leases, until it is answered.
 
-local expiring, listening = {}, {} -- reply lists whose time to live was set, or that were looked at
+local expiring, listening = {}, {} -- reply streams whose time to live was set, or that were looked at
 
 -- By the name that a job has in its indexes; `further` is one more of its fields.
 function gate.load_job(member, further) return gate.find_job(string.sub(member, 13), further) end
@@ -64,7 +64,7 @@ end
 
 function gate.reply(job, outcome, result)
   local key = pool .. 'reply:' .. job.reply_to
-  call('RPUSH', key, job.id .. '\0' .. outcome .. '\0' .. result)
+  call('XADD', key, '*', 'reply', job.id .. '\0' .. outcome .. '\0' .. result)
   if not expiring[key] then call('PEXPIRE', key, settings.reply_ttl_ms) end
   expiring[key] = true
   gate.drop_job(job)

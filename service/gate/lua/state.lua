@@ -23,7 +23,7 @@
 -- contexts:W   hash    jobs routed to W and not yet ended, by context
 -- leases       zset    leased jobs by the time their lease ends
 -- seen         zset    nodes by the time they were last in use
--- wake:W       list    a token: W should claim. reply:R list of answers for the API process R
+-- wake:W       list    a token: W should claim. reply:R stream of answers for the API process R
 -- listens:R    string  while R looks for them: nobody is charged for jobs of one that no longer does
 
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.

@@ -112,6 +112,6 @@ class Remote:
     def replies(self, reply_to: str) -> list[bytes]:
         """Takes all replies that are there."""
         key = self._store.reply_key(reply_to)
-        rows: list[bytes] = self._client.lrange(key, 0, -1)
+        rows = [fields[b"reply"] for _, fields in self._client.xrange(key)]
         self._client.delete(key)
         return rows

@@ -112,9 +112,10 @@ class Model:
         self.read_replies()
 
     def read_replies(self) -> None:
-        """What the API process finds in its list."""
-        raw = self.client.lpop(self.inbox, 1_000) or []
-        self.replies += [wire.read_reply(one) for one in raw]
+        """What the API process finds in its stream."""
+        for entry, fields in self.client.xrange(self.inbox):
+            self.replies.append(wire.read_reply(fields[b"reply"]))
+            self.client.xdel(self.inbox, entry)
 
     def submit(self) -> None:
         """A new job, unless enough wait."""

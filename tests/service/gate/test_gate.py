@@ -239,7 +239,7 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens"}
+    assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens", b"reply"}
 
 
 def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(

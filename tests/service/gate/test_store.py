@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from redis.asyncio.client import Pipeline
 
 from service.gate import wire
 from service.gate.embedded import EmbeddedRedis
@@ -171,3 +173,44 @@ def test_answers_that_nobody_reads_vanish_by_themselves(
 
 def test_a_store_tells_what_redis_says_of_itself(redis_server: EmbeddedRedis, store: Store) -> None:
     assert store.info()["process_id"] == redis_server.server_pid
+
+
+def test_replies_whose_answer_came_too_late_come_again(
+    monkeypatch: pytest.MonkeyPatch, api: Api, worker: WorkerGate
+) -> None:
+    answered(api, worker, "first")
+    answered(api, worker, "second")
+    with monkeypatch.context() as network:
+        network.setattr(Pipeline, "execute", losing_answers(Pipeline.execute))
+        with pytest.raises(GateUnavailableError):
+            api.replies()
+    assert [reply.job_id for reply in api.replies()] == ["first", "second"]
+    assert api.replies() == []
+
+
+def test_replies_that_were_read_leave_redis_with_the_next_look(
+    redis_client: redis.Redis, store: Store, api: Api, worker: WorkerGate
+) -> None:
+    for name in ("first", "second", "third"):
+        answered(api, worker, name)
+        assert [reply.job_id for reply in api.replies()] == [name]
+    assert redis_client.xlen(store.reply_key("api")) == 1
+    assert api.replies() == []
+    assert redis_client.xlen(store.reply_key("api")) == 0
+
+
+def answered(api: Api, worker: WorkerGate, job_id: str) -> None:
+    """A job of this name that was sent, served and settled."""
+    api.submit(build_job(job_id))
+    [claimed] = worker.claim(1_000, 1).jobs
+    worker.settle([Settlement(job_id, claimed.epoch, 1, b"")])
+
+
+def losing_answers(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """What Redis does it does; its answer does not arrive."""
+
+    async def late(pipeline: Pipeline) -> Any:
+        await execute(pipeline)
+        raise redis.TimeoutError
+
+    return late
