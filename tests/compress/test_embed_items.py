@@ -127,6 +127,8 @@ def test_below_its_gate_nothing_is_published(source: Path, data: Path, tmp_path:
 def test_it_needs_a_source_and_slates(source: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--source"):
         embed_items.run(StageInput(None, data, tmp_path / "out", tmp_path, 1, 1), {})
+    with pytest.raises(RecipeError, match="vectors must be 1 or more, not 0"):
+        run(source, data, tmp_path / "out", vectors=0)
     empty = Path(shutil.copytree(data, tmp_path / "empty"))
     _write(empty / "train.jsonl.gz", [])
     with pytest.raises(RecipeError, match="holds no requests"):
