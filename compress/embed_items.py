@@ -27,6 +27,7 @@ from compress.stage import (
     GateError,
     RecipeError,
     StageInput,
+    StageKind,
     lineage_entry,
     parse_options,
     prepare_process,
@@ -57,6 +58,13 @@ class EmbedOptions:
     grade_weight: float = 0.3
     least_gauc: float = 0.0
     checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("vectors", "inner", "steps", "slates", "warmup", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise RecipeError(
+                    f"embed_items: {name} must be 1 or more, not {getattr(self, name)}"
+                )
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
@@ -111,6 +119,7 @@ def _train(
         Schedule(options.steps, options.warmup),
         Checkpoints(stage.work / "embed_items.pt", options.checkpoint_every),
         "embed_items",
+        sharded=False,
     )
     return encoder.eval().requires_grad_(False)
 
@@ -156,6 +165,8 @@ def _publish(
     )
     write_card(stage.out, card)
 
+
+STAGE = StageKind(run, EmbedOptions)
 
 if __name__ == "__main__":
     run_alone("embed_items", run)

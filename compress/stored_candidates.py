@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from compress.data import Request, read_rows
+from compress.evaluate import RESAMPLES
 from compress.intervals import Scored, measure
+from compress.scorers import CACHE_BYTES, JOBS_PER_BATCH
 from models.catalogue import Catalogue, load_catalogue
 from models.checkpoint import ModelDirectory
 from models.encode_catalogue import encode_catalogue
@@ -19,9 +21,6 @@ from models.engines.fairslate import FairslateEngine
 from models.packing import TokenIds
 
 ITEMS = "items.jsonl.gz"
-CACHE_BYTES = 64 << 20
-JOBS_PER_BATCH = 4
-RESAMPLES = 1000
 METRICS = ("gauc", "auc", "ndcg@10", "ndcg@1", "ece")
 
 

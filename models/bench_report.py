@@ -14,7 +14,7 @@ RESULTS = Path("models/results")
 TITLES = {
     "A": "27 M parameters, 205 tokens of context, 64 candidates of 24",
     "B": "Qwen3-0.6B's size, 205 tokens of context, 64 candidates of 24",
-    "C": "the demo ranker on the slates of its test data",
+    "C": "the demo ranker of the commit named, on the slates of its test data",
     "D": "376 M parameters, 50 tokens of context, 50 candidates of 150",
     "L": "Qwen3-0.6B's size, 12,000 tokens of context, 50 candidates of 150",
 }

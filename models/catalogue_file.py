@@ -111,7 +111,7 @@ def read_ids(path: Path) -> list[str]:
 def content_digest(path: Path) -> str:
     """sha256 of everything in the file but the digest that it states."""
     header = _read_header(path)
-    header["__metadata__"].pop("digest")
+    header["__metadata__"].pop("digest", None)
     content = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     with path.open("rb") as file:
         file.seek(int.from_bytes(file.read(_LENGTH_BYTES), "little") + _LENGTH_BYTES)
@@ -151,8 +151,8 @@ def _read_header(path: Path) -> dict[str, Any]:
             if length > path.stat().st_size:
                 raise ValueError("it is cut off, or no safetensors file")
             header = json.loads(file.read(length))
-        if "digest" not in header["__metadata__"]:
-            raise ValueError("it states no digest")
+        if not isinstance(header["__metadata__"], dict):
+            raise TypeError("its metadata are no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CatalogueError(f"{path}: cannot be read ({error!r}); {HOW_TO_ENCODE}") from error
     return header  # type: ignore[no-any-return]

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kernels.multi_item_attention import multi_item_attention
-from models.card import file_digest
 from models.catalogue import reader_digest
+from models.catalogue_file import content_digest
 from models.decoder import Decoder
 from models.directory import ModelDirectory
 from models.errors import CatalogueError
@@ -119,8 +119,8 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
 
 
 def encoder_digest(path: Path) -> str:
-    """Names an encoder exactly."""
-    return file_digest(path).removeprefix("sha256:")
+    """Names an encoder exactly, in whatever order its file lists what it holds."""
+    return content_digest(path)
 
 
 _HOW_TO_TRAIN = "train one: python -m compress.embed_items --source MODEL --data DIR --out DIR"

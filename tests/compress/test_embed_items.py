@@ -17,15 +17,17 @@ from tokenizers import Tokenizer
 from compress import embed_items
 from compress.data import load_requests
 from compress.embed_items import distillation_loss
+from compress.item_lessons import LessonPlan
+from compress.losses import slate_loss
 from compress.stage import GateError, RecipeError, StageInput, new_card
 from compress.stored_candidates import StoredItems, job_of, new_engine, raw_logits
 from models.checkpoint import load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import ModelDirectory
-from models.item_encoder import ENCODER_PATH
+from models.item_encoder import ENCODER_PATH, encoder_digest
 
 PROMPT = "member_to_jobs"
-QUICK = {"steps": 60, "slates": 2, "inner": 32, "warmup": 5, "rate": 0.003}
+QUICK = {"steps": 40, "slates": 2, "inner": 32, "warmup": 5, "rate": 0.003}
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +43,18 @@ def source(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
-    """A few requests with the items they name; `train` is `test` under another name."""
+    """A few short requests with the items they name; `train` is `test` under another name."""
     folder = tmp_path_factory.mktemp("data")
     named: set[str] = set()
     for split, from_split in {"train": "test", "valid": "valid", "test": "test"}.items():
         with gzip.open(small_data / f"{from_split}.jsonl.gz", "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file][:6]
         named |= {item for row in rows for item in row["cand"]}
-        _write(folder / f"{split}.jsonl.gz", rows)
+        short = [row | {"prefix": row["prefix"][:120]} for row in rows]
+        _write(folder / f"{split}.jsonl.gz", short)
     with gzip.open(small_data / "items.jsonl.gz", "rt", encoding="utf-8") as file:
         items = [row for line in file if (row := json.loads(line))["id"] in named]
-    _write(folder / "items.jsonl.gz", items)
+    _write(folder / "items.jsonl.gz", [row | {"text": row["text"][:60]} for row in items])
     return folder
 
 
@@ -81,7 +84,7 @@ def test_vectors_learn_to_score_as_their_texts(source: Path, data: Path, tmp_pat
     before = run(source, data, tmp_path / "before", steps=1, rate=0.0)
     after = run(source, data, tmp_path / "after")
     start, end = (distance(one, data, tmp_path / "catalogue") for one in (before, after))
-    assert end < 0.6 * start
+    assert end < 0.8 * start
     parent = load_model_directory(source)
     assert after.card.files == parent.card.files, "the ranker itself is as it was"
     metrics = after.card.metrics["embed_items"]
@@ -96,7 +99,7 @@ def test_a_killed_run_goes_on_to_the_same_encoder(
 ) -> None:
     options = {"steps": 6, "vectors": 2, "checkpoint_every": 2}
     whole = run(source, data, tmp_path / "whole", **options)
-    draw, steps = embed_items.LessonPlan.draw, []
+    draw, steps = LessonPlan.draw, []
 
     def draw_until_killed(plan: Any, seed: int, step: int, count: int) -> Any:
         steps.append(step)
@@ -104,13 +107,15 @@ def test_a_killed_run_goes_on_to_the_same_encoder(
             raise KeyboardInterrupt
         return draw(plan, seed, step, count)
 
-    monkeypatch.setattr(embed_items.LessonPlan, "draw", draw_until_killed)
+    monkeypatch.setattr(LessonPlan, "draw", draw_until_killed)
     with pytest.raises(KeyboardInterrupt):
         run(source, data, tmp_path / "cut", **options)
     cut = run(source, data, tmp_path / "cut", **options)
     assert steps == [0, 1, 2, 2, 3, 4, 5]
-    contents = [(one.path / ENCODER_PATH).read_bytes() for one in (whole, cut)]
-    assert contents[0] == contents[1]
+    digests = [encoder_digest(one.path / ENCODER_PATH) for one in (whole, cut)]
+    assert digests[0] == digests[1]
+    other = run(source, data, tmp_path / "other", **options | {"steps": 5})
+    assert encoder_digest(other.path / ENCODER_PATH) != digests[0]
 
 
 def test_below_its_gate_nothing_is_published(source: Path, data: Path, tmp_path: Path) -> None:
@@ -122,6 +127,8 @@ def test_below_its_gate_nothing_is_published(source: Path, data: Path, tmp_path:
 def test_it_needs_a_source_and_slates(source: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--source"):
         embed_items.run(StageInput(None, data, tmp_path / "out", tmp_path, 1, 1), {})
+    with pytest.raises(RecipeError, match="vectors must be 1 or more, not 0"):
+        run(source, data, tmp_path / "out", vectors=0)
     empty = Path(shutil.copytree(data, tmp_path / "empty"))
     _write(empty / "train.jsonl.gz", [])
     with pytest.raises(RecipeError, match="holds no requests"):
@@ -133,7 +140,7 @@ def test_the_loss_is_least_where_the_teacher_stands() -> None:
     teacher = torch.randn(3, 5, generator=generator)
     grades = torch.randint(0, 5, (3, 5), generator=generator)
     student = teacher.clone().requires_grad_()
-    distillation_loss(student, teacher, grades, 0.0).backward()
+    distillation_loss(student, teacher, grades, 0.0).backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
     assert float(student.grad.abs().max()) < 1e-7
     here = distillation_loss(teacher, teacher, grades, 0.0)
@@ -141,6 +148,4 @@ def test_the_loss_is_least_where_the_teacher_stands() -> None:
         moved = teacher + torch.randn(3, 5, generator=generator) * 0.3
         assert distillation_loss(moved, teacher, grades, 0.0) > here
     graded = distillation_loss(teacher, teacher, grades, 0.5) - here
-    assert float(graded) == pytest.approx(
-        0.5 * float(embed_items.slate_loss(teacher, grades)), rel=1e-5
-    )
+    assert float(graded) == pytest.approx(0.5 * float(slate_loss(teacher, grades)), rel=1e-5)
