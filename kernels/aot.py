@@ -86,7 +86,7 @@ def _compile(variant: Variant, capability: int) -> tuple[Any, str]:
     options = {
         "num_warps": variant.num_warps,
         "num_stages": variant.num_stages,
-        "maxnreg": variant.maxnreg,
+        "maxnreg": variant.maxnreg if capability == MAIN else None,
         "enable_fp_fusion": True,
     }
     log = io.StringIO()

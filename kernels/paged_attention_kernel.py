@@ -7,6 +7,7 @@ fp32 operands are multiplied as three TF32 products, which keeps an accuracy of 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -207,6 +208,9 @@ def _launch(
     (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
     if tile_starts.shape[0] == 0:
         return
+    sizes = block_sizes(heads // kv_heads, head_dim, tile_tokens, q.dtype)
+    if not _on_hopper(q.device):
+        sizes["maxnreg"] = None  # other generations would spill much more
     _paged_attention_kernel[(kv_heads, tile_starts.shape[0])](
         out,
         *out.stride()[:2],
@@ -232,8 +236,13 @@ def _launch(
         FAR=key_pages.shape[0] * key_pages.stride(0) >= 2**31,
         PRECISION=_precision(q.dtype),
         INTERPRETED=interpreting(),
-        **block_sizes(heads // kv_heads, head_dim, tile_tokens, q.dtype),
+        **sizes,
     )
+
+
+@functools.cache
+def _on_hopper(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def _fake(out: Tensor, *operands: object) -> None:

@@ -16,6 +16,7 @@ from kernels.quantize import LIMITS, UnsupportedDeviceError
 from kernels.quantized_gemm import quantized_gemm
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
+    BACKENDS,
     SENTINEL,
     assert_accurate,
     assert_guard_untouched,
@@ -23,7 +24,6 @@ from tests.kernels.truth import (
     spread,
 )
 
-BACKENDS = ["torch", "triton"]
 KINDS = list(LIMITS)
 MARGIN = 260  # more than a tile
 # One value, a tile with ragged edges, several tiles, depths beside and on the block's.

@@ -16,6 +16,7 @@ from kernels.score_head import label_difference, score_head, score_probabilities
 from tests.kernels.planted import each_caught
 from tests.kernels.score_case import EPS, TOLERANCE, operands, truth
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_accurate,
     assert_guard_untouched,
@@ -24,7 +25,6 @@ from tests.kernels.truth import (
     surrounded,
 )
 
-BACKENDS = ["torch", "triton"]
 # rows, hidden, labels: the demo ranker, one value, a tail block, two tail blocks, many labels
 SHAPES = [(24, 192, 2), (1, 1, 1), (3, 123, 2), (5, 2049, 3), (2, 700, 128)]
 # |p - truth| in fp32; the worst measured is 1.6e-6, of 128 labels whose logits reach 50
