@@ -56,11 +56,11 @@ class GradualOptions:
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes what the last recovery made; its card has the entries of all steps."""
     options = parse_options(GradualOptions, raw_options)
-    if stage.source is None:
+    source = stage.source
+    if source is None:
         raise RecipeError("gradual needs a model directory; name it with --source")
-    teacher = stage.teacher or stage.source
+    teacher = stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
-    source: Path = stage.source
     for number, cut in enumerate(options.prune_options(), 1):
         for name, step, given in (
             ("pruned", prune.run, cut),
