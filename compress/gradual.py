@@ -7,6 +7,7 @@ recipe has a teacher. A run that was killed goes on after its last finished half
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import distill, prune
+from compress.budgets import Budget, uniform_budget
 from compress.recipe import TEACHER
 from compress.stage import (
     Cost,
@@ -25,6 +27,8 @@ from compress.stage import (
     parse_options,
     run_alone,
 )
+from models.config import DecoderConfig
+from models.config_reader import read_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +46,43 @@ class GradualOptions:
             raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
         distill.STAGE.parse(self.recover)
 
-    def prune_options(self) -> Iterator[dict[str, Any]]:
-        """Of each step: its shares are of what the steps before it left."""
+    def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
+        """Of each step, on a model of `config`: the last one leaves what one step would have left.
+
+        A step's shares are of what the step before it left, in whole multiples.
+        """
         whole = parse_options(prune.PruneOptions, self.prune)
-        shares = {"mlp_share": whole.mlp_share, "kv_share": whole.kv_share}
+        last = uniform_budget(config, whole.mlp_share, whole.kv_share, whole.multiple)
+        left = Budget(config.intermediate_size, config.num_key_value_heads)
         for step in range(1, self.steps + 1):
-            yield {**self.prune} | {
-                name: 1 - (1 - share * step / self.steps) / (1 - share * (step - 1) / self.steps)
-                for name, share in shares.items()
+            kept = Budget(
+                _towards(config.intermediate_size, last.neurons, step / self.steps, whole.multiple),
+                _towards(config.num_key_value_heads, last.kv_groups, step / self.steps, 1),
+            )
+            yield {
+                **self.prune,
+                "mlp_share": 1 - kept.neurons / left.neurons,
+                "kv_share": 1 - kept.kv_groups / left.kv_groups,
             }
+            left = kept
+
+
+def _towards(first: int, last: int, share: float, multiple: int) -> int:
+    """So far on the way, rounded up to a multiple, but never more than there was."""
+    reached = first - (first - last) * share
+    return min(first, -(-math.ceil(reached - 1e-9) // multiple) * multiple)
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes what the last recovery made; its card has the entries of all steps."""
     options = parse_options(GradualOptions, raw_options)
-    if stage.source is None:
+    source = stage.source
+    if source is None:
         raise RecipeError("gradual needs a model directory; name it with --source")
-    teacher = stage.teacher or stage.source
+    teacher = stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
-    source: Path = stage.source
-    for number, cut in enumerate(options.prune_options(), 1):
+    config = read_config(source)
+    for number, cut in enumerate(options.prune_options(config), 1):
         for name, step, given in (
             ("pruned", prune.run, cut),
             ("recovered", distill.run, options.recover),

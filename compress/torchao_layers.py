@@ -6,6 +6,7 @@ for. Ours is the implementation, this one is what it is compared with.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def quantize_torchao(weight: Tensor) -> CodedWeight:
 def torchao_linear(weight: Tensor) -> nn.Linear:
     """A layer whose product torchao computes in int8, activations token by token."""
     try:
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+        torchao = importlib.import_module("torchao.quantization")
     except ImportError as error:
         raise AdapterMissingError(
             f"torchao cannot be imported ({error}); pip install torchao, or use rtn"
@@ -38,5 +39,5 @@ def torchao_linear(weight: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     with torch.no_grad():
         layer.weight.copy_(weight)
-    quantize_(layer, Int8DynamicActivationInt8WeightConfig())
+    torchao.quantize_(layer, torchao.Int8DynamicActivationInt8WeightConfig())
     return layer

@@ -13,7 +13,7 @@ WORDS = ("nurse", "welder", "roofer", "clerk", "pilot", "baker", "tailor", "mine
 
 
 def write_slates(directory: Path, requests: int = 16, candidates: int = 10) -> Path:
-    """`train.jsonl.gz` and its items."""
+    """`train.jsonl.gz`, the same as `valid.jsonl.gz`, and their items."""
     directory.mkdir()
     texts = [f"{word} of grade {grade}" for word in WORDS for grade in range(5)]
     rows = [
@@ -26,7 +26,8 @@ def write_slates(directory: Path, requests: int = 16, candidates: int = 10) -> P
         for number in range(requests)
     ]
     _write(directory / "items.jsonl.gz", [{"id": i, "text": t} for i, t in enumerate(texts)])
-    _write(directory / "train.jsonl.gz", rows)
+    for split in ("train", "valid"):
+        _write(directory / f"{split}.jsonl.gz", rows)
     return directory
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compress import distill
+from compress.budgets import Budget, uniform_budget
 from compress.gradual import GradualOptions, run
 from compress.stage import RecipeError, StageInput, parse_options
 from models.checkpoint import load_model_directory
+from models.config import DecoderConfig
 from tests.compress.slate_data import stage_input, write_slates
 
 PRUNE = {"mlp_share": 0.5, "kv_share": 0.5, "multiple": 16, "slates": 12, "candidates": 10}
@@ -21,13 +24,20 @@ RECOVER = {
 OPTIONS = {"prune": PRUNE, "recover": RECOVER, "steps": 2}
 
 
-def test_every_step_takes_as_much() -> None:
-    options = GradualOptions(prune={"mlp_share": 0.6}, recover=RECOVER, steps=3)
-    left = 1.0
-    for expected, step in zip((0.8, 0.6, 0.4), options.prune_options(), strict=True):
-        left *= 1 - step["mlp_share"]
-        assert left == pytest.approx(expected)
-        assert step["kv_share"] == 0
+@pytest.mark.parametrize(
+    ("share", "multiple", "kept"),
+    [(0.6, 1, (80, 60, 40)), (0.5, 16, (96, 80, 64)), (0.5, 32, (96, 96, 64)), (0, 32, (100,) * 3)],
+)
+def test_steps_end_where_one_step_would(share: float, multiple: int, kept: tuple[int, ...]) -> None:
+    given = {"mlp_share": share, "kv_share": 0.5, "multiple": multiple}
+    config = DecoderConfig(400, 64, 100, 2, 8, 4, 16)
+    options = GradualOptions(prune=given, recover=RECOVER, steps=3)
+    for expected, groups, step in zip(kept, (4, 3, 2), options.prune_options(config), strict=True):
+        budget = uniform_budget(config, step["mlp_share"], step["kv_share"], multiple)
+        assert budget == Budget(expected, groups)
+        config = replace(
+            config, intermediate_size=budget.neurons, num_key_value_heads=budget.kv_groups
+        )
 
 
 @pytest.mark.long
