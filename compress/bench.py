@@ -1,7 +1,8 @@
 """Recomputes what the compression methods promise: `python -m compress.bench --json -`.
 
-Prints rows {name, value, target, met}; knows the methods, no model and no training run. Times are
-of this machine, with as many threads as --threads says.
+Prints rows {name, value, target, met}; times are of this machine, with as many threads as
+--threads says. Figures of training are not recomputed but read from the runs that are kept, with
+their manifests, in compress/results/runs. Knows the methods, no model.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from compress.bench_distillation import TOKENS, measured
 from compress.gptq import quantize_gptq
 from compress.gram import Gram, Moments
 from compress.grid import Grid
+from compress.kept_runs import read_runs
 from compress.osscar import Problem, Removal, prune, refit
 from compress.quantease import layer_error, quantease
 
@@ -59,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         quantease_small,
         quantease_large,
         lambda: distillation(options.threads),
+        kept,
     ):
         for row in figures():
             print(json.dumps(asdict(row)), file=sys.stderr)
@@ -138,6 +141,12 @@ def distillation(threads: int) -> Iterator[Row]:
         ("kd_time_ratio", "seconds", 1.1),
     ):
         yield figure(name, ways["chunked"][field] / ways["plain"][field], target, le)
+
+
+def kept() -> Iterator[Row]:
+    """Figures of training runs; a row that the whole interval decides is met by its low end."""
+    for run in read_runs():
+        yield Row(run.figure, float(f"{run.value:.6g}"), run.target, run.met)
 
 
 def moments(seed: int, features: int, rows: int) -> Moments:

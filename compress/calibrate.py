@@ -5,6 +5,7 @@ Run alone: python -m compress.calibrate --source MODEL --data DIR --out DIR --op
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 import torch
 
 from compress.data import Request, halves, load_requests
-from compress.evaluate import CACHE_BYTES, JOBS_PER_BATCH, evaluate
+from compress.evaluate import evaluate
+from compress.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
+from compress.slices import slice_names
 from compress.stage import (
     RecipeError,
     StageInput,
+    StageKind,
     directory_digest,
     lineage_entry,
     parse_options,
@@ -40,7 +44,7 @@ STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 
 @dataclass(frozen=True, slots=True)
 class CalibrateOptions:
-    """`storage` is the dtype on disk; the model is served in another one whatever it is.
+    """`storage` is the dtype on disk; quantized weights stay as they are stored.
 
     kind: one of `models.calibration.KINDS`. heads: by name of a head, the data directory of its own
     labels; the others learn from the stage's data. tenants: by tenant, then by head, the data
@@ -84,8 +88,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     metrics = {**card.metrics, **fits.label_mass()}
     card = replace(with_calibrations(card, heads), tenant_calibrations=tenants, metrics=metrics)
     card = write_card(stage.out, card)
-    report = evaluate(load_model_directory(stage.out), load_requests(stage.data, "test"))
-    report.pop("model")
+    scorer = DirectoryScorer(load_model_directory(stage.out))
+    report = evaluate(scorer, load_requests(stage.data, "test"), slice_names(stage.data, "test"))
+    report.pop("digest")  # of a card that did not hold this report yet
     write_card(stage.out, replace(card, metrics={**card.metrics, "test": report}))
 
 
@@ -104,7 +109,7 @@ class _Fits:
     def __init__(self, directory: ModelDirectory, kind: str) -> None:
         self._directory = directory
         self._kind = kind
-        self._engine = FairslateEngine(directory, CACHE_BYTES)
+        self._engine = FairslateEngine(directory, CACHE_BYTES, dtype=served_dtype(directory))
         self._heads = list(directory.card.scoring_heads)
         self._scored: dict[Path, tuple[list[tuple[float, ...]], list[int]]] = {}
         self._mass: list[float] = []
@@ -156,6 +161,11 @@ def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions)
     }
     stages = [*parent.card.lineage.get("stages", []), entry]
     card = replace(parent.card, lineage={"stages": stages, "parent": parent.digest})
+    if parent.config.quantization is not None:
+        stage.out.mkdir(parents=True)
+        for name in parent.card.files:
+            shutil.copyfile(parent.path / name, stage.out / name)
+        return write_card(stage.out, card)
     tokenizer = parent.path / TOKENIZER_NAME
     decoder, storage = load_decoder(parent), STORAGE[options.storage]
     return save_model_directory(stage.out, decoder, tokenizer, card, storage)
@@ -167,6 +177,8 @@ def _refuse_unknown_heads(options: CalibrateOptions, card: ModelCard) -> None:
         known = ", ".join(card.scoring_heads)
         raise RecipeError(f"calibrate: head {name!r} is not one of the model's: {known}")
 
+
+STAGE = StageKind(run, CalibrateOptions)
 
 if __name__ == "__main__":
     run_alone("calibrate", run)

@@ -1,7 +1,7 @@
-"""Measures a model directory on a split, scored as served: native engine, fp32, calibrated.
+"""Measures a model on a split, scored as served: native engine, fp32, calibrated.
 
-python -m compress.evaluate MODEL --data DIR --split NAME --json -
-Knows nothing of training.
+python -m compress.evaluate MODEL --data DIR --split NAME --json - [--against MODEL2]
+MODEL is a model directory, or that of a teacher of another kind. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -10,64 +10,103 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from compress.data import Request, load_requests
-from compress.intervals import Scored, measure
-from models.checkpoint import ModelDirectory, load_model_directory
-from models.engines.base import ScoreJob
-from models.engines.fairslate import FairslateEngine
+from compress.intervals import Interval, Scored, compare, measure
+from compress.metrics import calibration_curve, divergences
+from compress.scorers import DirectoryScorer, Scorer, open_scorer, scored_by
+from compress.slices import by_slice, slice_names, worst
+from models.errors import FairslateError
 
-CACHE_BYTES = 64 << 20
-JOBS_PER_BATCH = 4
 RESAMPLES = 1000
-
-
-def raw_logits(
-    directory: ModelDirectory, requests: Sequence[Request], prompt: str | None = None
-) -> list[list[float]]:
-    """Raw logits of every request's candidates, in order, of the head that ranks by default."""
-    engine = FairslateEngine(directory, CACHE_BYTES)
-    answers: list[list[float]] = []
-    starts = range(0, len(requests), JOBS_PER_BATCH)
-    for start in tqdm(starts, "score", mininterval=5, file=sys.stderr):
-        jobs = [_job(directory, r, prompt) for r in requests[start : start + JOBS_PER_BATCH]]
-        answers += [list(scores.of_head(0)) for scores in engine.score(jobs)]
-    return answers
-
-
-def score(directory: ModelDirectory, requests: Sequence[Request]) -> list[Scored]:
-    """Calibrated probabilities, as the service answers them."""
-    calibrate = next(iter(directory.card.scoring_heads.values())).calibration.calibrate
-    return [
-        Scored(request, np.array([calibrate(value) for value in values]))
-        for request, values in zip(requests, raw_logits(directory, requests), strict=True)
-    ]
+WORST_OF = "gauc"
 
 
 def evaluate(
-    directory: ModelDirectory, requests: Sequence[Request], resamples: int = RESAMPLES
+    scorer: Scorer,
+    requests: Sequence[Request],
+    names: Sequence[Mapping[str, str]] = (),
+    resamples: int = RESAMPLES,
+    against: Scorer | None = None,
 ) -> dict[str, Any]:
-    """Metrics as {name: {value, low, high}}, and what they were counted on."""
-    scored = score(directory, requests)
-    report: dict[str, Any] = {
-        name: {bound: _or_null(value) for bound, value in asdict(interval).items()}
-        for name, interval in measure(scored, resamples).items()
+    """Metrics as {name: {value, low, high}}, and what they were counted on.
+
+    names: the slices of each request, from `slice_names`; without them nothing is said of slices.
+    against: another model, the paired differences to which are reported under the same name.
+    """
+    scored = scored_by(scorer, requests)
+    report = _intervals(measure(scored, resamples)) | _counts(scored) | _label_mass(scorer)
+    scores = np.concatenate([item.scores for item in scored])
+    labels = np.concatenate([item.labels for item in scored])
+    report["calibration_curve"] = calibration_curve(scores, labels)
+    if names:
+        report |= slice_report(scored, names)
+    if against:
+        theirs = scored_by(against, requests)
+        report["against"] = differences(scored, theirs, resamples) | {"digest": against.digest}
+    return report | {"digest": scorer.digest}
+
+
+def slice_report(scored: Sequence[Scored], names: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """`slices`: metrics of every slice; `worst`: by dimension, the slice of the lowest gauc."""
+    slices = by_slice(scored, names)
+    lowest = {dimension: worst(parts, WORST_OF) for dimension, parts in slices.items()}
+    return {
+        "slices": {
+            dimension: {
+                name: {metric: _or_null(value) for metric, value in part.items()}
+                for name, part in parts.items()
+            }
+            for dimension, parts in slices.items()
+        },
+        "worst": {
+            dimension: {"slice": found[0], WORST_OF: found[1]}
+            for dimension, found in lowest.items()
+            if found
+        },
     }
-    return report | {
+
+
+def differences(
+    scored: Sequence[Scored], against: Sequence[Scored], resamples: int
+) -> dict[str, Any]:
+    """Paired by group, ours less theirs, with how far the two disagree."""
+    pairs = zip(against, scored, strict=True)
+    apart = np.concatenate([divergences(one.scores, two.scores) for one, two in pairs])
+    return _intervals(compare(scored, against, resamples)) | {
+        "kl_to_against_p99": float(np.percentile(apart, 99))
+    }
+
+
+def _intervals(metrics: Mapping[str, Interval]) -> dict[str, Any]:
+    return {
+        name: {bound: _or_null(value) for bound, value in asdict(interval).items()}
+        for name, interval in metrics.items()
+    }
+
+
+def _counts(scored: Sequence[Scored]) -> dict[str, int]:
+    return {
         "requests": len(scored),
         "groups": len({item.request.group for item in scored}),
         "pairs": sum(len(item.scores) for item in scored),
         "positives": int(sum(item.labels.sum() for item in scored)),
-        "model": {"name": directory.card.name, "digest": directory.digest},
     }
+
+
+def _label_mass(scorer: Scorer) -> dict[str, Any]:
+    """Of the candidates that the engine sampled."""
+    sampled = scorer.drain_label_mass() if isinstance(scorer, DirectoryScorer) else []
+    if not sampled:
+        return {}
+    return {"label_mass": {"mean": sum(sampled) / len(sampled), "samples": len(sampled)}}
 
 
 def _or_null(value: float) -> float | None:
@@ -75,31 +114,39 @@ def _or_null(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _job(directory: ModelDirectory, request: Request, prompt: str | None) -> ScoreJob:
-    builder = directory.prompt
-    context = builder.encode_context(request.context, prompt).ids
-    candidates = builder.encode_candidates(request.candidates, prompt)
-    hashes = builder.block_hashes(context, directory.card.block_size)
-    return ScoreJob(context, hashes, tuple(candidate.ids for candidate in candidates))
-
-
-def main() -> None:
+def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m compress.evaluate")
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", required=True, help="reads DATA/SPLIT.jsonl.gz")
     parser.add_argument("--json", required=True, help="file to write, - for standard output")
+    parser.add_argument("--against", type=Path, help="another model: paired differences to it")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    requests = load_requests(given.data, given.split)
-    report = json.dumps(evaluate(load_model_directory(given.model), requests), indent=2)
+    try:
+        text = json.dumps(_report(given), indent=2)
+    except FairslateError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"cannot read the data: {error}; name a folder as --data", file=sys.stderr)
+        return 1
     if given.json == "-":
-        print(report)
+        print(text)
     else:
-        Path(given.json).write_text(report + "\n", encoding="utf-8")
+        Path(given.json).write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _report(given: argparse.Namespace) -> dict[str, Any]:
+    requests = load_requests(given.data, given.split)
+    names = slice_names(given.data, given.split)
+    other = open_scorer(given.against) if given.against else None
+    return evaluate(open_scorer(given.model), requests, names, given.resamples, other)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,9 +20,20 @@ from compress.data import load_occupations
 from compress.generate import World, member, posting
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.losses import slate_loss
+from compress.plan import (
+    CANDIDATE_TOKENS,
+    CONTEXT_TOKENS,
+    FLOAT,
+    KEPT,
+    TRAINED,
+    shape_of,
+)
 from compress.sampling import SlateSampler
 from compress.stage import (
+    Cost,
+    Shape,
     StageInput,
+    StageKind,
     lineage_entry,
     new_card,
     parse_options,
@@ -35,6 +46,8 @@ from models.checkpoint import save_model_directory
 from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
+
+HEAD_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +93,12 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
     run_steps(
         decoder,
-        _optimizer(decoder, options),
+        optimizer_of(decoder, options.embedding_rate, options.rate),
         loss_of_step,
         Schedule(options.steps, options.warmup),
         Checkpoints(stage.work / "lexicon.pt", options.checkpoint_every),
         "lexicon",
+        sharded=False,
     )
     card = new_card(options.name, options.version)
     card = replace(card, lineage={"stages": [lineage_entry("lexicon", stage, options)]})
@@ -115,23 +129,26 @@ def _texts(data: Path, seed: int) -> list[str]:
 
 def wired_decoder(options: LexiconOptions, vocab_size: int) -> Decoder:
     """A decoder of the options' shape that already compares bags of words."""
-    config = DecoderConfig(
+    decoder = Decoder(_config(options, vocab_size))
+    wire(decoder)
+    return decoder
+
+
+def _config(options: LexiconOptions, vocab_size: int) -> DecoderConfig:
+    return DecoderConfig(
         vocab_size=vocab_size,
         hidden_size=options.hidden_size,
         intermediate_size=options.intermediate_size,
         num_hidden_layers=options.layers,
         num_attention_heads=options.heads,
         num_key_value_heads=options.kv_heads,
-        head_dim=64,
+        head_dim=HEAD_SIZE,
         rope_theta=1e6,
         max_position_embeddings=1024,
     )
-    decoder = Decoder(config)
-    wire(decoder)
-    return decoder
 
 
-def _optimizer(decoder: Decoder, options: LexiconOptions) -> torch.optim.Optimizer:
+def optimizer_of(decoder: Decoder, embedding_rate: float, rate: float) -> torch.optim.Optimizer:
     """Only what the bags touch: embeddings, the last layer and the final norm."""
     layers, body = layers_of(decoder), decoder.model
     for layer in layers[:-1]:
@@ -140,11 +157,24 @@ def _optimizer(decoder: Decoder, options: LexiconOptions) -> torch.optim.Optimiz
     body.embed_tokens.weight.register_hook(lambda gradient: gradient * movable)  # type: ignore[no-untyped-call]
     rest = [*layers[-1].parameters(), *body.norm.parameters()]
     groups = [
-        {"params": [body.embed_tokens.weight], "lr": options.embedding_rate, "weight_decay": 0.0},
-        {"params": rest, "lr": options.rate, "weight_decay": 0.01},
+        {"params": [body.embed_tokens.weight], "lr": embedding_rate, "weight_decay": 0.0},
+        {"params": rest, "lr": rate, "weight_decay": 0.01},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
+
+def cost(options: LexiconOptions, shape: Shape | None) -> Cost:
+    """Both roles' tables of the vocabulary, and the last layer's MLP for every pair of a slate."""
+    shape = shape_of(_config(options, options.vocab_size))
+    pairs, hidden = options.slates * options.candidates, options.hidden_size
+    tables = 2 * options.vocab_size * hidden * 2 * options.kv_heads * HEAD_SIZE
+    operations = 2.0 * TRAINED * (tables + pairs * 3 * hidden * options.intermediate_size)
+    tokens = options.slates * (CONTEXT_TOKENS + CANDIDATE_TOKENS)  # postings are shared
+    memory = FLOAT * (4 * shape.parameters + 2 * options.vocab_size * hidden * KEPT)
+    return Cost(options.steps, options.steps * tokens, options.steps * operations, memory, shape)
+
+
+STAGE = StageKind(run, LexiconOptions, cost)
 
 if __name__ == "__main__":
     run_alone("lexicon", run)

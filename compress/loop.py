@@ -1,19 +1,28 @@
 """Runs seeded training steps with a progress bar, and resumes them after a kill, bit for bit.
 
 Step n draws its randomness from (seed, n) alone, so weights, optimizer state and n are all there is
-to keep. Knows nothing of models' insides or of what a step does.
+to keep. Under torchrun the model is sharded (compress.sharding) and each process computes its share
+of a step. Knows nothing of models' insides or of what a step does.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from compress import parallel
+from compress.sharding import Sharded, Whole
+from compress.stage import StageError
+
+LOSSES_NAME = "losses.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Where the state goes, and every how many steps."""
+    """Where the state goes, and every how many steps; it goes there after the last one too."""
 
     path: Path
     every: int
@@ -45,39 +54,80 @@ def run_steps(
     schedule: Schedule,
     checkpoints: Checkpoints,
     title: str,
+    sharded: bool = True,
 ) -> None:
-    """Trains `model` in place until `schedule.steps`, from the last checkpoint if there is one."""
+    """Trains `model` in place until `schedule.steps`, from the last checkpoint if there is one.
+
+    sharded: False has every process of torchrun compute the same whole step, for small models.
+    The losses of all steps lie in LOSSES_NAME beside the checkpoint. Raises StageError when a loss
+    is not finite or the state cannot be written.
+    """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
-    start = _resume(model, optimizer, checkpoints.path)
-    progress = tqdm(
-        range(start, schedule.steps), title, schedule.steps, initial=start, mininterval=5
+    kind = Sharded if sharded and parallel.world() > 1 else Whole
+    training = kind(model, optimizer, loss_of_step)
+    losses = _resume(training, checkpoints.path)
+    start = len(losses)
+    bar = tqdm(
+        range(start, schedule.steps),
+        title,
+        schedule.steps,
+        initial=start,
+        mininterval=5,
+        disable=parallel.rank() > 0,
     )
-    for step in progress:
+    for step in bar:
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)
-        loss = loss_of_step(step)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        progress.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
-        if (step + 1) % checkpoints.every == 0:
-            _save(model, optimizer, step + 1, checkpoints.path)
+        losses.append(_step(training, model, optimizer, step, title))
+        bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
+        if (step + 1) % checkpoints.every == 0 or step + 1 == schedule.steps:
+            _save(training, losses, checkpoints.path)
+    training.finish()
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+def _step(
+    training: Whole | Sharded,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    title: str,
+) -> float:
+    loss = training.loss(step)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    value = training.mean(loss)
+    if not math.isfinite(value):
+        raise StageError(f"{title}: the loss of step {step} is {value}; lower the rates")
+    return value
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
+def _resume(training: Whole | Sharded, path: Path) -> list[float]:
+    """The losses until the last checkpoint, whose state `training` then has."""
+    found = parallel.first(lambda: torch.load(path, weights_only=True) if path.exists() else None)
+    if found is None:
+        return []
+    training.load(found)
+    losses: list[float] = found["losses"]
+    return losses
+
+
+def _save(training: Whole | Sharded, losses: list[float], path: Path) -> None:
     """Written beside and renamed, so that a kill leaves the old state or the new one."""
+    state = training.state() | {"losses": losses}
+    parallel.first(lambda: _write(state, losses, path))
+
+
+def _write(state: dict[str, Any], losses: list[float], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".writing")
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, beside)
-    beside.replace(path)
+    try:
+        torch.save(state, beside)
+        beside.replace(path)
+        (path.parent / LOSSES_NAME).write_text(json.dumps(losses), encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        beside.unlink(missing_ok=True)
+        raise StageError(
+            f"{path}: cannot be written ({error}); make room and give the same command again"
+        ) from error

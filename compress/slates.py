@@ -129,14 +129,19 @@ class SlateAttention:
 
 def score_slates(decoder: Decoder, batch: SlateBatch, labels: tuple[int, int]) -> Tensor:
     """Raw logits (S, C): logit(yes) - logit(no) at every candidate's last token."""
+    yes, no = decoder.output_embedding[list(labels)]
+    raw_logits: Tensor = answer_states(decoder, batch) @ (yes - no)
+    return raw_logits.view(batch.shape[:2])
+
+
+def answer_states(decoder: Decoder, batch: SlateBatch) -> Tensor:
+    """Normalised hidden states (S * C, hidden) of every candidate's last token."""
     attention = SlateAttention(batch)
     x = decoder.model.embed_tokens(batch.token_ids)
     for index, block in enumerate(layers_of(decoder)[:-1]):
         x = block(x, index, batch.positions, decoder.rotary, attention)
     x = _last_layer(decoder, layers_of(decoder)[-1], x, batch, attention)
-    yes, no = decoder.output_embedding[list(labels)]
-    raw_logits: Tensor = decoder.model.norm(x) @ (yes - no)
-    return raw_logits.view(batch.shape[:2])
+    return decoder.model.norm(x)  # type: ignore[no-any-return]
 
 
 def _last_layer(

@@ -1,12 +1,13 @@
-"""What all stages share: options, the card they write, the command line. Knows no training."""
+"""What all stages share: their contract, options, lineage, the command line. Knows no training."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,9 +44,15 @@ class RecipeError(FairslateError):
 
 
 class GateError(FairslateError):
-    """A stage's result is below the recipe's minimum; nothing was published."""
+    """A stage's result is outside what the recipe allows; nothing was published."""
 
     code = "gate_failed"
+
+
+class StageError(FairslateError):
+    """A stage cannot go on for a reason outside the recipe, such as a full disk."""
+
+    code = "stage_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +65,69 @@ class StageInput:
     work: Path
     seed: int
     threads: int
+    teacher: Path | None = None  # what the recipe's `teacher` wrote or names
+    earlier: Mapping[str, Path] = field(default_factory=dict)  # finished stages, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Size of a model, as far as cost depends on it."""
+
+    parameters: int
+    embeddings: int  # parameters of them that a token only looks up
+    hidden: int
+    layers: int
+    bytes_per_parameter: float = 4.0
+
+    @property
+    def body(self) -> int:
+        """Parameters by which every token is multiplied."""
+        return self.parameters - self.embeddings
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights on disk."""
+        return int(self.parameters * self.bytes_per_parameter)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a stage will do. `tokens` and `operations` (floating point) are of all its steps.
+
+    memory: the most bytes at once, beyond what an idle process takes. shape: of what it writes,
+    None where it is not known before.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    operations: float = 0.0
+    memory: float = 0.0
+    shape: Shape | None = None
 
 
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StageKind:
+    """What a stage's module tells the pipeline, under the name STAGE.
+
+    options: a frozen dataclass that refuses what is wrong when it is made, before anything starts.
+    cost: of these options, on what a model of the given shape; None where it is negligible.
+    quality: of options, the directory written and the data: what gates compare where no ranking
+    metric describes the model; None, or the answer None, where they do.
+    """
+
+    run: Stage
+    options: type[Any]
+    cost: Callable[[Any, Shape | None], Cost] | None = None
+    quality: Callable[[Any, Path, Path], Mapping[str, float] | None] | None = None
+
+    def parse(self, raw: Mapping[str, Any]) -> Any:
+        """The options; a class with a method `parse` reads its nested parts itself."""
+        if hasattr(self.options, "parse"):
+            return self.options.parse(raw)
+        return parse_options(self.options, raw)
 
 
 def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
@@ -100,12 +167,13 @@ def new_card(name: str, version: str) -> ModelCard:
 
 def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, Any]:
     """What a card says of one stage: enough to run it again."""
+    assert is_dataclass(options)
     return {
         "stage": stage,
         "seed": inputs.seed,
         "threads": inputs.threads,
         "data": directory_digest(inputs.data),
-        "options": {item.name: getattr(options, item.name) for item in fields(options)},  # type: ignore[arg-type]
+        "options": {item.name: getattr(options, item.name) for item in fields(options)},
         "torch": torch.__version__,
     }
 
@@ -124,6 +192,7 @@ def run_alone(name: str, stage: Stage) -> None:
     """Command line of one stage: python -m compress.<stage> --data DIR --out DIR ..."""
     parser = argparse.ArgumentParser(prog=f"python -m compress.{name}")
     parser.add_argument("--source", type=Path, help="model directory of the stage before")
+    parser.add_argument("--teacher", type=Path, help="directory of the teacher, where one is used")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON object")
@@ -131,7 +200,19 @@ def run_alone(name: str, stage: Stage) -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     work = given.out.with_name(given.out.name + ".work")
-    stage(
-        StageInput(given.source, given.data, given.out, work, given.seed, given.threads),
-        given.options,
-    )
+    try:
+        stage(
+            StageInput(
+                given.source,
+                given.data,
+                given.out,
+                work,
+                given.seed,
+                given.threads,
+                given.teacher,
+            ),
+            given.options,
+        )
+    except FairslateError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        sys.exit(1)

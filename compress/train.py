@@ -15,11 +15,16 @@ from torch import Tensor
 
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.losses import slate_loss
+from compress.parallel import share
+from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.sampling import SlateSampler
 from compress.slates import SlateBatch, score_slates
 from compress.stage import (
+    Cost,
     RecipeError,
+    Shape,
     StageInput,
+    StageKind,
     lineage_entry,
     parse_options,
     prepare_process,
@@ -70,10 +75,12 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
     def loss_of_step(step: int) -> Tensor:
         drawn = sampler.draw(step, options.slates, options.candidates, options.token_dropout)
-        slates = [[drawn.candidates[index] for index in row] for row in drawn.slates]
-        batch = SlateBatch.pack(drawn.contexts, slates)
+        ours = share(range(options.slates))
+        contexts = [drawn.contexts[slate] for slate in ours]
+        slates = [[drawn.candidates[index] for index in drawn.slates[slate]] for slate in ours]
+        batch = SlateBatch.pack(contexts, slates)
         raw_logits = score_slates(decoder, batch, directory.prompt.label_ids)
-        return slate_loss(raw_logits, torch.from_numpy(drawn.grades))
+        return slate_loss(raw_logits, torch.from_numpy(drawn.grades[list(ours)]))
 
     run_steps(
         decoder,
@@ -105,6 +112,16 @@ def _optimizer(decoder: Decoder, options: TrainOptions) -> torch.optim.Optimizer
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
+
+def cost(options: TrainOptions, shape: Shape | None) -> Cost:
+    """Of slates of the usual length."""
+    if shape is None:
+        raise RecipeError("train starts from a model directory; put a lexicon stage before it")
+    tokens = options.slates * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)
+    return training_cost(options.steps, tokens, shape)
+
+
+STAGE = StageKind(run, TrainOptions, cost)
 
 if __name__ == "__main__":
     run_alone("train", run)

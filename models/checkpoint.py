@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,30 +18,52 @@ from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory, load_model_directory
 from models.errors import ModelDirectoryError
+from models.linear import attach_row_scales
+from models.quantization import Quantization
+from models.quantized_weights import QuantizedWeights, restored
 from models.rotary import Rotary
 from models.weight_files import UNUSED_TIED, WEIGHTS_NAME, StoredTensor, checked_tensors
 
-__all__ = ["ModelDirectory", "load_decoder", "load_model_directory", "save_model_directory"]
+WHOLE_NUMBERS = (torch.int32, torch.int64)
+
+__all__ = [
+    "ModelDirectory",
+    "copy_model_directory",
+    "load_decoder",
+    "load_model_directory",
+    "save_model_directory",
+]
 
 
 def load_decoder(directory: ModelDirectory) -> Decoder:
     """The decoder in fp32, in eval mode, its parameters frozen; one tensor at a time is widened.
 
+    Layers that are stored in int8 keep their scales, by which int8 arithmetic finds their codes.
     Raises ModelDirectoryError, naming the tensor, when weights cannot be read, do not fit
     `config.json` or are not finite.
     """
     stored = checked_tensors(directory.path, directory.config)
+    config = replace(directory.config, quantization=None)
     with torch.device("meta"):
-        decoder = Decoder(directory.config)
-    decoder.rotary = Rotary(directory.config)  # its tables are computed, not loaded
+        decoder = Decoder(config)
+    decoder.rotary = Rotary(config)  # its tables are computed, not loaded
     weights = dict(_read(stored))
-    _drop_tied_output(stored, weights, directory.config)
-    decoder.load_state_dict(weights, assign=True)
+    _drop_tied_output(stored, weights, config)
+    _fill(decoder, weights, directory.config.quantization)
     return decoder.eval().requires_grad_(False)
 
 
+def _fill(decoder: Decoder, weights: Mapping[str, Tensor], form: Quantization | None) -> None:
+    row_scales: Mapping[str, Tensor] = {}
+    if form is not None:
+        weights, row_scales = restored(form, decoder.config.weight_shapes(), weights)
+    decoder.load_state_dict(weights, assign=True)
+    for name, scales in row_scales.items():
+        attach_row_scales(decoder.get_submodule(name.removesuffix(".weight")), scales)
+
+
 def _read(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in fp32, file by file."""
+    """Every tensor in fp32, but packed codes and places as they are, file by file."""
     by_file: dict[Path, list[str]] = {}
     for name, tensor in stored.items():
         by_file.setdefault(tensor.path, []).append(name)
@@ -48,8 +71,10 @@ def _read(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
         try:
             with safe_open(path, framework="pt") as weights:
                 for name in names:
-                    tensor = weights.get_tensor(name).to(torch.float32, copy=True)
-                    _refuse_not_finite(path, name, tensor)
+                    tensor = weights.get_tensor(name)
+                    if tensor.dtype not in WHOLE_NUMBERS:
+                        tensor = tensor.to(torch.float32, copy=True)
+                        _refuse_not_finite(path, name, tensor)
                     yield name, tensor
         except (OSError, SafetensorError) as error:
             raise ModelDirectoryError(
@@ -85,14 +110,19 @@ def save_model_directory(
     tokenizer_json_path: Path,
     card: ModelCard,
     storage_dtype: torch.dtype = torch.float32,
+    quantized: QuantizedWeights | None = None,
 ) -> ModelCard:
     """Writes a directory that transformers loads as it is; returns the card with its digests.
 
+    quantized: stands for the weights that it names; the others are stored in `storage_dtype`.
     The card comes last: a directory whose writing was cut off has none and does not load.
     """
     path.mkdir(parents=True, exist_ok=True)
     dtype_name = str(storage_dtype).removeprefix("torch.")
     config = decoder.config.to_hugging_face() | {"dtype": dtype_name}
+    if quantized is not None:
+        output = "score" if decoder.config.num_labels else "lm_head"
+        config["quantization_config"] = quantized.quantization.to_json(ignored=(output,))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": decoder.config.max_position_embeddings,
@@ -102,10 +132,23 @@ def save_model_directory(
     _write_json(path / "tokenizer_config.json", tokenizer_config)
     if tokenizer_json_path.resolve() != (path / TOKENIZER_NAME).resolve():
         shutil.copyfile(tokenizer_json_path, path / TOKENIZER_NAME)
+    coded = quantized.coded if quantized else {}
     weights = {
-        name: tensor.to(storage_dtype).contiguous() for name, tensor in decoder.state_dict().items()
+        name: tensor.to(storage_dtype).contiguous()
+        for name, tensor in decoder.state_dict().items()
+        if name not in coded
     }
+    if quantized is not None:
+        weights |= quantized.stored()
     save_file(weights, path / WEIGHTS_NAME, metadata={"format": "pt"})
+    return write_card(path, card)
+
+
+def copy_model_directory(source: ModelDirectory, path: Path, card: ModelCard) -> ModelCard:
+    """The same weights and tokenizer, quantized ones as they are, under another card."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name in source.card.files:
+        shutil.copyfile(source.path / name, path / name)
     return write_card(path, card)
 
 

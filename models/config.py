@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from models.quantization import Quantization
 from models.rope_scaling import UNSCALED, RopeScaling
 
 # `model_type` of each served family, and how transformers' classes of it begin.
@@ -37,6 +38,7 @@ class DecoderConfig:
     rope_scaling: RopeScaling = UNSCALED
     sliding_window: int | None = None
     num_labels: int = 0  # rows of a classification head; 0 for a language model
+    quantization: Quantization | None = None  # of the stored weights, not of those computed with
 
     @property
     def qk_norm(self) -> bool:
@@ -94,7 +96,7 @@ class DecoderConfig:
         return rare
 
     def weight_shapes(self) -> dict[str, list[int]]:
-        """Name and shape of every tensor that the weights hold."""
+        """Name and shape of every weight, however it is stored."""
         hidden = self.hidden_size
         shapes = {"model.embed_tokens.weight": [self.vocab_size, hidden]}
         layer = self._layer_shapes()

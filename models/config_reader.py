@@ -13,6 +13,7 @@ from typing import Any
 from models.config import FAMILIES, DecoderConfig
 from models.config_fields import Fields
 from models.errors import ModelDirectoryError
+from models.quantization import read_quantization
 from models.rope_scaling import read_rope
 
 
@@ -35,7 +36,6 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
     if family not in FAMILIES:
         fields.refuse("model_type", family, f"export one of: {', '.join(FAMILIES)}")
     fields.expect("hidden_act", "silu")
-    fields.expect("quantization_config")
     heads = fields.integer("num_attention_heads")
     positions = fields.integer("max_position_embeddings")
     theta, scaling = read_rope(fields, positions)
@@ -59,6 +59,7 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
         rope_scaling=scaling,
         sliding_window=_sliding_window(family, fields),
         num_labels=_num_labels(family, fields),
+        quantization=read_quantization(fields),
     )
     if heads % config.num_key_value_heads:
         fields.refuse("num_key_value_heads", config.num_key_value_heads, f"it must divide {heads}")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST = 127
+ROW_SCALES = "row_scales"
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,12 +22,33 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scales.clamp(min=1e-30)).round().to(torch.int8), scales
 
 
+def attach_row_scales(layer: nn.Module, scales: Tensor) -> None:
+    """Notes that the rows of `layer.weight` are int8 codes times scales (rows,)."""
+    layer.register_buffer(ROW_SCALES, scales, persistent=False)
+
+
+def row_scales(layer: nn.Module) -> Tensor | None:
+    """(rows,) scales that the weights were stored with, if they were stored in int8."""
+    return getattr(layer, ROW_SCALES, None)
+
+
+def row_codes(weight: Tensor, scales: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(rows, width) int8 and (rows, 1): the stored codes where there are scales, else new ones.
+
+    A stored weight is the code times the scale, rounded once, so the quotient rounds to the code.
+    """
+    if scales is None:
+        return quantize_rows(weight)
+    column = scales[:, None]
+    return (weight / column.clamp(min=1e-30)).round().to(torch.int8), column
+
+
 class Int8Linear(nn.Module):
     """y = (q(x) . q(W)^T) * scale(x) * scale(W) + b, the sum exact in int32."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        values, scales = quantize_rows(layer.weight.detach())
+        values, scales = row_codes(layer.weight.detach(), row_scales(layer))
         # `_int_mm` takes no more than 16 rows less, and multiples of 8 otherwise.
         self._columns = values.shape[0]
         self._weight = F.pad(values, (0, -values.shape[1] % 8, 0, -values.shape[0] % 8)).t()

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 
 from models.config import DecoderConfig
 from models.errors import ModelDirectoryError
+from models.quantization import KV_SCALES, SCALE_DTYPES, Stored
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-DTYPES = ("F32", "F16", "BF16")
 # Tables that old exports carry beside the weights; they follow from config.json.
 COMPUTED_SUFFIX = "rotary_emb.inv_freq"
 UNUSED_TIED = "lm_head.weight"
@@ -56,40 +56,67 @@ def weight_paths(directory: Path) -> list[Path]:
 
 
 def checked_tensors(directory: Path, config: DecoderConfig) -> Mapping[str, StoredTensor]:
-    """Exactly the tensors that `config` describes, by name, but for an unused tied output.
+    """Exactly the tensors that `config` describes, by name, but for an unused tied output and the
+    scales of an fp8 cache, which is another engine's.
 
     Raises ModelDirectoryError naming the first tensor that is absent, unknown, stored twice, of
     another shape or of a dtype that is not served.
     """
     found: dict[str, StoredTensor] = {}
+    passed_over = cache_scales(config)
     for name, tensor in _stored(weight_paths(directory)):
+        if name in passed_over:
+            continue
         if name in found:
             raise ModelDirectoryError(
                 f"{tensor.path}: {name} lies in {found[name].path.name} too; export the model again"
             )
         found[name] = tensor
-    expected = config.weight_shapes()
+    expected = stored_form(config)
     tied = config.tie_word_embeddings and not config.num_labels and UNUSED_TIED in found
     if tied:
-        expected[UNUSED_TIED] = [config.vocab_size, config.hidden_size]
+        expected[UNUSED_TIED] = ([config.vocab_size, config.hidden_size], SCALE_DTYPES)
     for name in sorted(expected.keys() | found.keys()):
         _check(directory, name, expected.get(name), found.get(name))
     return found
 
 
+def stored_form(config: DecoderConfig) -> Stored:
+    """Shape and dtypes of every tensor in the files, by name."""
+    shapes = config.weight_shapes()
+    if config.quantization is None:
+        return {name: (shape, SCALE_DTYPES) for name, shape in shapes.items()}
+    found: Stored = {}
+    for name, shape in shapes.items():
+        found |= config.quantization.stored(name, shape)
+    return found
+
+
+def cache_scales(config: DecoderConfig) -> frozenset[str]:
+    """Names of the fp8 cache's scales, if config.json says that there are any."""
+    if config.quantization is None or not config.quantization.kv_cache:
+        return frozenset()
+    layers = range(config.num_hidden_layers)
+    return frozenset(f"model.layers.{layer}.{name}" for layer in layers for name in KV_SCALES)
+
+
 def _check(
-    directory: Path, name: str, expected: list[int] | None, found: StoredTensor | None
+    directory: Path,
+    name: str,
+    expected: tuple[list[int], tuple[str, ...]] | None,
+    found: StoredTensor | None,
 ) -> None:
     path = found.path if found else directory
     shape = list(found.shape) if found else None
-    if shape != expected:
+    wanted, dtypes = expected or (None, ())
+    if shape != wanted:
         raise ModelDirectoryError(
-            f"{path}: {name} has shape {shape}, but config.json beside it says {expected}; export "
+            f"{path}: {name} has shape {shape}, but config.json beside it says {wanted}; export "
             "the model again"
         )
-    if found and found.dtype not in DTYPES:
+    if found and found.dtype not in dtypes:
         raise ModelDirectoryError(
-            f"{path}: {name} is stored as {found.dtype}; export it as one of {', '.join(DTYPES)}"
+            f"{path}: {name} is stored as {found.dtype}; export it as one of {', '.join(dtypes)}"
         )
 
 

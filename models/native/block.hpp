@@ -85,7 +85,7 @@ class Block {
     pack_rows(mixed, rows, queries, scratch);
     apply<Kind>(weights.output, packed(scratch, queries), rows, AddTo{x, hidden});
     norm_rows(x, rows, weights.attention_norm, scratch);
-    const std::size_t width = model_.intermediate;
+    const std::size_t width = weights.down.inputs;  // a pruned layer's is its own
     apply<Kind>(weights.gate_up, packed(scratch, hidden), rows,
                 StoreSwiGlu{scratch.wide.data(), width});
     pack_rows(scratch.wide.data(), rows, width, scratch);

@@ -1,12 +1,14 @@
 """Packs a decoder's weights as the C++ side reads them. Knows no compiler and no pass.
 
 Widths are padded by zeros to 32, heads one by one, so that no vector loop has a remainder.
+Neurons that no output reads, with which pruned layers are filled up to the width of the widest, are
+left out.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.decoder import Decoder, DecoderLayer
+from models.decoder import Decoder, DecoderLayer, SwiGLU
+from models.linear import row_codes, row_scales
 from models.native.layout import LayerLayout, LinearLayout, ModelLayout
 
 PANEL, PADDED = 16, 32
@@ -45,15 +48,15 @@ class PackedWeights:
         self.tensors.append(tensor.detach().contiguous())
         return self.tensors[-1].data_ptr()
 
-    def linear(self, weight: Tensor, bias: Tensor | None) -> LinearLayout:
+    def linear(self, rows: Rows) -> LinearLayout:
         """A layer (outputs, inputs) whose widths are multiples of PADDED."""
-        outputs, inputs = weight.shape
+        weight, (outputs, inputs) = rows.weight, rows.weight.shape
         scales = starts = None
         if self.dtype == torch.int8:
-            weight, scales = quantize_weight(weight)
+            weight, scales = quantize_weight(weight, rows.scales)
             starts = weight.sum(1, dtype=torch.int32) * -128
         panels = pack_panels(weight.to(self.dtype))
-        kept = [self.keep(tensor) for tensor in (panels, scales, starts, bias)]
+        kept = [self.keep(tensor) for tensor in (panels, scales, starts, rows.bias)]
         return LinearLayout(*kept, outputs, inputs)
 
 
@@ -95,10 +98,54 @@ def pack_panels(weight: Tensor) -> Tensor:
     return weight.view(-1, PANEL, weight.shape[1] // values, values).transpose(1, 2).contiguous()
 
 
-def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 with one scale an output: (outputs, inputs) int8 and (outputs,) float32."""
-    scales = weight.abs().amax(1) / 127
-    return (weight / scales.clamp(min=1e-30)[:, None]).round().to(torch.int8), scales
+def quantize_weight(weight: Tensor, scales: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 with one scale an output: (outputs, inputs) int8 and (outputs,) float32.
+
+    scales: with which the weights were stored; their codes come back as they were.
+    """
+    codes, column = row_codes(weight, scales)
+    return codes, column.flatten()
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Outputs of a layer: weights (outputs, inputs), and one number an output where there are any.
+
+    scales: of weights that were stored in int8.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    scales: Tensor | None
+
+    @classmethod
+    def of(cls, layer: nn.Linear, group: int | None = None, kept: Tensor | None = None) -> Rows:
+        """Every `group` of outputs (all, if None) padded; only outputs `kept`, if given."""
+
+        def pad(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            found = tensor.detach() if kept is None else tensor.detach()[kept]
+            return _pad(torch.unflatten(found, 0, (-1, group or len(found))), 1).flatten(0, 1)
+
+        weight = pad(layer.weight)
+        assert weight is not None
+        return cls(weight, pad(cast("Tensor | None", layer.bias)), pad(row_scales(layer)))
+
+    @classmethod
+    def merged(cls, parts: Sequence[Rows], merge: Callable[[list[Tensor]], Tensor]) -> Rows:
+        """All parts as one; zeros for a bias that is absent, no scales unless all have them."""
+        biases = [torch.zeros(len(p.weight)) if p.bias is None else p.bias for p in parts]
+        scales = [p.scales for p in parts if p.scales is not None]
+        return cls(
+            merge([part.weight for part in parts]),
+            None if all(part.bias is None for part in parts) else merge(biases),
+            merge(scales) if len(scales) == len(parts) else None,
+        )
+
+    def with_weight(self, weight: Tensor) -> Rows:
+        """The same outputs with other inputs."""
+        return Rows(weight, self.bias, self.scales)
 
 
 def _layer(packed: PackedWeights, dim: int, block: DecoderLayer) -> LayerLayout:
@@ -107,50 +154,33 @@ def _layer(packed: PackedWeights, dim: int, block: DecoderLayer) -> LayerLayout:
     head_norms = (attention.q_norm, attention.k_norm)
     kept = [packed.keep(_pad(norm.weight, 0)) for norm in norms]
     kept += [packed.keep(None if norm is None else _pad(norm.weight, 0)) for norm in head_norms]
-    heads = [_outputs(p, dim) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    output = _pad(torch.unflatten(attention.o_proj.weight, 1, (-1, dim)), 2).flatten(1)
-    up, up_bias = _outputs(mlp.up_proj)
-    gate, gate_bias = _outputs(mlp.gate_proj)
-    down, down_bias = _outputs(mlp.down_proj)
-    return LayerLayout(
-        *kept,
-        packed.linear(
-            torch.cat([_pad(weight, 1) for weight, _ in heads]),
-            _joined([(bias, len(weight)) for weight, bias in heads]),
-        ),
-        packed.linear(_pad(output, 0), _outputs(attention.o_proj)[1]),
-        packed.linear(_pad(_alternate(gate, up), 1), _alternate_bias(gate_bias, up_bias, len(up))),
-        packed.linear(_pad(down, 1), down_bias),
+    heads = [Rows.of(p, dim) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    output = Rows.of(attention.o_proj)
+    mixed = _pad(torch.unflatten(output.weight, 1, (-1, dim)), 2).flatten(1)
+    live = _live_neurons(mlp)
+    gate_up = [Rows.of(layer, kept=live) for layer in (mlp.gate_proj, mlp.up_proj)]
+    down = Rows.of(mlp.down_proj)
+    products = (
+        Rows.merged(heads, torch.cat),
+        output.with_weight(mixed),
+        Rows.merged(gate_up, _alternate),
+        down if live is None else down.with_weight(down.weight[:, live]),
     )
+    padded_products = (rows.with_weight(_pad(rows.weight, 1)) for rows in products)
+    return LayerLayout(*kept, *map(packed.linear, padded_products))
 
 
-def _outputs(layer: nn.Linear, group: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias, every `group` of outputs (all, if None) padded."""
-    group = group or layer.out_features
-    weight = _pad(torch.unflatten(layer.weight.detach(), 0, (-1, group)), 1).flatten(0, 1)
-    bias = cast("Tensor | None", layer.bias)
-    if bias is None:
-        return weight, None
-    return weight, _pad(torch.unflatten(bias.detach(), 0, (-1, group)), 1).flatten()
+def _live_neurons(mlp: SwiGLU) -> Tensor | None:
+    """Indices of neurons that the output reads, None if all are; at least one."""
+    read = (mlp.down_proj.weight != 0).any(0)
+    read[0] |= not bool(read.any())
+    return None if bool(read.all()) else read.nonzero().flatten()
 
 
-def _joined(parts: list[tuple[Tensor | None, int]]) -> Tensor | None:
-    """Biases one after another, zeros for one that is absent."""
-    if all(bias is None for bias, _ in parts):
-        return None
-    return torch.cat([torch.zeros(size) if bias is None else bias for bias, size in parts])
-
-
-def _alternate(gate: Tensor, up: Tensor) -> Tensor:
+def _alternate(gate_up: list[Tensor]) -> Tensor:
     """A panel of gate, a panel of up, and so on."""
-    panels = [torch.unflatten(part, 0, (-1, PANEL)) for part in (gate, up)]
+    panels = [torch.unflatten(part, 0, (-1, PANEL)) for part in gate_up]
     return torch.stack(panels, 1).flatten(0, 2)
-
-
-def _alternate_bias(gate: Tensor | None, up: Tensor | None, size: int) -> Tensor | None:
-    if gate is None and up is None:
-        return None
-    return _alternate(*(torch.zeros(size) if bias is None else bias for bias in (gate, up)))
 
 
 def _pad(tensor: Tensor, dim: int) -> Tensor:

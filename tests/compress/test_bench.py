@@ -9,6 +9,10 @@ import pytest
 import torch
 
 from compress import bench, bench_distillation
+from compress.kept_runs import KeptRun
+
+ARMS = {"dense": 0.9, "pruned": 0.8, "recovered": 0.895}
+KEPT = KeptRun("recovered_share", "gauc", "test", "d", ARMS, 0.09, 0.1, {}, "m", "n")
 
 
 def test_a_figure_is_met_on_its_own_side_of_the_target() -> None:
@@ -25,6 +29,7 @@ def test_small_figures_are_recomputed_and_met(
     monkeypatch.setattr(bench, "quantease_large", lambda: iter(()))
     ways = {"chunked": {"peak_mb": 1.0, "seconds": 3.0}, "plain": {"peak_mb": 5.0, "seconds": 2.0}}
     monkeypatch.setattr(bench, "measured", lambda way, tokens, threads: ways[way])
+    monkeypatch.setattr(bench, "read_runs", lambda: [KEPT])
     bench.main(["--threads", "1"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows] == [
@@ -33,8 +38,10 @@ def test_small_figures_are_recomputed_and_met(
         "quantease_vs_gptq",
         "kd_peak_ratio",
         "kd_time_ratio",
+        "recovered_share",
     ]
-    assert [row["met"] for row in rows] == [True, True, True, True, False]
+    assert [row["met"] for row in rows] == [True, True, True, True, False, True]
+    assert rows[-1]["value"] == 0.95
     assert 0 < rows[0]["value"] < 1e-8
 
 

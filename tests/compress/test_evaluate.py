@@ -11,24 +11,34 @@ from pathlib import Path
 import pytest
 
 from compress.data import Request, load_requests, read_rows
-from compress.evaluate import evaluate, raw_logits, score
+from compress.evaluate import evaluate, main
+from compress.scorers import DirectoryScorer, scored_by
+from compress.slices import slice_names
 from models.checkpoint import ModelDirectory
 
 ROOT = Path(__file__).parents[2]
-METRICS = ("gauc", "auc", "ndcg@1", "ndcg@5", "ndcg@10", "ece", "logloss", "brier", "mrr")
+RANKING = ("gauc", "auc", "ndcg@1", "ndcg@5", "ndcg@10", "mrr")
+METRICS = (*RANKING, "ece", "logloss", "normalised_entropy", "brier")
 
 
-def _run(model: Path, data: Path, split: str, target: str) -> str:
+def _run(model: Path, data: Path, split: str, target: str, *more: str) -> str:
     command = [sys.executable, "-m", "compress.evaluate", str(model), "--data", str(data)]
-    command += ["--split", split, "--json", target, "--threads", "1"]
+    command += ["--split", split, "--json", target, "--threads", "1", *more]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def test_it_prints_one_json_object_with_intervals(tiny_model_dir: Path, small_data: Path) -> None:
-    report = json.loads(_run(tiny_model_dir, small_data, "test", "-"))
+    against = ("--against", str(tiny_model_dir), "--resamples", "20")
+    report = json.loads(_run(tiny_model_dir, small_data, "test", "-", *against))
     for name in METRICS:
         assert report[name]["low"] <= report[name]["value"] <= report[name]["high"]
+        assert report["against"][name] == {"value": 0, "low": 0, "high": 0}
     assert report["pairs"] == 24 * report["requests"]
+    assert report["against"]["kl_to_against"]["value"] == 0
+    assert report["against"]["kendall_tau"]["value"] == pytest.approx(1)
+    assert {"tenant", "profile", "job_zone"} == set(report["slices"])
+    for slices in report["slices"].values():
+        assert sum(part["requests"] for part in slices.values()) == report["requests"]
 
 
 def test_only_prefix_and_item_texts_reach_the_model(
@@ -41,25 +51,42 @@ def test_only_prefix_and_item_texts_reach_the_model(
     for name, content in (("test", bare_rows), ("items", bare_items)):
         with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in content)
-    full = raw_logits(tiny_directory, load_requests(small_data, "test")[:2])
-    assert raw_logits(tiny_directory, load_requests(tmp_path, "test")) == full
+    full = DirectoryScorer(tiny_directory).raw_logits(load_requests(small_data, "test")[:2])
+    bare = DirectoryScorer(tiny_directory).raw_logits(load_requests(tmp_path, "test"))
+    assert bare == full
+    assert slice_names(tmp_path, "test") == [{}, {}]
 
 
 def test_scores_are_calibrated_and_independent_of_the_batch(
     tiny_directory: ModelDirectory, small_data: Path
 ) -> None:
     requests = load_requests(small_data, "test")[:6]
-    together = score(tiny_directory, requests)
+    scorer = DirectoryScorer(tiny_directory)
+    together = scored_by(scorer, requests)
     for request, item in zip(requests, together, strict=True):
-        (alone,) = score(tiny_directory, [request])
+        (alone,) = scored_by(scorer, [request])
         assert alone.scores == pytest.approx(item.scores, abs=1e-5)
     calibrate = tiny_directory.card.calibration.calibrate
-    logits = raw_logits(tiny_directory, requests[:1])[0]
+    logits = scorer.raw_logits(requests[:1])[0]
     assert [calibrate(value) for value in logits] == pytest.approx(together[0].scores)
 
 
 def test_a_report_counts_what_it_saw(tiny_directory: ModelDirectory) -> None:
     request = Request("u", "Welder", ("Roofer", "Nurse"), (1, 0), binary=True)
-    report = evaluate(tiny_directory, [request, request], resamples=3)
+    report = evaluate(DirectoryScorer(tiny_directory), [request, request], resamples=3)
     counts = [report[name] for name in ("requests", "groups", "pairs", "positives")]
     assert counts == [2, 1, 4, 2]
+
+
+def test_a_model_that_is_none_is_refused_in_one_line(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["evaluate", str(tmp_path), "--data", str(small_data), "--split", "test"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json", "-"])
+    assert main() == 1
+    monkeypatch.setattr(sys, "argv", [*arguments[:-1], "nowhere", "--json", "-"])
+    assert main() == 1
+    assert "Traceback" not in capsys.readouterr().err

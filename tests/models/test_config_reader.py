@@ -93,7 +93,7 @@ def test_a_window_counts_where_a_layer_has_it(
         ({"model_type": "qwen3_moe"}, "model_type", "'qwen3_moe'"),
         ({"model_type": None}, "model_type", "None"),
         ({"hidden_act": "gelu"}, "hidden_act", "'gelu'"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config", "'bits': 4"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config.quant_method", "None"),
         ({"architectures": ["LlamaModel"]}, "architectures", "LlamaModel"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling.rope_type", "'longrope'"),
         ({"rope_scaling": "yarn"}, "rope_scaling", "'yarn'"),

@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from compress.data import Request, halves, load_requests
-from compress.evaluate import evaluate, raw_logits, score
+from compress.evaluate import evaluate
 from compress.metrics import auc
+from compress.scorers import DirectoryScorer, scored_by
 from models.calibration import Calibration, fit_platt
 from models.checkpoint import ModelDirectory, load_model_directory
 
@@ -37,7 +38,7 @@ def test_plain_transformers_scores_alike(demo: ModelDirectory) -> None:
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
     model = AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).eval()
     request = load_requests(DEMO / "onet_jobs", "valid")[0]
-    (ours,) = raw_logits(demo, [request])
+    (ours,) = DirectoryScorer(demo).raw_logits([request])
     labels = [tokenizer.convert_tokens_to_ids(label) for label in ("<yes>", "<no>")]
     for text, raw_logit in list(zip(request.candidates, ours, strict=True))[:4]:
         prompt = f"<member>{request.context}<candidate_job>{text}<match>"
@@ -54,14 +55,16 @@ def test_it_ranks_members_for_a_job_too(demo: ModelDirectory) -> None:
     members = tuple(request.context for request in requests)
     postings = [request.candidates[request.grades.index(4)] for request in requests]
     inverted = [Request(str(i), text, members, ()) for i, text in enumerate(postings)]
-    scores = np.array(raw_logits(demo, inverted, "job_to_members"))
+    scores = np.array(DirectoryScorer(demo, "job_to_members").raw_logits(inverted))
     aucs = [auc(row, np.arange(len(row)) == own) for own, row in enumerate(scores)]
     assert np.mean(aucs) > 0.9
 
 
 def test_it_beats_bm25_on_unseen_occupations(demo: ModelDirectory) -> None:
     requests = load_requests(DEMO / "onet_jobs", "test")[::16]
-    gauc = np.nanmean([auc(item.scores, item.labels) for item in score(demo, requests)])
+    gauc = np.nanmean(
+        [auc(item.scores, item.labels) for item in scored_by(DirectoryScorer(demo), requests)]
+    )
     assert gauc > BM25_GAUC
 
 
@@ -74,7 +77,8 @@ def test_a_copy_without_the_data_loads(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_cards_quality_is_what_the_evaluation_measures(demo: ModelDirectory) -> None:
-    report = evaluate(demo, load_requests(DEMO / "onet_jobs", "test"), resamples=2)
+    requests = load_requests(DEMO / "onet_jobs", "test")
+    report = evaluate(DirectoryScorer(demo), requests, resamples=2)
     for name in ("gauc", "auc", "ndcg@10", "ece", "logloss"):
         stated = demo.card.metrics["test"][name]["value"]
         assert report[name]["value"] == pytest.approx(stated, abs=1e-5)
@@ -83,7 +87,7 @@ def test_the_cards_quality_is_what_the_evaluation_measures(demo: ModelDirectory)
 @pytest.mark.long
 def test_it_is_calibrated_on_the_half_of_valid_that_selected_nothing(demo: ModelDirectory) -> None:
     _, held_out = halves(load_requests(DEMO / "onet_jobs", "valid"))
-    logits = list(chain.from_iterable(raw_logits(demo, held_out)))
+    logits = list(chain.from_iterable(DirectoryScorer(demo).raw_logits(held_out)))
     labels = [int(label) for request in held_out for label in request.relevant]
     fitted = fit_platt(logits, labels)
     shipped = demo.card.calibration

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from models.config import DecoderConfig
 from models.decoder import Decoder
-from models.native.weights import PANEL, pack_panels, pack_weights, quantize_weight
+from models.linear import attach_row_scales
+from models.native.weights import PANEL, Rows, pack_panels, pack_weights, quantize_weight
 
 CONFIG = DecoderConfig(50, 40, 70, 2, 4, 2, 10)
 
@@ -71,3 +72,24 @@ def test_eight_bits_take_a_quarter_of_the_memory() -> None:
         pack_weights(Decoder(config), dtype).nbytes for dtype in (torch.float32, torch.int8)
     )
     assert narrow < wide * 0.27
+
+
+def test_stored_codes_and_their_scales_are_taken_as_they_are() -> None:
+    decoder = Decoder(CONFIG).requires_grad_(False)
+    mlp = decoder.model.layers[0].mlp
+    scales, codes = torch.rand(40) / 100 + 0.01, torch.randint(-90, 90, (40, 70))
+    mlp.down_proj.weight.copy_(codes * scales[:, None])  # type: ignore[union-attr, operator]
+    attach_row_scales(mlp.down_proj, scales)  # type: ignore[union-attr, arg-type]
+    down = Rows.of(mlp.down_proj)  # type: ignore[union-attr, arg-type]
+    values, found = quantize_weight(down.weight, down.scales)
+    assert torch.equal(values[:40], codes.to(torch.int8))
+    assert torch.equal(found[:40], scales)
+    assert not values[40:].any()
+
+
+def test_neurons_that_no_output_reads_are_left_out() -> None:
+    decoder = Decoder(CONFIG).requires_grad_(False)
+    decoder.get_parameter("model.layers.0.mlp.down_proj.weight")[:, 20:60] = 0
+    layers = pack_weights(decoder, torch.float32).layout.layer
+    assert (layers[0].down.inputs, layers[0].gate_up.outputs) == (32, 64)
+    assert (layers[1].down.inputs, layers[1].gate_up.outputs) == (96, 192)

@@ -1,0 +1,92 @@
+"""Writes README.md's table of compression from what is kept: python -m compress.figures
+
+Reads, of compress/results, the methods' rows (bench.jsonl, as `compress.bench` printed them), the
+training runs that are kept, and the records of the shipped ranker's stages (demo.json, which its
+pipeline left beside it). Measures nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compress.bench import Row
+from compress.kept_runs import KeptRun, read_runs
+from compress.records import Record, read_records
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "compress" / "results"
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(?<=<!-- compression: start -->\n).*(?=<!-- compression: end -->)", re.DOTALL)
+MEANINGS = {
+    "osscar_optimal_of_100": "OSSCAR, 12 groups to 6: problems of 100 solved as by exhaustion",
+    "osscar_p95_ratio": "OSSCAR, the same: 95th percentile of error over the optimum's",
+    "downdate_rel_error": "inverse after 100 downdates, beside a fresh one",
+    "prune_block_s": "half of a 1,024 x 3,072 MLP block pruned, seconds",
+    "quantease_vs_gptq": "QuantEase's 4-bit layer error over GPTQ's",
+    "quantease_layer_s": "QuantEase on a 1,024 x 3,072 layer in 4 bits, seconds",
+    "kd_peak_ratio": "chunked distillation at 151,936 words: peak memory over plain",
+    "kd_time_ratio": "chunked distillation at 151,936 words: time over plain",
+}
+TRAINED = {
+    "kd_minus_sft_auc": "distilled less supervised at equal steps",
+    "recovered_share": "share of what pruning 37.5 % of the MLP lost that distillation recovers",
+    "gradual_minus_oneshot": "gradual less one-shot pruning at equal tokens",
+}
+
+
+def table(rows: Sequence[Row], runs: Sequence[KeptRun], records: Sequence[Record]) -> str:
+    """Markdown."""
+    cells = [f"| {what} | {value} | {target} |" for what, value, target in _cells(rows, runs)]
+    if cells:
+        cells = ["| what | value | target |", "| --- | --- | --- |", *cells, ""]
+    return "\n".join([*cells, *_walk(records)]) + "\n"
+
+
+def _cells(rows: Sequence[Row], runs: Sequence[KeptRun]) -> Iterator[tuple[str, str, str]]:
+    for row in rows:
+        if row.name in MEANINGS:
+            missed = "" if row.met else ", missed"
+            yield MEANINGS[row.name], f"{row.value:.3g}", f"{row.target:g}{missed}"
+    for run in runs:
+        missed = "" if run.met else ", missed"
+        interval = f"{run.metric}, difference {run.low:+.4f} to {run.high:+.4f}"
+        yield TRAINED[run.figure], f"{run.value:.4f} ({interval})", f"{run.target:g}{missed}"
+
+
+def _walk(records: Sequence[Record]) -> Iterator[str]:
+    """The shipped ranker, stage by stage."""
+    if not records:
+        return
+    yield "| stage of the shipped ranker | parameters | MB | gAUC | NDCG@10 | ECE | items/s |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for record in records:
+        quality = " | ".join(f"{record.metrics[name]:.4f}" for name in ("gauc", "ndcg@10", "ece"))
+        speed = f"{record.speed.items_per_s:,.0f}" if record.speed else ""
+        size = f"{record.parameters:,} | {record.size / 1e6:.1f}"
+        yield f"| {record.name} | {size} | {quality} | {speed} |"
+
+
+def kept_rows(path: Path = RESULTS / "bench.jsonl") -> list[Row]:
+    """What the bench printed; nothing before it was kept."""
+    if not path.exists():
+        return []
+    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def kept_records(path: Path = RESULTS / "demo.json") -> list[Record]:
+    """Of the shipped ranker's stages."""
+    return read_records(path) if path.exists() else []
+
+
+def main() -> None:
+    """The command line."""
+    text = table(kept_rows(), read_runs(), kept_records())
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(BLOCK.sub(lambda _: text, readme), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

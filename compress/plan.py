@@ -1,0 +1,113 @@
+"""What a recipe will cost, told before anything starts. Knows the sizes of things, runs none.
+
+Seconds are operations over this machine's own rate of a large fp32 product, times SLOWER, what the
+rest of a step takes beside its products.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from compress.data import halves, load_requests
+from compress.recipe import Recipe
+from compress.records import SLATES
+from compress.stage import Cost, Shape
+from models.config import DecoderConfig
+from models.config_reader import read_config
+
+SLOWER = 2.5  # measured on the demo's stages
+CHARACTERS = 4.5  # of a token
+TRAINED = 3  # passes' worth of operations: forward, and two products backward
+KEPT = 16  # activations of hidden size that a layer keeps for the backward pass
+FLOAT = 4  # bytes
+PRODUCT = 1024  # rows of the timed product
+CONTEXT_TOKENS, CANDIDATE_TOKENS = 110, 75  # of a member and a posting, on average
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One stage of a recipe. seconds: its steps and its gate; memory, size: bytes."""
+
+    name: str
+    stage: str
+    cost: Cost
+    seconds: float
+
+
+def shape_of(config: DecoderConfig, bytes_per_parameter: float = 4.0) -> Shape:
+    """Of a decoder."""
+    sizes = {
+        name: int(torch.tensor(shape).prod()) for name, shape in config.weight_shapes().items()
+    }
+    embeddings = sum(size for name, size in sizes.items() if "embed_tokens" in name)
+    return Shape(
+        sum(sizes.values()),
+        embeddings,
+        config.hidden_size,
+        config.num_hidden_layers,
+        bytes_per_parameter,
+    )
+
+
+def training_cost(steps: int, tokens: int, shape: Shape, teachers: int = 0) -> Cost:
+    """Steps of the whole model with AdamW; `tokens` of one step; `teachers` of the same size."""
+    activations = tokens * shape.hidden * shape.layers * KEPT
+    memory = FLOAT * (4 * shape.parameters + activations)  # weights, gradients and two moments
+    operations = 2.0 * steps * tokens * shape.body * (TRAINED + teachers)
+    return Cost(steps, steps * tokens, operations, memory, shape)
+
+
+def pass_cost(tokens: int, shape: Shape) -> Cost:
+    """One forward pass over so many tokens, a few at a time."""
+    operations = 2.0 * tokens * shape.body
+    return Cost(1, tokens, operations, FLOAT * shape.parameters, shape)
+
+
+def estimates(recipe: Recipe) -> Iterator[Estimate]:
+    """Every stage in turn; a shape that a stage does not tell is that of the stage before."""
+    rate, gate_tokens = _rate(recipe.threads), _gate_tokens(recipe)
+    shape = shape_of(read_config(Path(recipe.source))) if recipe.source else None
+    for title, entry in recipe.entries():
+        kind = entry.kind
+        options = kind.parse(entry.options)
+        cost = kind.cost(options, shape) if kind.cost else Cost(shape=shape)
+        shape = cost.shape or shape
+        gate = pass_cost(gate_tokens, shape).operations if shape else 0.0
+        yield Estimate(title, entry.stage, cost, SLOWER * (cost.operations + gate) / rate)
+
+
+def table(recipe: Recipe) -> str:
+    """For people: one line a stage, and the sum."""
+    rows, total = [], 0.0
+    for one in estimates(recipe):
+        total += one.seconds
+        size = f"{one.cost.shape.size / 1e6:.1f}" if one.cost.shape else "?"
+        rows.append(
+            f"{one.name:<16}{one.stage:<16}{one.cost.steps:>8,}{one.cost.tokens:>14,}"
+            f"{one.seconds:>10,.0f}{one.cost.memory / 1e6:>12,.0f}{size:>10}"
+        )
+    head = f"{'name':<16}{'stage':<16}{'steps':>8}{'tokens':>14}{'seconds':>10}"
+    head += f"{'memory MB':>12}{'size MB':>10}"
+    return "\n".join([head, *rows, f"about {total / 60:,.0f} minutes on {recipe.threads} threads"])
+
+
+def _rate(threads: int) -> float:
+    """Floating-point operations a second of a square product, here and now."""
+    torch.set_num_threads(threads)
+    square = torch.ones(PRODUCT, PRODUCT)
+    square @ square
+    begin = time.perf_counter()
+    square @ square
+    return 2.0 * PRODUCT**3 / (time.perf_counter() - begin)
+
+
+def _gate_tokens(recipe: Recipe) -> int:
+    """What one gate scores, the slates of the speed included."""
+    requests, _ = halves(load_requests(Path(recipe.data), "valid"))
+    texts = [text for request in [*requests, *requests[:SLATES]] for text in request.candidates]
+    return int(sum(len(text) for text in texts) / CHARACTERS)

@@ -1,0 +1,34 @@
+"""README's table of compression is what the kept files say, misses included."""
+
+from __future__ import annotations
+
+from compress.bench import Row
+from compress.figures import BLOCK, MEANINGS, README, TRAINED, kept_records, kept_rows, table
+from compress.kept_runs import FIGURES, KeptRun, read_runs
+from compress.records import Record
+
+
+def test_readme_shows_what_is_kept() -> None:
+    shown = BLOCK.search(README.read_text(encoding="utf-8"))
+    assert shown is not None
+    assert shown.group() == table(kept_rows(), read_runs(), kept_records())
+
+
+def test_a_miss_is_said_and_stages_stand_in_their_order() -> None:
+    rows = [Row("kd_peak_ratio", 0.2345, 0.25, True), Row("kd_time_ratio", 1.6, 1.1, False)]
+    arms = {"kd": 0.9, "sft": 0.88}
+    run = KeptRun("kd_minus_sft_auc", "auc", "test", "d", arms, -0.01, 0.04, {}, "m", "n")
+    metrics = {"gauc": 0.8, "ndcg@10": 0.7, "ece": 0.01}
+    records = [
+        Record(name, "train", "d", metrics, {}, (), 1000, 2_500_000) for name in ("train", "prune")
+    ]
+    text = table(rows, [run], records)
+    assert "| 0.234 | 0.25 |" in text
+    assert "| 1.6 | 1.1, missed |" in text
+    assert "| 0.0200 (auc, difference -0.0100 to +0.0400) | 0, missed |" in text
+    assert text.index("| train | 1,000 | 2.5 |") < text.index("| prune | 1,000 | 2.5 |")
+
+
+def test_every_figure_has_words() -> None:
+    assert set(TRAINED) == set(FIGURES)
+    assert {row.name for row in kept_rows()} <= MEANINGS.keys() | TRAINED.keys()
