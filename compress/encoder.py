@@ -36,7 +36,12 @@ class EncoderConfig:
     @classmethod
     def load(cls, path: Path) -> EncoderConfig:
         """Raises ModelDirectoryError for what is no BERT config."""
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelDirectoryError(
+                f"{path}: cannot be read ({error}); name the folder of a BERT encoder"
+            ) from error
         if raw.get("model_type") != "bert" or raw.get("hidden_act") != "gelu":
             raise ModelDirectoryError(f"{path}: not a BERT encoder with gelu; use one that is")
         return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})

@@ -17,20 +17,18 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from compress.data import Request, halves, load_requests
 from compress.encoder import TOKENIZER_NAME, Encoder, load_encoder
-from compress.metrics import auc, ndcg
+from compress.gpu_settings import RESUMED, TINY, Settings
 from compress.pair_encoder import PairEncoder
 from compress.pair_slates import (
     Chunks,
@@ -42,90 +40,28 @@ from compress.pair_slates import (
     tower_vectors,
 )
 from compress.pair_teacher import encoder_tokenizer
-from compress.sampling import JOB_CANDIDATE, MATCH, MEMBER_CONTEXT
-from compress.slates import SlateBatch
 from compress.stage import new_card
 from compress.student import StudentShape, deepened, student_of
 from compress.student_steps import (
-    Arrays,
     StudentRates,
     StudentSteps,
-    as_arrays,
     bag_weights,
     blended,
     full_weights,
     is_mixed,
-    score_arrays,
     student_optimizer,
 )
 from compress.teacher_changes import write_changes
 from compress.teacher_steps import JOINT, TOWERS, TeacherRates, TeacherSteps
 from compress.timed import Clock, train_timed
 from compress.tokenizer import MARKERS
+from compress.valid_scores import Scores, ValidScores
 from compress.word_table import student_words, vocabulary_of
 from compress.worlds import TokenWorld, WorldSource
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 
-Scores = npt.NDArray[np.float32]
 ENDLESS = 10**7
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that a small dress rehearsal makes smaller."""
-
-    seconds: float
-    seed: int = 7
-    plain_worlds: int = 240
-    mixed_worlds: int = 160
-    workers: int = 14
-    joint_slates: int = 64
-    student_slates: int = 128
-    candidates: int = 24
-    inverted_share: float = 0.25
-    chunk: int = 512
-    tower_rates: TeacherRates = field(default_factory=TeacherRates)
-    joint_rates: TeacherRates = field(default_factory=TeacherRates)
-    joint_weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
-    bag_rates: tuple[float, ...] = (1e-3, 4e-3)
-    full_rates: StudentRates = field(default_factory=lambda: StudentRates(2e-4, 7e-4))
-    layers: tuple[int, ...] = (3, 4)
-    shares_kept: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
-    common_words: int = 16000
-    minimum_count: int = 3
-    encoder_layers: int | None = None
-    valid_requests: int | None = None
-    evaluate_every: float = 9.0
-    reserve: float = 8.0
-    towers_share: float = 0.12
-    joint_share: float = 0.30
-    labels_share: float = 0.12
-    bags_share: float = 0.05
-    full_share: float = 0.12
-    resume: Path | None = None  # OUT of an earlier run, whose student goes on from its labels
-
-
-RESUMED = {
-    "layers": (3,),
-    "full_rates": StudentRates(4e-4, 1e-3),
-    "full_share": 1.0,
-    "shares_kept": (1.0, 0.8, 0.6),
-}
-TINY = {
-    "plain_worlds": 2,
-    "mixed_worlds": 2,
-    "workers": 1,
-    "joint_slates": 4,
-    "student_slates": 8,
-    "chunk": 64,
-    "encoder_layers": 1,
-    "valid_requests": 10,
-    "evaluate_every": 2.0,
-    "reserve": 1.0,
-    "common_words": 2000,
-    "minimum_count": 50,
-}
 
 
 class Steps(Dataset[Any]):
@@ -146,25 +82,6 @@ def same(batch: Any) -> Any:
     return batch
 
 
-class Valid:
-    """The held-out requests, and metrics of any scores of theirs."""
-
-    def __init__(self, data: Path, limit: int | None) -> None:
-        self.requests = load_requests(data, "valid")[:limit]
-        chosen = {id(request) for request in halves(self.requests)[0]}
-        self._selecting = np.array([id(request) in chosen for request in self.requests])
-
-    def metrics(self, scores: Scores) -> dict[str, float]:
-        """scores: (requests, candidates). `select` is NDCG@10 plus gAUC of the selecting half."""
-        rows = zip(scores.astype(np.float64), self.requests, strict=True)
-        both = np.array(
-            [(ndcg(s, np.array(r.grades), 10), auc(s, np.array(r.relevant))) for s, r in rows]
-        )
-        first, whole = np.nanmean(both[self._selecting], 0), np.nanmean(both, 0)
-        names = ("select", "ndcg_first", "gauc_first", "ndcg", "gauc")
-        return dict(zip(names, map(float, (first.sum(), *first, *whole)), strict=True))
-
-
 class GpuDemo:
     """One run: shared state, and a method a phase."""
 
@@ -173,11 +90,20 @@ class GpuDemo:
         self.s, self.out, self.base = settings, out, encoder
         self.joint: PairEncoder | None = None  # until it is trained
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.valid = Valid(data, settings.valid_requests)
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.reader = encoder_tokenizer(encoder)
         self.marks = Marks.of(self.reader)
         self.tokenizer = vocabulary_of(
             data, self.reader, settings.common_words, settings.minimum_count
+        )
+        self.valid = ValidScores(
+            data,
+            settings.valid_requests,
+            self.reader,
+            self.tokenizer,
+            self.device,
+            self.dtype,
+            2 * settings.chunk,
         )
         self.source = WorldSource.load(data, self.reader, self.tokenizer, settings.seed)
         counts = {False: settings.plain_worlds, True: settings.mixed_worlds}
@@ -258,9 +184,9 @@ class GpuDemo:
     def train_towers(self) -> None:
         """The two-tower teacher."""
         self.towers = PairEncoder(self._encoder(), joint=False).to(self.device)
-        self.log("towers untrained", **self.valid.metrics(self.tower_scores()))
+        self.log("towers untrained", **self.valid.metrics(self.valid.towers(self.towers)))
         self._train_teacher(
-            TOWERS, self.towers, self.s.tower_rates, self.s.towers_share, self.tower_scores
+            TOWERS, self.towers, self.s.tower_rates, self.s.towers_share, self.valid.towers
         )
 
     def train_joint(self) -> None:
@@ -271,7 +197,7 @@ class GpuDemo:
             model,
             self.s.joint_rates,
             self.s.joint_share,
-            lambda: self.joint_scores(model),
+            self.valid.joint,
         )
         self.joint = model
 
@@ -281,7 +207,7 @@ class GpuDemo:
         model: PairEncoder,
         rates: TeacherRates,
         share: float,
-        scores: Callable[[], Scores],
+        scores: Callable[[PairEncoder], Scores],
     ) -> None:
         steps = self._teacher_steps(rates)
         optimizer = steps.optimizer(model)
@@ -291,49 +217,11 @@ class GpuDemo:
             self._batches(lambda step: steps.batch(part, step)),
             lambda batch: steps.loss(model, batch),
             self._clock(share, 50),
-            lambda: self.valid.metrics(scores()),
+            lambda: self.valid.metrics(scores(model)),
             lambda row: self.log(part, **row),
         )
         self.log(f"{part} best", **best)
         write_changes(self.out / f"teacher_{part}.npz", model, self._encoder())
-
-    @cached_property
-    def _valid_ids(self) -> tuple[list[Any], list[list[Any]]]:
-        contexts = [r.context for r in self.valid.requests]
-        texts = [text for r in self.valid.requests for text in r.candidates]
-        first, second = (
-            [np.array(e.ids) for e in self.reader.encode_batch(part, add_special_tokens=False)]
-            for part in (contexts, texts)
-        )
-        width = len(self.valid.requests[0].candidates)
-        return first, [second[i : i + width] for i in range(0, len(second), width)]
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._teacher_steps(self.s.joint_rates).dtype
-
-    @torch.inference_mode()
-    def joint_scores(self, model: PairEncoder) -> Scores:
-        """The joint teacher's logits of `valid`."""
-        contexts, slates = self._valid_ids
-        firsts = [self.marks.open(c) for c, row in zip(contexts, slates, strict=True) for _ in row]
-        seconds = [self.marks.close(ids) for row in slates for ids in row]
-        chunks = Chunks.pack(firsts, seconds, 2 * self.s.chunk)
-        logits = joint_logits(model, chunks, self.device, self._dtype, 0.0)
-        return logits.view(len(contexts), -1).cpu().numpy()  # type: ignore[no-any-return]
-
-    @torch.inference_mode()
-    def tower_scores(self) -> Scores:
-        """The two-tower teacher's logits of `valid`."""
-        contexts, slates = self._valid_ids
-        texts = [self.marks.open(ids) for ids in contexts]
-        texts += [self.marks.open(ids) for row in slates for ids in row]
-        chunks = Chunks.pack(texts, None, 2 * self.s.chunk)
-        vectors = tower_vectors(self.towers, chunks, self.device, self._dtype, 0.0)
-        count = len(contexts)
-        postings = vectors[count:].view(count, -1, vectors.shape[-1])
-        members = vectors[:count, None].expand_as(postings)
-        return self.towers.compare(members, postings).cpu().numpy()  # type: ignore[no-any-return]
 
     # Labels
 
@@ -375,7 +263,7 @@ class GpuDemo:
             table = tables[is_mixed(step)]
             logits = tower_logits(self.towers, drawn, table[step % len(table)].float())
             if self.joint is not None:
-                joint = joint_logits(self.joint, chunks, self.device, self._dtype, 0.0)
+                joint = joint_logits(self.joint, chunks, self.device, self.dtype, 0.0)
                 logits = weight * joint.view(logits.shape) + (1 - weight) * logits
             kept.append(logits.half().cpu())
             if time.monotonic() > end and len(kept) >= 2:
@@ -386,11 +274,11 @@ class GpuDemo:
         self.labels = labels.to(self.device)
 
     def _choose_weight(self) -> float:
-        towers = self.tower_scores()
+        towers = self.valid.towers(self.towers)
         self.valid_teachers = {TOWERS: towers}
         if self.joint is None:
             return 0.0
-        joint = self.valid_teachers[JOINT] = self.joint_scores(self.joint)
+        joint = self.valid_teachers[JOINT] = self.valid.joint(self.joint)
         rows = {w: self.valid.metrics(w * joint + (1 - w) * towers) for w in self.s.joint_weights}
         for weight, row in rows.items():
             self.log("teachers", weight=weight, **row)
@@ -399,7 +287,7 @@ class GpuDemo:
     def _world_vectors(self, world: TokenWorld) -> Tensor:
         random = np.random.default_rng(0)
         chunks = tower_chunks(world.encoder, self.marks, 2 * self.s.chunk, 0.0, random)
-        return tower_vectors(self.towers, chunks, self.device, self._dtype, 0.0).to(self._dtype)
+        return tower_vectors(self.towers, chunks, self.device, self.dtype, 0.0).to(self.dtype)
 
     # Students
 
@@ -408,13 +296,13 @@ class GpuDemo:
         sides = [side for worlds in self.worlds.values() for w in worlds for side in w.student]
         size, flats = StudentShape().hidden_size, [side.flat for side in sides]
         words = student_words(
-            self.towers, self.reader, self.tokenizer, flats, size, self.device, self._dtype
+            self.towers, self.reader, self.tokenizer, flats, size, self.device, self.dtype
         )
         best, self.student = {"select": -1.0}, None
         for rate in self.s.bag_rates:
             torch.manual_seed(self.s.seed)
             decoder = student_of(StudentShape(), words, len(MARKERS)).to(self.device)
-            self.log("bags untrained", **self.valid.metrics(self.student_scores(decoder)))
+            self.log("bags untrained", **self.valid.metrics(self.valid.student(decoder)))
             metrics = self._train_bags(decoder, StudentRates(rate, 2e-3))
             self.log("bags best", rate=rate, **metrics)
             if metrics["select"] > best["select"]:
@@ -444,7 +332,7 @@ class GpuDemo:
             archive.extractall(directory, filter="data")
         student = load_model_directory(directory / "layers3")
         self.student = load_decoder(student).to(self.device)
-        metrics = self.valid.metrics(self.student_scores(self.student))
+        metrics = self.valid.metrics(self.valid.student(self.student))
         self.log("taken up", labels=len(self.labels), **metrics)
 
     def train_full(self) -> None:
@@ -486,7 +374,7 @@ class GpuDemo:
             batches,
             loss_of,
             self._clock(share, 30),
-            lambda: self.valid.metrics(self.student_scores(decoder)),
+            lambda: self.valid.metrics(self.valid.student(decoder)),
             lambda row: self.log(name, **row),
         )
 
@@ -495,31 +383,11 @@ class GpuDemo:
         for share in self.s.shares_kept:
             blend = copy.deepcopy(trained)
             blended(blend, source, share)
-            metrics = self.valid.metrics(self.student_scores(blend))
+            metrics = self.valid.metrics(self.valid.student(blend))
             self.log("blend", layers=layers, share=share, **metrics)
             if metrics["select"] > best:
                 best, kept = metrics["select"], blend
         return kept
-
-    @torch.no_grad()
-    def student_scores(self, decoder: Decoder) -> Scores:
-        """The student's raw logits of `valid`."""
-        parts = [score_arrays(decoder, batch, self.device).cpu() for batch in self._valid_slates]
-        return torch.cat(parts).numpy()  # type: ignore[no-any-return]
-
-    @cached_property
-    def _valid_slates(self) -> list[Arrays]:
-        batches = []
-        for start in range(0, len(self.valid.requests), 64):
-            part: list[Request] = self.valid.requests[start : start + 64]
-            contexts = self._framed([r.context for r in part], MEMBER_CONTEXT, ())
-            slates = [self._framed(list(r.candidates), JOB_CANDIDATE, (MATCH,)) for r in part]
-            batches.append(as_arrays(SlateBatch.pack(contexts, slates)))
-        return batches
-
-    def _framed(self, texts: list[str], head: int, tail: tuple[int, ...]) -> list[Any]:
-        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        return [np.array([head, *encoding.ids, *tail]) for encoding in encodings]
 
     def _save_student(self, name: str, decoder: Decoder) -> None:
         directory = Path(tempfile.mkdtemp()) / name

@@ -62,7 +62,7 @@ def train_timed(
         decay = min(clock.average, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(averages, [weight.data for weight in weights], 1 - decay)
         if steps % LOSSES_KEPT == 0:
-            last_loss = float(loss)
+            last_loss = float(loss.detach())
             report({"steps": steps, "seconds": time.monotonic() - start, "loss": last_loss})
         if time.monotonic() - looked > clock.evaluate_every:
             best, kept = _better(best, kept, weights, averages, evaluate, steps, report)

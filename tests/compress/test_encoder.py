@@ -59,6 +59,8 @@ def test_half_precision_trains_full_precision_weights(directory: Path) -> None:
 def test_other_architectures_and_missing_tensors_are_refused(
     directory: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(ModelDirectoryError, match="cannot be read"):
+        load_encoder(tmp_path)
     config = json.loads((directory / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
     with pytest.raises(ModelDirectoryError, match="not a BERT"):

@@ -40,7 +40,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Any:
             _forever(5.0),
             loss_of,
             Clock(seconds, warmup=1, evaluate_every=3.0, average=0.5),
-            lambda: {"select": next(answers), "weight": float(weight)},
+            lambda: {"select": next(answers), "weight": float(weight.detach())},
             lambda row: None,
         )
         return weight, best, len(seen)
