@@ -88,8 +88,8 @@ class _KeyValues:
     def __init__(self, decoder: Decoder, batch: SequenceBatch, new_tokens: int) -> None:
         count, length = batch.shape
         config = decoder.config
-        shape = (config.num_hidden_layers, count, length + new_tokens)
-        shape = (*shape, config.num_key_value_heads, config.head_dim)
+        places = (config.num_hidden_layers, count, length + new_tokens)
+        shape = (*places, config.num_key_value_heads, config.head_dim)
         like = decoder.output_embedding
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
 
@@ -104,8 +104,9 @@ class _Prefill:
         groups, length = q.shape[1] // k.shape[1], self._batch.shape[1]
         q, k, v = (self._batch.grid(x) for x in (q, k, v))
         self._held.keys[layer, :, :length], self._held.values[layer, :, :length] = k, v
-        grids = (q, k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2))
-        mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in grids), is_causal=True)
+        keys, values = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+        queries, keys, values = (x.transpose(1, 2) for x in (q, keys, values))
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return mixed.transpose(1, 2).flatten(0, 1)[self._batch.slots]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ class EncoderLayer(nn.Module):
         parts = self.attention["self"].values()  # type: ignore[operator]
         weight = torch.cat([part.weight for part in parts]).to(x.dtype)
         bias = torch.cat([part.bias for part in parts]).to(x.dtype)
-        qkv = F.linear(x, weight, bias).unflatten(-1, (3, self.heads, -1))
+        qkv = F.linear(x, weight, bias).unflatten(-1, (3, self.heads, -1))  # type: ignore[no-untyped-call]
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
         x = _add_norm(self.attention["output"], x, mixed.transpose(1, 2).flatten(2), dropout)
@@ -107,11 +108,12 @@ class Encoder(nn.Module):
         """token_ids, types: (N, L) int64, right-padded; lengths: (N,). Returns (N, L, hidden)."""
         places = torch.arange(token_ids.shape[1], device=token_ids.device)
         x = self.embeddings["word_embeddings"](token_ids)
-        x = x + self.embeddings["position_embeddings"].weight[: len(places)]
+        positions = cast("nn.Embedding", self.embeddings["position_embeddings"])
+        x = x + positions.weight[: len(places)]
         x = x + self.embeddings["token_type_embeddings"](types)
         x = F.dropout(_norm(self.embeddings["LayerNorm"], x.to(dtype)), dropout, dropout > 0)
         visible = (places < lengths[:, None])[:, None, None]
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        for layer in cast("nn.ModuleList", self.encoder["layer"]):
             x = layer(x, visible, dropout)
         return x  # type: ignore[no-any-return]
 

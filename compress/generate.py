@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def posting(occupation: Occupation, facts: Facts, random: np.random.Generator) -
 
 def mixed(first: Occupation, second: Occupation, random: np.random.Generator) -> Occupation:
     """An occupation that nobody listed, with half of the facts of each: no table grades it."""
-    facts = {}
+    facts: dict[str, Any] = {}
     for name in ("titles", "tasks", "tools", "skills", "knowledge"):
         parts = [getattr(occupation, name) for occupation in (first, second)]
         kept = [_sample(part, (len(part) + 1) // 2, random) for part in parts]

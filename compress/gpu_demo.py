@@ -269,7 +269,8 @@ class GpuDemo:
             if time.monotonic() > end and len(kept) >= 2:
                 break
         labels = torch.stack(kept)
-        np.savez(self.out / "labels.npz", logits=labels.numpy(), **self.valid_teachers)
+        arrays: dict[str, Any] = {"logits": labels.numpy(), **self.valid_teachers}
+        np.savez(self.out / "labels.npz", **arrays)
         self.log("labels", steps=len(labels), pairs=labels.numel(), weight=weight)
         self.labels = labels.to(self.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compress.student_steps import StudentRates
 from compress.teacher_steps import TeacherRates
@@ -44,13 +45,13 @@ class Settings:
     resume: Path | None = None  # OUT of an earlier run, whose student goes on from its labels
 
 
-RESUMED = {
+RESUMED: dict[str, Any] = {
     "layers": (3,),
     "full_rates": StudentRates(4e-4, 1e-3),
     "full_share": 1.0,
     "shares_kept": (1.0, 0.8, 0.6),
 }
-TINY = {
+TINY: dict[str, Any] = {
     "plain_worlds": 2,
     "mixed_worlds": 2,
     "workers": 1,

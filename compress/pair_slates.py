@@ -17,6 +17,7 @@ from torch import Tensor
 from compress.pair_encoder import Ids, PairEncoder, TextBatch, by_length
 from compress.sampling import Draw
 from compress.worlds import Texts
+from models.errors import ModelDirectoryError
 
 LONGEST = 254  # of either text of a pair, so that both and their marks fit 512 positions
 
@@ -31,7 +32,10 @@ class Marks:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Marks:
         """A BERT tokenizer's [CLS] and [SEP]."""
-        return cls(tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]"))
+        first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        if first is None or last is None:
+            raise ModelDirectoryError("the tokenizer lacks [CLS] or [SEP]; name a BERT encoder's")
+        return cls(first, last)
 
     def open(self, ids: Ids) -> Ids:
         """A text that stands alone or first in a pair."""
@@ -46,7 +50,7 @@ class Marks:
 class Chunks:
     """Rows of like length together; `order` says where each row of the chunks belongs."""
 
-    batches: list[tuple[npt.NDArray[np.int64], ...]]
+    batches: Sequence[tuple[npt.NDArray[np.int64], ...]]
     order: npt.NDArray[np.int64]
 
     @classmethod
@@ -131,5 +135,5 @@ def tower_logits(model: PairEncoder, drawn: Draw, vectors: Tensor) -> Tensor:
     first, second = (side.to(vectors.device) for side in sides)
     if not drawn.jobs_are_candidates:
         first, second = second, first
-    first, second = torch.broadcast_tensors(first, second)
+    first, second = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
     return model.compare(members[first], postings[second])

@@ -143,7 +143,7 @@ class EncoderTeacher:
             for part, weight in self.weights.items()
         )
         assert isinstance(total, Tensor)
-        return total.float().cpu().numpy()  # type: ignore[no-any-return]
+        return total.float().cpu().numpy()
 
     def _joint(self, model: PairEncoder, members: list[_Ids], postings: list[_Ids]) -> Tensor:
         marks = Marks.of(self.tokenizer)

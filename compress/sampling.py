@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +67,16 @@ def draw(
     return Draw(rows, chosen, np.take_along_axis(grades[rows], chosen, axis=1), jobs_are_candidates)
 
 
+class Bags(Protocol):
+    """Texts by number."""
+
+    def __getitem__(self, index: int, /) -> Bag: ...
+
+
 def framed(
     drawn: Draw,
-    members: Sequence[Bag],
-    postings: Sequence[Bag],
+    members: Bags,
+    postings: Bags,
     token_dropout: float,
     random: np.random.Generator,
 ) -> Slates:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,8 @@ class StudentSteps:
         random = np.random.default_rng([self.source.seed, FRAMING, step])
         step %= self.labelled
         texts = self.world_of(step).student
-        return step, framed(self.draw(step), *texts, token_dropout, random)
+        members, postings = texts
+        return step, framed(self.draw(step), members, postings, token_dropout, random)
 
     def full(self, step: int, token_dropout: float) -> FullBatch:
         """One of the `parts` of a step's slates."""
@@ -117,16 +118,20 @@ def as_arrays(batch: SlateBatch) -> Arrays:
 
 def score_arrays(decoder: Decoder, arrays: Arrays, device: torch.device) -> Tensor:
     """Raw logits (S, C), on `device`."""
-    tensors = [torch.from_numpy(array).to(device) for array in arrays[:-1]]
+    names = [item.name for item in fields(SlateBatch) if item.name != "shape"]
+    tensors = {
+        name: torch.from_numpy(array).to(device)
+        for name, array in zip(names, arrays[:-1], strict=True)
+    }
     with device:
-        return score_slates(decoder, SlateBatch(*tensors, arrays[-1]), LABELS)
+        return score_slates(decoder, SlateBatch(**tensors, shape=arrays[-1]), LABELS)
 
 
 def bag_weights(decoder: Decoder) -> tuple[nn.Parameter, list[nn.Parameter]]:
     """The embedding, whose reserved parts get no gradient from now on, and the rest bags touch."""
     for layer in layers_of(decoder)[:-1]:
         layer.requires_grad_(False)
-    embedding = decoder.model.embed_tokens.weight
+    embedding = cast("nn.Parameter", decoder.model.embed_tokens.weight)
     movable = movable_embeddings(embedding.detach())
     embedding.register_hook(lambda gradient: gradient * movable)  # type: ignore[no-untyped-call]
     return embedding, [*layers_of(decoder)[-1].parameters(), *decoder.model.norm.parameters()]
@@ -134,7 +139,7 @@ def bag_weights(decoder: Decoder) -> tuple[nn.Parameter, list[nn.Parameter]]:
 
 def full_weights(decoder: Decoder) -> tuple[nn.Parameter, list[nn.Parameter]]:
     """The embedding and everything else."""
-    embedding = decoder.model.embed_tokens.weight
+    embedding = cast("nn.Parameter", decoder.model.embed_tokens.weight)
     return embedding, [weight for weight in decoder.parameters() if weight is not embedding]
 
 

@@ -69,7 +69,7 @@ class ValidScores:
         seconds = [self._marks.close(ids) for slate in slates for ids in slate]
         chunks = Chunks.pack(firsts, seconds, self._chunk)
         logits = joint_logits(model, chunks, self._device, self._dtype, 0.0)
-        return logits.view(len(contexts), -1).cpu().numpy()  # type: ignore[no-any-return]
+        return logits.view(len(contexts), -1).cpu().numpy()
 
     @torch.inference_mode()
     def towers(self, model: PairEncoder) -> Scores:
@@ -80,13 +80,13 @@ class ValidScores:
         vectors = tower_vectors(model, chunks, self._device, self._dtype, 0.0)
         postings = vectors[len(contexts) :].view(len(contexts), -1, vectors.shape[-1])
         members = vectors[: len(contexts), None].expand_as(postings)
-        return model.compare(members, postings).cpu().numpy()  # type: ignore[no-any-return]
+        return model.compare(members, postings).cpu().numpy()
 
     @torch.no_grad()
     def student(self, decoder: Decoder) -> Scores:
         """Raw logits of the default prompt."""
         parts = [score_arrays(decoder, batch, self._device).cpu() for batch in self._slates]
-        return torch.cat(parts).numpy()  # type: ignore[no-any-return]
+        return torch.cat(parts).numpy()
 
     @cached_property
     def _read(self) -> tuple[list[Ids], list[list[Ids]]]:

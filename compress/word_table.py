@@ -106,8 +106,9 @@ def principal_parts(vectors: Tensor, weights: npt.NDArray[np.float64], size: int
     share = torch.from_numpy(weights / weights.sum()).to(vectors.dtype)[:, None]
     centred = vectors - (share * vectors).sum(0)
     _, directions = torch.linalg.eigh(centred.T @ (share * centred))
-    parts = centred @ directions.flip(1)[:, :size]
-    return parts / (share * parts.square()).sum().div(size).sqrt()
+    parts: Tensor = centred @ directions.flip(1)[:, :size]
+    scale: Tensor = (share * parts.square()).sum().div(size).sqrt()
+    return parts / scale
 
 
 def vocabulary_of(

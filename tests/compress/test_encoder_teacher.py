@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from compress import encoder_teacher
 from compress.encoder_teacher import STAGE, EncoderTeacher, EncoderTeacherOptions
 from compress.stage import RecipeError, StageInput
+from compress.teacher_steps import TeacherSteps
 from tests.compress.encoders import write_encoder
 
 SMALL = {"tower_steps": 2, "joint_steps": 2, "slates": 2, "candidates": 4, "worlds": 1}
@@ -55,7 +56,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 ) -> None:
     whole = tmp_path / "whole"
     _run(small_data, whole, encoder, tower_steps=4, joint_steps=0, checkpoint_every=2)
-    steps = encoder_teacher.TeacherSteps.batch
+    steps = TeacherSteps.batch
 
     def killed(self: object, part: str, step: int) -> object:
         if step == 3:
@@ -63,11 +64,11 @@ def test_a_killed_run_goes_on_bit_for_bit(
         return steps(self, part, step)  # type: ignore[arg-type]
 
     again = tmp_path / "again"
-    monkeypatch.setattr(encoder_teacher.TeacherSteps, "batch", killed)
+    monkeypatch.setattr(TeacherSteps, "batch", killed)
     with pytest.raises(KeyboardInterrupt):
         _run(small_data, again, encoder, tower_steps=4, joint_steps=0, checkpoint_every=2)
     assert not again.exists()
-    monkeypatch.setattr(encoder_teacher.TeacherSteps, "batch", steps)
+    monkeypatch.setattr(TeacherSteps, "batch", steps)
     _run(small_data, again, encoder, tower_steps=4, joint_steps=0, checkpoint_every=2)
     ours, theirs = (load_file(path / "towers.safetensors") for path in (whole, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -12,7 +12,7 @@ from compress.losses import slate_loss
 from compress.slates import SlateBatch, score_slates
 from compress.student import StudentShape, deepened, student_loss, student_of
 from compress.tokenizer import MARKERS
-from compress.wiring import JOB, LABELS
+from compress.wiring import JOB, LABELS, layers_of
 from models.decoder import Decoder
 
 FIRST, VOCABULARY = len(MARKERS), 200
@@ -72,7 +72,7 @@ def test_more_layers_compute_the_same(decoder: Decoder, layers: int) -> None:
 def test_every_new_layer_can_learn(decoder: Decoder) -> None:
     taller = deepened(decoder, StudentShape(layers=4)).requires_grad_(True)
     score_slates(taller, SlateBatch.pack(*_slates(3)), LABELS).square().sum().backward()  # type: ignore[no-untyped-call]
-    for layer in taller.model.layers:
+    for layer in layers_of(taller):
         gradient = layer.self_attn.o_proj.weight.grad
         assert gradient is not None
         assert gradient.abs().max() > 0

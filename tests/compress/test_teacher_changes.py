@@ -20,7 +20,7 @@ def test_what_comes_back_is_near_by_the_size_of_the_change(tmp_path: Path) -> No
     with torch.no_grad():
         for weight in trained.parameters():
             if weight.requires_grad:
-                weight += 1e-3 * torch.randn_like(weight)
+                weight.add_(1e-3 * torch.randn_like(weight))
     write_changes(tmp_path / "joint.npz", trained, load_encoder(encoder))
     restored = read_changes(tmp_path / "joint.npz", load_encoder(encoder), joint=True)
     start = dict(PairEncoder(load_encoder(encoder), joint=True).named_parameters())

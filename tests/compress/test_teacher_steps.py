@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from compress.encoder import load_encoder
 from compress.pair_encoder import PairEncoder
@@ -81,7 +83,8 @@ def test_training_lowers_the_loss_and_leaves_the_words(
     steps: TeacherSteps, encoder: Path, part: str
 ) -> None:
     model = _model(encoder, part)
-    words = model.encoder.embeddings["word_embeddings"].weight.clone()
+    embeddings = cast("nn.Embedding", model.encoder.embeddings["word_embeddings"])
+    words = embeddings.weight.clone()
     optimizer, batch = steps.optimizer(model), steps.batch(part, 0)
     losses = []
     for _ in range(8):
@@ -91,4 +94,4 @@ def test_training_lowers_the_loss_and_leaves_the_words(
         optimizer.step()
         losses.append(float(loss))
     assert losses[-1] < 0.9 * losses[0]
-    assert torch.equal(words, model.encoder.embeddings["word_embeddings"].weight)
+    assert torch.equal(words, embeddings.weight)
