@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from compress.encoder import EncoderConfig, load_encoder
 from compress.loop import Checkpoints, Schedule, run_steps
@@ -36,6 +37,8 @@ from compress.stage import (
 )
 from compress.teacher_steps import JOINT, PARTS, TOWERS, TeacherRates, TeacherSteps
 from compress.worlds import TokenWorld, WorldSource
+
+DROPOUT_STEPS = 1_000_000  # steps a seed has to itself
 
 __all__ = ["EncoderTeacher", "EncoderTeacherOptions", "run"]
 PAIR_TOKENS, WORLD_TEXT_TOKENS, OCCUPATIONS = 160, 80, 582  # on average, of onet_jobs
@@ -105,10 +108,15 @@ def _train(
     encoder: Path,
 ) -> PairEncoder:
     model = PairEncoder(load_encoder(encoder), joint=part == JOINT).to(steps.device)
+
+    def loss_of_step(step: int) -> Tensor:
+        torch.manual_seed(DROPOUT_STEPS * stage.seed + step)  # dropout too must resume bit for bit
+        return steps.loss(model, steps.batch(part, step))
+
     run_steps(
         model,
         steps.optimizer(model),
-        lambda step: steps.loss(model, steps.batch(part, step)),
+        loss_of_step,
         Schedule(options.steps[part], options.warmup),
         Checkpoints(stage.work / f"{part}.pt", options.checkpoint_every),
         part,
