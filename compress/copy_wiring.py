@@ -10,6 +10,8 @@ and not from noise; every weight stays free to move.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,7 @@ def _note_what_stood_before(decoder: Decoder, projection: Tensor) -> None:
 
 def _input_rms(config: DecoderConfig) -> float:
     """Of an embedding: ones but for BEFORE, and the constant."""
-    return ((config.hidden_size - config.head_dim + 3) / config.hidden_size) ** 0.5
+    return math.sqrt((config.hidden_size - config.head_dim + 3) / config.hidden_size)
 
 
 def _fast(config: DecoderConfig) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.sequences import SequenceBatch
+from compress.sequences import CausalAttention, SequenceBatch
 from models.decoder import Decoder
 
 
@@ -88,8 +88,8 @@ class _KeyValues:
     def __init__(self, decoder: Decoder, batch: SequenceBatch, new_tokens: int) -> None:
         count, length = batch.shape
         config = decoder.config
-        shape = (config.num_hidden_layers, count, length + new_tokens)
-        shape = (*shape, config.num_key_value_heads, config.head_dim)
+        places = (config.num_hidden_layers, count, length + new_tokens)
+        shape = (*places, config.num_key_value_heads, config.head_dim)
         like = decoder.output_embedding
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
 
@@ -101,12 +101,10 @@ class _Prefill:
         self._held, self._batch = held, batch
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        groups, length = q.shape[1] // k.shape[1], self._batch.shape[1]
-        q, k, v = (self._batch.grid(x) for x in (q, k, v))
-        self._held.keys[layer, :, :length], self._held.values[layer, :, :length] = k, v
-        grids = (q, k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2))
-        mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in grids), is_causal=True)
-        return mixed.transpose(1, 2).flatten(0, 1)[self._batch.slots]
+        length = self._batch.shape[1]
+        self._held.keys[layer, :, :length] = self._batch.grid(k)
+        self._held.values[layer, :, :length] = self._batch.grid(v)
+        return CausalAttention(self._batch)(layer, q, k, v)
 
 
 class _Step:

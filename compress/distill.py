@@ -30,9 +30,10 @@ from compress.stage import (
     prepare_process,
     run_alone,
 )
-from compress.text_distillation import TextEncoder, TextTask
+from compress.text_distillation import TextTask
 from compress.text_examples import FixedExamples, TextSource
 from compress.text_slates import GeneratedSlates, RequestSlates, TextSlateSource
+from compress.text_tokens import TextEncoder
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory

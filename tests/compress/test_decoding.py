@@ -104,6 +104,7 @@ def test_a_wired_decoder_continues_as_before(copier: Decoder) -> None:
 def test_an_untrained_decoder_under_the_rule_writes_grounded_sentences(copier: Decoder) -> None:
     tokenizer = cased_tokenizer([MEMBER, JOB] * 3, 600)
     end = tokenizer.token_to_id("<end>")
+    assert end is not None
 
     def encode(texts: list[str]) -> list[list[int]]:
         return [item.ids for item in tokenizer.encode_batch(texts)]

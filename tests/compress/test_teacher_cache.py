@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def test_an_unknown_pair_is_refused_or_asked_for(tmp_path: Path) -> None:
 def test_a_cache_of_something_else_is_refused(tmp_path: Path, part: str) -> None:
     write_cache(tmp_path / "cache", IDENTITY, {"x": torch.zeros(3)})
     with pytest.raises(TeacherCacheError, match=f"its {part} is"):
-        read_cache(tmp_path / "cache", replace(IDENTITY, **{part: "another"}))
+        read_cache(tmp_path / "cache", CacheIdentity(**asdict(IDENTITY) | {part: "another"}))
 
 
 def _flip(content: bytes) -> bytes:
