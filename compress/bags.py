@@ -44,7 +44,7 @@ def score_bags(
 
 
 def _with_role(embeddings: Tensor, role: float) -> Tensor:
-    mark = torch.zeros(embeddings.shape[-1])
+    mark = embeddings.new_zeros(embeddings.shape[-1])
     mark[wiring.ROLE] = role * wiring.ROLE_SIZE
     return embeddings + mark
 
@@ -55,7 +55,7 @@ def _answer(decoder: Decoder, role: float) -> tuple[Tensor, Tensor]:
     layer, size = wiring.layers_of(decoder)[-1], decoder.config.head_dim
     query_norm, _ = wiring.norms_of(layer.self_attn)
     query = query_norm(layer.self_attn.q_proj(layer.input_layernorm(x)).view(-1, size))
-    return x, query * wiring.slow_dimensions(decoder.config)
+    return x, query * wiring.slow_dimensions(decoder.config).to(x.device)
 
 
 def _table(decoder: Decoder, query: Tensor, role: float) -> Tensor:
@@ -73,5 +73,6 @@ def _table(decoder: Decoder, query: Tensor, role: float) -> Tensor:
 
 def _pool(table: Tensor, bags: Sequence[Bag]) -> Tensor:
     lengths = np.array([len(bag) for bag in bags])
-    starts = torch.from_numpy(lengths.cumsum() - lengths)
-    return F.embedding_bag(torch.from_numpy(np.concatenate(bags)), table, starts, mode="sum")
+    starts = torch.from_numpy(lengths.cumsum() - lengths).to(table.device)
+    tokens = torch.from_numpy(np.concatenate(bags)).to(table.device)
+    return F.embedding_bag(tokens, table, starts, mode="sum")

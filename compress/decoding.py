@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.sequences import CausalAttention, SequenceBatch
+from compress.sequences import SequenceBatch
 from models.decoder import Decoder
 
 
@@ -101,10 +101,13 @@ class _Prefill:
         self._held, self._batch = held, batch
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        length = self._batch.shape[1]
-        self._held.keys[layer, :, :length] = self._batch.grid(k)
-        self._held.values[layer, :, :length] = self._batch.grid(v)
-        return CausalAttention(self._batch)(layer, q, k, v)
+        groups, length = q.shape[1] // k.shape[1], self._batch.shape[1]
+        q, k, v = (self._batch.grid(x) for x in (q, k, v))
+        self._held.keys[layer, :, :length], self._held.values[layer, :, :length] = k, v
+        keys, values = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+        queries, keys, values = (x.transpose(1, 2) for x in (q, keys, values))
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        return mixed.transpose(1, 2).flatten(0, 1)[self._batch.slots]
 
 
 class _Step:

@@ -7,7 +7,9 @@ that a member and a posting of the same occupation never share a fact, as in the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +75,16 @@ def posting(occupation: Occupation, facts: Facts, random: np.random.Generator) -
     tail = f"Level: {LEVELS[occupation.level - 1]} preparation."
     tool_part = f"Tools: {', '.join(tools)}. " if tools else ""
     return f"{_sample(titles, 1, random)[0]}. Duties: {'; '.join(duties)}. {tool_part}{tail}"
+
+
+def mixed(first: Occupation, second: Occupation, random: np.random.Generator) -> Occupation:
+    """An occupation that nobody listed, with half of the facts of each: no table grades it."""
+    facts: dict[str, Any] = {}
+    for name in ("titles", "tasks", "tools", "skills", "knowledge"):
+        parts = [getattr(occupation, name) for occupation in (first, second)]
+        kept = [_sample(part, (len(part) + 1) // 2, random) for part in parts]
+        facts[name] = tuple(value for pair in zip_longest(*kept) for value in pair if value)
+    return replace(first, level=random.choice([first.level, second.level]), **facts)
 
 
 def slate(

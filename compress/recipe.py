@@ -28,6 +28,7 @@ STAGES = {
     "prune": "compress.prune",
     "quantize": "compress.quantize",
     "calibrate": "compress.calibrate",
+    "embed_items": "compress.embed_items",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,66 @@ class Slates:
     slates: npt.NDArray[np.int64]  # (S, C)
     grades: npt.NDArray[np.int8]  # (S, C)
     jobs_are_candidates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """S slates as indices of occupations, before anybody wrote their texts."""
+
+    rows: npt.NDArray[np.int64]  # (S,) whose contexts
+    chosen: npt.NDArray[np.int64]  # (S, C) whose candidates
+    grades: npt.NDArray[np.int8]  # (S, C)
+    jobs_are_candidates: bool
+
+
+def majors_of(occupations: Sequence[Occupation]) -> npt.NDArray[np.int64]:
+    """The SOC major group of each."""
+    return np.array([int(occupation.code[:2]) for occupation in occupations])
+
+
+def draw(
+    relations: npt.NDArray[np.int8],
+    majors: npt.NDArray[np.int64],
+    random: np.random.Generator,
+    count: int,
+    width: int,
+    inverted_share: float,
+) -> Draw:
+    """`count` slates of `width` candidates, a share of all draws with members as candidates."""
+    jobs_are_candidates = bool(random.random() >= inverted_share)
+    rows = random.permutation(len(relations))[:count]
+    grades = relations if jobs_are_candidates else relations.T
+    chosen = np.stack([slate(row, grades, majors, random)[:width] for row in rows])
+    return Draw(rows, chosen, np.take_along_axis(grades[rows], chosen, axis=1), jobs_are_candidates)
+
+
+class Bags(Protocol):
+    """Texts by number."""
+
+    def __getitem__(self, index: int, /) -> Bag: ...
+
+
+def framed(
+    drawn: Draw,
+    members: Bags,
+    postings: Bags,
+    token_dropout: float,
+    random: np.random.Generator,
+) -> Slates:
+    """The slates' texts between the template's markers."""
+    contexts, candidates = members, postings
+    context_marker, marker = MEMBER_CONTEXT, JOB_CANDIDATE
+    if not drawn.jobs_are_candidates:
+        contexts, candidates = postings, members
+        context_marker, marker = JOB_CONTEXT, MEMBER_CANDIDATE
+    used, slates = np.unique(drawn.chosen, return_inverse=True)
+    return Slates(
+        [_frame(context_marker, contexts[row], (), token_dropout, random) for row in drawn.rows],
+        [_frame(marker, candidates[row], (MATCH,), token_dropout, random) for row in used],
+        slates.reshape(drawn.chosen.shape),
+        drawn.grades,
+        drawn.jobs_are_candidates,
+    )
 
 
 @dataclass(slots=True)
@@ -65,22 +126,9 @@ class SlateSampler:
         """`count` slates of `width` candidates each."""
         random = np.random.default_rng([self.seed, 1, step])
         members, postings = self._texts(step // self.steps_per_world)
-        jobs_are_candidates = bool(random.random() >= self.inverted_share)
-        contexts, candidates = (members, postings) if jobs_are_candidates else (postings, members)
-        rows = random.permutation(len(self.occupations))[:count]
-        majors = np.array([int(occupation.code[:2]) for occupation in self.occupations])
-        grades = self.relations if jobs_are_candidates else self.relations.T
-        chosen = np.stack([slate(row, grades, majors, random)[:width] for row in rows])
-        used, slates = np.unique(chosen, return_inverse=True)
-        context_marker = MEMBER_CONTEXT if jobs_are_candidates else JOB_CONTEXT
-        marker = JOB_CANDIDATE if jobs_are_candidates else MEMBER_CANDIDATE
-        return Slates(
-            [_frame(context_marker, contexts[row], (), token_dropout, random) for row in rows],
-            [_frame(marker, candidates[row], (MATCH,), token_dropout, random) for row in used],
-            slates.reshape(chosen.shape),
-            np.take_along_axis(grades[rows], chosen, axis=1),
-            jobs_are_candidates,
-        )
+        majors = majors_of(self.occupations)
+        drawn = draw(self.relations, majors, random, count, width, self.inverted_share)
+        return framed(drawn, members, postings, token_dropout, random)
 
     def _texts(self, world: int) -> tuple[list[Bag], list[Bag]]:
         if self._world[0] != world:

@@ -73,11 +73,11 @@ class CausalAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
-        q, k, v = (
+        queries, keys, values = (
             self._batch.grid(x).transpose(1, 2)
             for x in (q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return mixed.transpose(1, 2).flatten(0, 1)[self._batch.slots]
 
 

@@ -56,8 +56,8 @@ class SlateTask:
 
     def _raw_logits(self, states: Tensor) -> Tensor:
         yes, no = self.decoder.output_embedding[list(self.prompt.label_ids)]
-        raw_logits: Tensor = states @ (yes - no)
-        return raw_logits
+        direction: Tensor = yes - no
+        return states @ direction
 
     def _taught(self, states: Tensor, drawn: TextSlates, phase: Phase) -> Tensor:
         """The teachers' parts by their weights, which are taken as shares."""

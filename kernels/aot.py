@@ -1,8 +1,8 @@
 """Compiles every Triton kernel for GPUs that need not be here. Knows nothing of correct results.
 
 `python -m kernels.aot --json -` prints one JSON line per kernel, target and shape, and fails if one
-does not compile, takes more shared memory than the target has, spills on sm_90, or multiplies
-matrices without the tensor cores.
+does not compile, takes more shared memory than the target has, spills on sm_90 more than it says,
+or multiplies matrices without the tensor cores.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def compile_variant(variant: Variant, capability: int) -> Compiled:
         built.metadata.shared / 1024,
         spills,
         round(time.perf_counter() - started, 2),
-        _problem(capability, built, spills),
+        _problem(capability, built, spills, variant.spilled),
     )
 
 
@@ -86,6 +86,7 @@ def _compile(variant: Variant, capability: int) -> tuple[Any, str]:
     options = {
         "num_warps": variant.num_warps,
         "num_stages": variant.num_stages,
+        "maxnreg": variant.maxnreg if capability == MAIN else None,
         "enable_fp_fusion": True,
     }
     log = io.StringIO()
@@ -117,10 +118,10 @@ def _resources(log: str) -> tuple[int, int]:
     return max(registers, default=0), sum(map(int, spills))
 
 
-def _problem(capability: int, built: Any, spills: int) -> str:
+def _problem(capability: int, built: Any, spills: int, allowed: int = 0) -> str:
     if built.metadata.shared > SHARED_LIMIT[capability]:
         return f"{built.metadata.shared} bytes of shared memory; {SHARED_LIMIT[capability]} exist"
-    if capability == MAIN and spills:
+    if capability == MAIN and spills > allowed:
         return f"{spills} bytes spilled"
     if NARROW_PRODUCT.search(built.asm["ttir"]) and not TENSOR_CORES.search(built.asm["ptx"]):
         return "no tensor core instruction in the PTX"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kernels.dispatch import jit, tl
 
-__all__ = ["attend_to_tile", "load_prefix", "page_of"]
+__all__ = ["attend_to_tile", "load_prefix", "page_of", "starts_of"]
 
 
 @jit
@@ -56,3 +56,9 @@ def load_prefix(
     cells = (page * page_stride + slots * slot_stride)[:, None]
     k = tl.load(keys_at + cells, inside[:, None], 0.0)
     return k, tl.load(values_at + cells, inside[:, None], 0.0)
+
+
+@jit
+def starts_of(item_starts_ptr: tl.tensor, tokens: tl.tensor, in_tile: tl.tensor) -> tl.tensor:
+    """Where each row's item starts; behind all keys for a row outside the tile: it sees none."""
+    return tl.load(item_starts_ptr + tokens, in_tile, 0x7FFFFFFF)

@@ -31,4 +31,5 @@ def all_variants() -> list[Variant]:
 def _identity(variant: Variant) -> tuple[object, ...]:
     signature, constants = sorted(variant.signature.items()), sorted(variant.constants.items())
     name = (variant.kernel.__module__, variant.kernel.__name__)
-    return (name, str(signature), str(constants), variant.num_warps, variant.num_stages)
+    launch = (variant.num_warps, variant.num_stages, variant.maxnreg)
+    return (name, str(signature), str(constants), *launch)

@@ -21,6 +21,7 @@ from kernels.figures import (
 from kernels.reasons import reason_of_goal
 from kernels.report import table
 
+USUAL = "8192"  # tokens
 LARGE = "32768"  # tokens at which a row of the smallest model moves 64 MB a tensor
 MISSED = " **missed**"
 
@@ -122,13 +123,11 @@ def _scoring(scorer: Sequence[Mapping[str, Any]]) -> list[Goal]:
 
 
 def _products(groups: Groups, kind: str) -> list[Goal]:
-    """Reached in either way: `gemm_choice` takes the fastest measured, which bf16 may be."""
-    gains = [
-        gain
-        for (op, *_), group in groups.items()
-        if op.startswith("quantized_gemm")
-        and (gain := over(value(group, "bf16"), value(group, f"ours {kind}")))
-    ]
+    """Of the fastest product of that kind, which `gemm_choice` takes; it takes bf16 where none is.
+
+    So the goal is reached in either way, and what counts is told.
+    """
+    gains = [gain for (op, *_), group in groups.items() if (gain := _gain(op, group, kind))]
     asked = f"{kind} products 1.3x bf16 at 512 rows and more, else the dispatcher takes another"
     if not gains:
         return [Goal(asked, "", None)]
@@ -137,28 +136,49 @@ def _products(groups: Groups, kind: str) -> list[Goal]:
     return [Goal(asked, f"{text}; the dispatcher takes the fastest", True)]
 
 
+def _gain(op: str, group: Group, kind: str) -> float | None:
+    """Against bf16, by our kernel or the vendor's; torch's int8 product knows no scales."""
+    if not op.startswith("quantized_gemm"):
+        return None
+    names = (f"ours {kind}", *(["torch fp8 coarse"] if kind == "fp8" else []))
+    times = [time for name in names if (time := value(group, name))]
+    return over(value(group, "bf16"), min(times, default=None))
+
+
 def _training(groups: Groups) -> list[Goal]:
     goals = []
     for op in ("rms_norm", "add_rms_norm", "swiglu", "rope"):
         share = copy_share(_find(groups, op, "forward", "Qwen3-0.6B", LARGE))
         asked = f"`{op}` 85 % of a copy at 64 MB and more"
         goals.append(_judged(asked, share, "{:.0%}", _at_least(0.85)))
-    for op in ("cross_entropy", "cross_entropy in place"):
-        share = value(_find(groups, op, "forward+backward"), "ours", "share")
-        goals.append(_judged(f"`{op}` 80 % of a copy", share, "{:.0%}", _at_least(0.8)))
-    for op in ("linear_cross_entropy", "linear_distillation jsd"):
-        share = value(_find(groups, op, "forward+backward"), "ours", "share")
-        goals.append(_judged(f"`{op}` 60 % of a bf16 GEMM", share, "{:.0%}", _at_least(0.6)))
     kd = _find(groups, "linear_distillation jsd", "forward+backward", "Llama-3.2-1B", "8192")
     peak = value(kd, "ours", "peak_mb")
     gain = over(value(kd, "eager"), value(kd, "ours"))
     return [
         *goals,
+        *(_shares(groups, op, 0.8, "a copy") for op in ("cross_entropy", "cross_entropy in place")),
+        _shares(groups, "linear_cross_entropy", 0.6, "a bf16 GEMM"),
+        _shares(groups, "linear_distillation jsd", 0.6, "a bf16 GEMM"),
         _judged(
             "distillation, 8192 tokens, V = 128,256: 6,000 MB", peak, "{:.0f} MB", _at_most(6000)
         ),
         _judged("the same, no slower than eager", gain, "{:.1f}x", _at_least(1)),
     ]
+
+
+def _shares(groups: Groups, op: str, least: float, limit: str) -> Goal:
+    """Of what is possible, with gradients, at the usual length of each model."""
+    shares = [
+        share
+        for (name, mode, _, tokens), group in groups.items()
+        if (name, mode, tokens) == (op, "forward+backward", USUAL)
+        and (share := value(group, "ours", "share"))
+    ]
+    asked = f"`{op}` {least:.0%} of {limit} at 8,192 tokens".replace("%", " %")
+    if not shares:
+        return Goal(asked, "", None)
+    found = dict.fromkeys(f"{share:.0%}" for share in sorted(shares)[:: max(1, len(shares) - 1)])
+    return Goal(asked, " to ".join(found), min(shares) >= least)
 
 
 def _steps(train: Sequence[Row]) -> list[Goal]:

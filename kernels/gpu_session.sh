@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Checks and measures everything a GPU is needed for, in minutes. Knows no kernel.
 #
-#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices scorer
+#   bash kernels/gpu_session.sh OUT [STEP...]      STEP: check bench sweep train choices families scorer
 #
 # Each step has a time limit (seconds, from the variables below) and writes to OUT as it goes, so
-# that a crash or a limit loses nothing. `bench` directly behind `check`: it compiles meanwhile. Wheels in .whl/ (Liger) are installed beside python3.
+# that a crash or a limit loses nothing. `check` compiles for `sweep` and `bench` meanwhile; `bench`
+# stands directly behind it. Wheels in .whl/ (Liger) are installed beside python3.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=$1
@@ -48,10 +49,10 @@ warm() { # compiles while the checks run; nothing is timed meanwhile
     local part
     [[ $STEPS != *bench* ]] || start_bench
     if [[ $STEPS == *sweep* ]]; then
-        for part in 0 1 2; do
+        for part in 0 1 2 3; do
             # shellcheck disable=SC2086  # several names
-            timeout "$CHECK_LIMIT" nice "$PYTHON" -m kernels.sweep ${SWEEP_OPS:+--ops $SWEEP_OPS} \
-                --warm "$part/3" >"/tmp/warm.sweep.$part" 2>&1 &
+            timeout "$CHECK_LIMIT" "$PYTHON" -m kernels.sweep ${SWEEP_OPS:+--ops $SWEEP_OPS} \
+                --warm "$part/4" >"/tmp/warm.sweep.$part" 2>&1 &
             warmers+=($!)
         done
     fi
@@ -128,9 +129,15 @@ choices() { # measures which product of eight bits the dispatcher takes at each 
     cp kernels/gemm_choices.json "$OUT/"
 }
 
+families() { # every model family of the scorer; `check` runs them too
+    limited "${FAMILIES_LIMIT:-60}" "$PYTHON" -m pytest -m gpu tests/models -q --tb=short --timeout 50 \
+        -p no:cacheprovider -p no:benchmark --durations 5 ${PYTEST_OPTIONS--n 6}
+}
+
 scorer() {
+    # shellcheck disable=SC2086  # several options
     limited "$SCORER_LIMIT" "$PYTHON" -m models.gpu_bench --json "$OUT/scorer.jsonl" \
-        --seconds "${SCORER_SECONDS:-7}"
+        --seconds "${SCORER_SECONDS:-7}" ${SCORER_OPTIONS:-}
 }
 
 environment

@@ -47,14 +47,22 @@ def _paged_attention(draw: Draw, model: ModelShape, tokens: int) -> Operands:
 
 
 def shared_prefixes(
-    draw: Draw, model: ModelShape, prefixes: Sequence[int], items: Sequence[Sequence[int]]
+    draw: Draw,
+    model: ModelShape,
+    prefixes: Sequence[int],
+    items: Sequence[Sequence[int]],
+    tile: int | None = None,
 ) -> Operands:
-    """Operands of `paged_attention`: lengths of the prefixes, and of the items that follow each."""
+    """Operands of `paged_attention`: lengths of the prefixes, and of the items that follow each.
+
+    In tiles of `tile` tokens, or as many as the kernel takes for these.
+    """
     from kernels.paged_attention import tile_tokens
     from kernels.paged_layout import paged_layout
 
     tokens = sum(map(sum, items))
-    tile = tile_tokens(tokens, model.heads, model.kv_heads, draw.dtype)
+    if tile is None:
+        tile = tile_tokens(tokens, model.heads, model.kv_heads, draw.dtype)
     counts = [-(-length // PAGE_TOKENS) for length in prefixes]
     pages = [list(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
     layout = paged_layout(

@@ -17,7 +17,14 @@ from kernels.checks import check_same_device, check_same_dtype, check_shape, row
 from kernels.dispatch import Operator, choose_backend, jit, tl, triton
 from kernels.norm import check_norm_operands, rms_norm_reference
 from kernels.norm_forward import block_sizes, norm_tile
-from kernels.quantize import LIMITS, check_target, quantize_rows_reference, quantize_tile
+from kernels.quantize import (
+    LIMITS,
+    TARGETS,
+    check_target,
+    empty_rows,
+    quantize_rows_reference,
+    store_quantized,
+)
 from kernels.variant import Cost, Variant
 
 
@@ -52,7 +59,8 @@ def _norm_quantize_kernel(
     row = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
     columns = tl.arange(0, BLOCK_HIDDEN)
     in_row = columns < hidden_size
-    inside = (row < rows)[:, None] & in_row[None, :]
+    known = row < rows
+    inside = known[:, None] & in_row[None, :]
     x = tl.load(x_ptr + row[:, None] * x_stride + columns[None, :], inside, 0.0).to(tl.float32)
     if ADD:
         at_residual = residual_ptr + row[:, None] * residual_stride + columns[None, :]
@@ -62,10 +70,8 @@ def _norm_quantize_kernel(
         x = total.to(tl.float32)  # the sum that later layers see
     weight = tl.load(weight_ptr + columns, in_row, 0.0).to(tl.float32)
     normed, _ = norm_tile(x, weight, eps, hidden_size, x_ptr.dtype.element_ty)
-    values, scales = quantize_tile(normed.to(tl.float32), LIMIT)
-    at_values = values_ptr + row[:, None] * values_stride + columns[None, :]
-    tl.store(at_values, values.to(values_ptr.dtype.element_ty), inside)
-    tl.store(scales_ptr + row, scales, row < rows)
+    tile = normed.to(tl.float32)
+    store_quantized(values_ptr, values_stride, scales_ptr, tile, row, columns, known, inside, LIMIT)
 
 
 def _launch_norm_quantize(
@@ -115,8 +121,8 @@ def _quantized(
 def _quantized_fake(
     x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    values, scales = x.new_empty(x.shape, dtype=dtype), x.new_empty(len(x), dtype=torch.float32)
-    return values, scales, x.new_empty(0 if residual is None else x.shape)
+    total = x.new_empty(0 if residual is None else x.shape)
+    return *empty_rows(x.shape[0], x.shape[1], dtype, x), total
 
 
 _norm_quantize = Operator("fairslate::add_rms_norm_quantize", _quantized, _quantized_fake)
@@ -162,7 +168,7 @@ def variants() -> list[Variant]:
     """Both targets at the widths of the hidden state."""
     return [
         variant(target, hidden_size, add)
-        for target in ("i8", "fp8e4nv")
+        for target in TARGETS
         for hidden_size in (1024, 2048)
         for add in (True, False)
     ]
@@ -171,7 +177,7 @@ def variants() -> list[Variant]:
 def variant(target: str, hidden_size: int, add: bool) -> Variant:
     """One compilation for bf16 operands; `target` is Triton's: "i8" or "fp8e4nv"."""
     sizes, num_warps = block_sizes(hidden_size)
-    constants = {"ADD": add, "LIMIT": 127.0 if target == "i8" else 448.0} | sizes
+    constants = {"ADD": add, "LIMIT": TARGETS[target]} | sizes
     signature = {
         "values_ptr": f"*{target}",
         "values_stride": "i32",

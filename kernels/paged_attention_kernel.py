@@ -7,21 +7,27 @@ fp32 operands are multiplied as three TF32 products, which keeps an accuracy of 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels.attention_step import attend_to_tile, load_prefix, page_of
+from kernels.attention_step import attend_to_tile, load_prefix, page_of, starts_of
 from kernels.dispatch import Operator, interpreting, jit, tl
 from kernels.paged_layout import LAYOUT_FIELDS
 from kernels.variant import Variant
 
 MIN_ROWS, MAX_ROWS = 16, 128  # of a program's query tile: tokens x query heads of one key head
 MULTIPROCESSORS = 132  # of an H100 or H200
-BLOCK_KEYS, STAGES, WARPS = 64, 3, {16: 4, 32: 4, 64: 4, 128: 8}  # of 16 bits, warps by rows
-WIDE_ROWS, WIDE_BLOCK_KEYS, WIDE_STAGES, WIDE_WARPS = 16, 32, 2, 4  # of fp32
+WARPS = {16: 4, 32: 4, 64: 4, 128: 8}  # by rows
+# Keys of a step, steps loaded ahead and, of eight warps, a thread's registers; by the longest head
+# they are for. With 128 two programs of long heads fit a multiprocessor: one multiplies while the
+# other weighs, which gains more than the few registers they spill cost.
+STEPS: dict[int, tuple[int, int, int | None]] = {64: (64, 3, None), 128: (64, 2, 128)}
+SPILLED = 320  # bytes: 312 by Triton 3.9, 188 by 3.6, three stores and loads of them in a step
+WIDE_ROWS, WIDE_WARPS, WIDE_STEP = 16, 4, (32, 2, None)  # of fp32
 
 
 @jit
@@ -57,6 +63,7 @@ def _paged_attention_kernel(
     GROUP_ROWS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
+    AHEAD: tl.constexpr,
     FAR: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -81,8 +88,8 @@ def _paged_attention_kernel(
     # Offsets of tokens are int64, only those within an item are not.
     q_offsets = tokens.to(tl.int64) * q_token_stride + head * q_head_stride
     q = tl.load(q_ptr + q_offsets[:, None] + columns[None, :], in_tile[:, None], 0.0)
-    # A row outside the tile belongs to an item that starts behind all keys: it sees none.
-    item_starts = tl.load(item_starts_ptr + tokens, in_tile, 0x7FFFFFFF)
+    if AHEAD:
+        item_starts = starts_of(item_starts_ptr, tokens, in_tile)
     if INTERPRETED:
         q = q.to(tl.float32)
 
@@ -94,13 +101,17 @@ def _paged_attention_kernel(
     keys_at = key_pages_ptr + kv_head * page_head_stride + columns[None, :]
     values_at = value_pages_ptr + kv_head * page_head_stride + columns[None, :]
     lanes = tl.arange(0, BLOCK_KEYS)
-    page = page_of(pages, lanes, prefix_length, PAGE_SIZE, FAR)
+    if AHEAD:
+        page = page_of(pages, lanes, prefix_length, PAGE_SIZE, FAR)
     full = prefix_length // BLOCK_KEYS * BLOCK_KEYS
     for start in range(0, full, BLOCK_KEYS):
-        slots = (start + lanes) % PAGE_SIZE
+        keys = start + lanes
+        if not AHEAD:
+            page = page_of(pages, keys, full, PAGE_SIZE, FAR)
+        slots = keys % PAGE_SIZE
         k, v = load_prefix(keys_at, values_at, page, slots, page_stride, slot_stride, lanes >= 0)
-        # Numbers of pages are read a step ahead, else keys would wait for them in every step.
-        page = page_of(pages, start + BLOCK_KEYS + lanes, prefix_length, PAGE_SIZE, FAR)
+        if AHEAD:
+            page = page_of(pages, keys + BLOCK_KEYS, prefix_length, PAGE_SIZE, FAR)
         if INTERPRETED:
             k, v = k.to(tl.float32), v.to(tl.float32)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
@@ -117,6 +128,8 @@ def _paged_attention_kernel(
         scores = tl.where(inside[None, :], scores, float("-inf"))
         total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
 
+    if not AHEAD:
+        item_starts = starts_of(item_starts_ptr, tokens, in_tile)
     # The first token's item is the earliest in the tile: no row sees a key before it.
     k_ptr += own_start.to(tl.int64) * k_token_stride + kv_head * k_head_stride
     v_ptr += own_start.to(tl.int64) * v_token_stride + kv_head * v_head_stride
@@ -154,17 +167,24 @@ def tile_tokens(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype) -> i
     return max(1, rows // group_rows)
 
 
-def block_sizes(group: int, tile_tokens: int, dtype: torch.dtype) -> dict[str, int]:
-    """Tile, warps and pipeline depth: no registers spilled, eight warps a multiprocessor."""
+def block_sizes(
+    group: int, head_dim: int, tile_tokens: int, dtype: torch.dtype
+) -> dict[str, int | None]:
+    """Tile, warps, pipeline depth and registers, as they were measured to be fastest."""
     group_rows, wide = power_of_two(group), dtype == torch.float32
     rows = max(MIN_ROWS, tile_tokens * group_rows)
+    fitting = STEPS[min(longest for longest in STEPS if longest >= head_dim)]
+    keys, stages, registers = WIDE_STEP if wide else fitting
+    warps = WIDE_WARPS if wide else WARPS[rows]
     return {
         "GROUP": group,
         "GROUP_ROWS": group_rows,
         "BLOCK_ROWS": rows,
-        "BLOCK_KEYS": WIDE_BLOCK_KEYS if wide else BLOCK_KEYS,
-        "num_warps": WIDE_WARPS if wide else WARPS[rows],
-        "num_stages": WIDE_STAGES if wide else STAGES,
+        "BLOCK_KEYS": keys,
+        "AHEAD": head_dim <= 64,  # of longer heads too few registers are left
+        "num_warps": warps,
+        "num_stages": stages,
+        "maxnreg": registers if warps == 8 else None,
     }
 
 
@@ -188,6 +208,9 @@ def _launch(
     (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
     if tile_starts.shape[0] == 0:
         return
+    sizes = block_sizes(heads // kv_heads, head_dim, tile_tokens, q.dtype)
+    if not _on_hopper(q.device):
+        sizes["maxnreg"] = None  # other generations would spill much more
     _paged_attention_kernel[(kv_heads, tile_starts.shape[0])](
         out,
         *out.stride()[:2],
@@ -213,8 +236,13 @@ def _launch(
         FAR=key_pages.shape[0] * key_pages.stride(0) >= 2**31,
         PRECISION=_precision(q.dtype),
         INTERPRETED=interpreting(),
-        **block_sizes(heads // kv_heads, tile_tokens, q.dtype),
+        **sizes,
     )
+
+
+@functools.cache
+def _on_hopper(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def _fake(out: Tensor, *operands: object) -> None:
@@ -244,14 +272,15 @@ def variants() -> list[Variant]:
 def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:
     torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
     constants: dict[str, Any] = {
-        **block_sizes(group, rows // group, torch_dtype),
+        **block_sizes(group, head_dim, rows // group, torch_dtype),
         "PAGE_SIZE": 16,
         "HEAD_DIM": head_dim,
         "FAR": False,
         "PRECISION": _precision(torch_dtype),
         "INTERPRETED": False,
     }
-    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+    launch = ("num_warps", "num_stages", "maxnreg")
+    warps, stages, registers = (constants.pop(name) for name in launch)
     names = ("out", "q", "k", "v", "key_pages", "value_pages")
     strides = [f"{x}_{axis}_stride" for x in names[:4] for axis in ("token", "head")]
     strides += ["page_stride", "slot_stride", "page_head_stride"]
@@ -263,4 +292,7 @@ def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:
         **dict.fromkeys(constants, "constexpr"),
     }
     label = f"group={group} d={head_dim} rows={rows} {dtype}"
-    return Variant(_paged_attention_kernel, signature, constants, warps, stages, label)
+    spilled = 0 if registers is None else SPILLED
+    return Variant(
+        _paged_attention_kernel, signature, constants, warps, stages, label, registers, spilled
+    )

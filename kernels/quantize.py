@@ -19,8 +19,16 @@ from kernels.dispatch import jit, tl
 LIMITS = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 FP8_CAPABILITY = (8, 9)
 SMALLEST = 1e-12  # keeps the scale of a row of zeros above zero
+TARGETS = {"i8": LIMITS[torch.int8], "fp8e4nv": LIMITS[torch.float8_e4m3fn]}  # as Triton says it
 
-__all__ = ["LIMITS", "UnsupportedDeviceError", "check_target", "quantize_rows_reference"]
+__all__ = [
+    "LIMITS",
+    "TARGETS",
+    "UnsupportedDeviceError",
+    "check_target",
+    "empty_rows",
+    "quantize_rows_reference",
+]
 
 
 def check_target(dtype: torch.dtype, device: torch.device) -> None:
@@ -41,6 +49,11 @@ def quantize_rows_reference(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
     return (scaled if dtype.is_floating_point else scaled.round()).to(dtype), scales
 
 
+def empty_rows(rows: int, width: int, dtype: torch.dtype, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (rows, width) of `dtype` and scales (rows,) to fill, where `like` lies."""
+    return like.new_empty((rows, width), dtype=dtype), like.new_empty(rows, dtype=torch.float32)
+
+
 @jit
 def quantize_tile(tile: tl.tensor, LIMIT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """(scaled and, for int8, rounded rows of an fp32 tile, their scales); the caller casts."""
@@ -51,3 +64,22 @@ def quantize_tile(tile: tl.tensor, LIMIT: tl.constexpr) -> tuple[tl.tensor, tl.t
         # keeps it apart from the product: fused into one instruction they would round once.
         scaled = (tl.minimum(scaled, LIMIT) + 12582912.0) - 12582912.0
     return scaled, scales
+
+
+@jit
+def store_quantized(
+    values_ptr: tl.tensor,
+    values_stride: int,
+    scales_ptr: tl.tensor,
+    tile: tl.tensor,
+    row: tl.tensor,
+    columns: tl.tensor,
+    known: tl.tensor,
+    inside: tl.tensor,
+    LIMIT: tl.constexpr,
+) -> None:
+    """Writes an fp32 tile in eight bits and its scales: rows `known`, and what is `inside`."""
+    values, scales = quantize_tile(tile, LIMIT)
+    outputs = values_ptr + row[:, None] * values_stride + columns[None, :]
+    tl.store(outputs, values.to(values_ptr.dtype.element_ty), inside)
+    tl.store(scales_ptr + row, scales, known)

@@ -78,13 +78,16 @@ def vendor_gemm(
 ) -> Tensor:
     """`quantized_gemm` on a GPU by the vendor's library, as far as torch offers it.
 
-    fp8 goes with its scales through torch._scaled_mm; int8 through torch._int_mm, whose sums are
-    scaled in passes of their own. Both want rows and columns in multiples of 16.
+    fp8 goes with its scales through torch._scaled_mm, its sums in the tensor cores' short format:
+    what that rounds off is far below what rounding to eight bits did. int8 goes through
+    torch._int_mm, whose sums are scaled in passes of their own. Both want rows and columns in
+    multiples of 16.
     """
     if a.dtype == torch.int8:
         out = torch._int_mm(a, b.T) * a_scales[:, None] * b_scales
     else:
-        out = torch._scaled_mm(a, b.T, a_scales[:, None], b_scales[None], out_dtype=dtype)
+        scales = (a_scales[:, None], b_scales[None])
+        out = torch._scaled_mm(a, b.T, *scales, out_dtype=dtype, use_fast_accum=True)
     for term in (bias, residual):
         out = out if term is None else out + term
     return out.to(dtype)

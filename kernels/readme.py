@@ -129,16 +129,23 @@ def devices() -> str:
 
 def conditions(rows: list[Row]) -> str:
     """The device and software of each run that rows were kept of."""
-    runs = dict.fromkeys(tuple(row[name] for name in RUN) for row in rows)
+    runs: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        runs.setdefault(tuple(row[name] for name in RUN), []).append(row)
     return " ".join(
         f"{gpu}, driver {driver}, torch {torch}, Triton {triton}, Liger {liger}, commit {commit}: "
-        f"a copy of 1 GiB moved {copied or 'an unknown number of'} GB/s, a bf16 product ran at "
-        f"{multiplied} TFLOP/s."
-        for gpu, driver, torch, triton, liger, commit, copied, multiplied in runs
+        f"a copy of 1 GiB moved {_best(found, 'copy_gb_per_s')} GB/s, a bf16 product ran at "
+        f"{_best(found, 'gemm_tflop_per_s')} TFLOP/s."
+        for (gpu, driver, torch, triton, liger, commit), found in runs.items()
     )
 
 
-RUN = ("gpu", "driver", "torch", "triton", "liger", "commit", "copy_gb_per_s", "gemm_tflop_per_s")
+RUN = ("gpu", "driver", "torch", "triton", "liger", "commit")
+
+
+def _best(rows: list[Row], column: str) -> str:
+    """The most that any of the runs of a commit reached."""
+    return max((row[column] for row in rows if row[column]), key=float, default="an unknown number")
 
 
 def training() -> str:
@@ -170,6 +177,8 @@ def unmeasured() -> str:
         if (row.name, row.mode, row.model_names, str(row.tokens)) not in known:
             missing.setdefault(row.name, []).append(f"{row.model_names}: {row.tokens}")
     count = sum(map(len, missing.values()))
+    if not missing:
+        return f"All {len(planned)} planned rows were measured."
     lines = [[f"`{name}`", "; ".join(dict.fromkeys(rows))] for name, rows in missing.items()]
     told = f"{len(planned) - count} of {len(planned)} planned rows were measured. Not these:"
     return f"{told}\n\n{table(['operation', 'models and tokens'], lines)}"

@@ -15,7 +15,14 @@ from kernels.checks import FLOATS, check_dtype
 from kernels.checks import rows_contiguous as _rows_contiguous
 from kernels.dispatch import Operator, choose_backend, jit, tl, triton
 from kernels.norm_forward import block_sizes
-from kernels.quantize import LIMITS, check_target, quantize_rows_reference, quantize_tile
+from kernels.quantize import (
+    LIMITS,
+    TARGETS,
+    check_target,
+    empty_rows,
+    quantize_rows_reference,
+    store_quantized,
+)
 from kernels.variant import Cost, Variant
 
 MAX_WIDTH = 65_536
@@ -36,12 +43,13 @@ def _quantize_rows_kernel(
 ) -> None:
     row = (tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)).to(tl.int64)
     columns = tl.arange(0, BLOCK_HIDDEN)
-    inside = (row < rows)[:, None] & (columns < width_size)[None, :]
+    known = row < rows
+    inside = known[:, None] & (columns < width_size)[None, :]
     x = tl.load(x_ptr + row[:, None] * x_row_stride + columns[None, :], inside, 0.0)
-    values, scales = quantize_tile(x.to(tl.float32), LIMIT)
-    outputs = values_ptr + row[:, None] * values_row_stride + columns[None, :]
-    tl.store(outputs, values.to(values_ptr.dtype.element_ty), inside)
-    tl.store(scales_ptr + row, scales, row < rows)
+    tile = x.to(tl.float32)
+    store_quantized(
+        values_ptr, values_row_stride, scales_ptr, tile, row, columns, known, inside, LIMIT
+    )
 
 
 def _launch(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -65,7 +73,7 @@ def _launch(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _outputs(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape[:1], dtype=torch.float32)
+    return empty_rows(x.shape[0], x.shape[1], dtype, x)
 
 
 _launch_quantize_rows = Operator("fairslate::quantize_rows", _launch, _outputs)
@@ -96,12 +104,12 @@ def cost(x: Tensor) -> Cost:
 def variants() -> list[Variant]:
     """The widths that meet a linear layer: hidden and intermediate sizes."""
     widths = (1024, 2048, 3072, 8192)
-    return [_variant(target, width) for target in ("i8", "fp8e4nv") for width in widths]
+    return [_variant(target, width) for target in TARGETS for width in widths]
 
 
 def _variant(target: str, width: int) -> Variant:
     sizes, num_warps = block_sizes(width)
-    constants = {"LIMIT": 127.0 if target == "i8" else 448.0, **sizes}
+    constants = {"LIMIT": TARGETS[target], **sizes}
     signature = {
         "values_ptr": f"*{target}",
         "values_row_stride": "i32",

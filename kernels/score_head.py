@@ -23,6 +23,7 @@ from kernels.variant import Cost, Variant
 MAX_BLOCK_HIDDEN = 2048
 MAX_TILE = 4096  # label x hidden values one program holds; more spills registers
 MAX_LABELS = 128
+WARPS = 4  # for any number of rows, so that a row scores the same in any company, to the bit
 
 
 def score_head_reference(
@@ -56,8 +57,8 @@ def _score_head_kernel(
     eps: float,
     scale: float,
     shift: float,
-    hidden_size: int,
     label_count: int,
+    HIDDEN: tl.constexpr,
     BLOCK_HIDDEN: tl.constexpr,
     BLOCK_LABELS: tl.constexpr,
     HAS_ROWS: tl.constexpr,
@@ -69,20 +70,21 @@ def _score_head_kernel(
     if HAS_ROWS:
         row = tl.load(rows_ptr + program).to(tl.int64)
     labels = tl.arange(0, BLOCK_LABELS)
-    squares = tl.zeros((BLOCK_HIDDEN,), dtype=tl.float32)
+    squares = tl.zeros((1, BLOCK_HIDDEN), dtype=tl.float32)
     products = tl.zeros((BLOCK_LABELS,), dtype=tl.float32)
-    for start in range(0, hidden_size, BLOCK_HIDDEN):
-        columns = start + tl.arange(0, BLOCK_HIDDEN)
-        inside = columns < hidden_size
+    # HIDDEN is compiled in: what one block holds is loaded at once, without a loop or a mask.
+    for start in range(0, HIDDEN, BLOCK_HIDDEN):
+        columns = start + tl.arange(0, BLOCK_HIDDEN)[None, :]
+        inside = columns < HIDDEN
         # Each load is cast at once: the interpreter computes garbage on bf16 values.
         x = tl.load(hidden_ptr + row * hidden_row_stride + columns, inside, 0.0).to(tl.float32)
         weight = tl.load(norm_weight_ptr + columns, inside, 0.0).to(tl.float32)
-        tile = labels[:, None] * label_row_stride + columns[None, :]
-        in_tile = (labels < label_count)[:, None] & inside[None, :]
+        tile = labels[:, None] * label_row_stride + columns
+        in_tile = (labels < label_count)[:, None] & inside
         label_row = tl.load(label_rows_ptr + tile, in_tile, 0.0).to(tl.float32)
         squares += x * x
-        products += tl.sum(label_row * (x * weight)[None, :], axis=1)
-    rstd = 1.0 / tl.sqrt(tl.sum(squares, axis=0) / hidden_size + eps)
+        products += tl.sum(label_row * (x * weight), axis=1)
+    rstd = tl.rsqrt(tl.sum(squares, axis=1) / HIDDEN + eps)
     logits = products * rstd
     tl.store(logits_ptr + program * logits_row_stride + labels, logits, labels < label_count)
     if HAS_PROBABILITIES:
@@ -98,12 +100,14 @@ def _score_head_kernel(
 
 
 def block_sizes(hidden_size: int, label_count: int) -> dict[str, int]:
-    """Compile-time tile of the kernel: powers of two whose product stays in registers."""
+    """Compile-time sizes of the kernel: a tile of powers of two that stays in registers."""
     labels = triton.next_power_of_2(label_count)
     widest = min(MAX_BLOCK_HIDDEN, MAX_TILE // labels)
     return {
+        "HIDDEN": hidden_size,
         "BLOCK_HIDDEN": min(widest, triton.next_power_of_2(hidden_size)),
         "BLOCK_LABELS": labels,
+        "num_warps": WARPS,
     }
 
 
@@ -135,7 +139,6 @@ def _launch(
         eps,
         scale,
         shift,
-        hidden.shape[1],
         label_rows.shape[0],
         HAS_ROWS=rows is not None,
         HAS_PROBABILITIES=probabilities is not None,
@@ -275,7 +278,6 @@ def _variant(dtype: str, hidden_size: int, label_count: int) -> Variant:
         "norm_weight_ptr": operand,
         "label_rows_ptr": "*fp32" if label_count == 1 else operand,
         "label_row_stride": "i32",
-        "hidden_size": "i32",
         "label_count": "i32",
         **{f"{name}_row_stride": kind for name, kind in strides.items()},
         **dict.fromkeys(("eps", "scale", "shift"), "fp32"),
@@ -285,9 +287,11 @@ def _variant(dtype: str, hidden_size: int, label_count: int) -> Variant:
         "HAS_ROWS": True,
         "HAS_PROBABILITIES": True,
     }
+    warps = constants.pop("num_warps")
     return Variant(
         _score_head_kernel,
         signature | dict.fromkeys(constants, "constexpr"),
         constants,
+        warps,
         shape=f"H={hidden_size} K={label_count} {dtype}",
     )

@@ -58,9 +58,17 @@ def _score_head(device: torch.device, model: ModelShape = QWEN3_06B, rows: int =
     in_a_row = f"ours, one of {CALLS_IN_A_ROW} in a row"
     rivals.add(in_a_row, lambda: partial(_in_a_row, ours), lambda: [ours()])
     rivals.repeated[in_a_row] = CALLS_IN_A_ROW
-    floor = partial(torch.empty(1, device=device).fill_, 1.0)
-    rivals.calls["a kernel that writes one value"] = floor  # what no launch is faster than
+    rivals.calls |= _floors(device)
     return rivals
+
+
+def _floors(device: torch.device) -> dict[str, Call]:
+    """What no launch is faster than, and none that waits for a value from memory."""
+    one, other = (torch.zeros(1, device=device) for _ in range(2))
+    return {
+        "a kernel that writes one value": partial(one.fill_, 1.0),
+        "a kernel that reads and writes one value": partial(torch.add, one, other, out=one),
+    }
 
 
 def _in_a_row(call: Call) -> None:

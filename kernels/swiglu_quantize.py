@@ -14,7 +14,14 @@ from torch import Tensor
 
 from kernels.checks import rows_contiguous
 from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.quantize import LIMITS, check_target, quantize_rows_reference, quantize_tile
+from kernels.quantize import (
+    LIMITS,
+    TARGETS,
+    check_target,
+    empty_rows,
+    quantize_rows_reference,
+    store_quantized,
+)
 from kernels.swiglu import check_packed, swiglu_reference
 from kernels.variant import Cost, Variant
 
@@ -37,17 +44,15 @@ def _swiglu_quantize_kernel(
     LIMIT: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK_INNER)[None, :]
-    inside = columns < inner_size
-    at_gate = gate_up_ptr + row * gate_up_stride + columns
+    row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    columns = tl.arange(0, BLOCK_INNER)
+    inside = (columns < inner_size)[None, :]
+    at_gate = gate_up_ptr + row[:, None] * gate_up_stride + columns[None, :]
     gate = tl.load(at_gate, inside, 0.0).to(tl.float32)
     up = tl.load(at_gate + inner_size, inside, 0.0).to(tl.float32)
     unit = (gate * tl.sigmoid(gate) * up).to(gate_up_ptr.dtype.element_ty).to(tl.float32)
-    values, scales = quantize_tile(unit, LIMIT)
-    at_values = values_ptr + row * values_stride + columns
-    tl.store(at_values, values.to(values_ptr.dtype.element_ty), inside)
-    tl.store(scales_ptr + row + tl.arange(0, 1), scales)
+    known = row >= 0  # each program has one
+    store_quantized(values_ptr, values_stride, scales_ptr, unit, row, columns, known, inside, LIMIT)
 
 
 def _launch_swiglu_quantize(values: Tensor, scales: Tensor, gate_up: Tensor) -> None:
@@ -81,9 +86,7 @@ def _quantized(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _quantized_fake(gate_up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    rows, width = gate_up.shape
-    values = gate_up.new_empty((rows, width // 2), dtype=dtype)
-    return values, gate_up.new_empty(rows, dtype=torch.float32)
+    return empty_rows(len(gate_up), gate_up.shape[1] // 2, dtype, gate_up)
 
 
 _swiglu_quantize = Operator("fairslate::swiglu_quantize", _quantized, _quantized_fake)
@@ -117,15 +120,13 @@ def cost(rows: int, inner_size: int, element_size: int) -> Cost:
 
 def variants() -> list[Variant]:
     """Both targets at the inner sizes of Qwen3-0.6B, Qwen3-1.7B and Llama-3.2-1B."""
-    return [
-        variant(target, inner_size) for target in ("i8", "fp8e4nv") for inner_size in (3072, 6144)
-    ]
+    return [variant(target, inner_size) for target in TARGETS for inner_size in (3072, 6144)]
 
 
 def variant(target: str, inner_size: int) -> Variant:
     """One compilation for bf16 operands; `target` is Triton's: "i8" or "fp8e4nv"."""
     sizes, num_warps = block_sizes(inner_size)
-    constants = {"LIMIT": 127.0 if target == "i8" else 448.0} | sizes
+    constants = {"LIMIT": TARGETS[target]} | sizes
     signature = {
         "values_ptr": f"*{target}",
         "values_stride": "i32",

@@ -61,6 +61,8 @@ def time_side_by_side(
 
 def captured(call: Call) -> torch.cuda.CUDAGraph | None:
     """A graph of one call, or None for calls that wait for the device or cannot be captured."""
+    if _waits(call):
+        return None
     try:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -77,6 +79,18 @@ def captured(call: Call) -> torch.cuda.CUDAGraph | None:
         torch.cuda.synchronize()
         return None
     return graph
+
+
+def _waits(call: Call) -> bool:
+    """Whether a call waits for the device; a capture that fails at that never gives memory back."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    except RuntimeError:
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
 
 
 class WallClock:

@@ -18,6 +18,8 @@ class Variant:
     num_warps: int = 4
     num_stages: int = 3
     shape: str = ""  # a label for people, such as "H=1024 bf16"
+    maxnreg: int | None = None  # registers a thread may take at most, on sm_90 alone
+    spilled: int = 0  # bytes it may spill, where that was measured to be faster
 
 
 @dataclass(frozen=True, slots=True)

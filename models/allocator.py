@@ -18,10 +18,8 @@ GROWTH = 64 << 20
 
 def keep_freed_memory() -> bool:
     """Tunes this process; returns False where the C library is not glibc and nothing was done."""
-    if not sys.platform.startswith("linux"):
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
+    library = _glibc()
+    if library is None:
         return False
     settings = (
         (M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK),
@@ -31,3 +29,17 @@ def keep_freed_memory() -> bool:
         (M_ARENA_MAX, 1),
     )
     return all(library.mallopt(parameter, value) for parameter, value in settings)
+
+
+def return_freed_memory() -> None:
+    """Gives back once what is free now, such as what loading took; nothing where not glibc."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

@@ -24,11 +24,13 @@ from models.bench_checks import check_engine
 from models.bench_providers import PEERS, limits, ours, transformers_peers
 from models.bench_quality import Quality
 from models.bench_rows import Row, conditions, keep_rows, rows_of, usable_cores
+from models.bench_slates import GradedJob
 from models.bench_subjects import Subject, prepare
 from models.bench_turns import Process, ProviderError, Spec, take_turns
 
 SHAPES = ("A", "B", "C", "D", "L")
-QUALITY_STEP = 8  # of the graded slates all but the native engine score every so-manieth
+QUALITY_STEP = 8  # of the graded slates everybody scores every so-manieth
+SCORES_ALL = ("fairslate", "hf-shared fp32")  # provider, or provider and dtype
 
 
 def main() -> None:
@@ -44,9 +46,8 @@ def main() -> None:
             rows = measure(subject, asked, arguments.rounds, arguments.caches.split(","))
             _publish(arguments.json, arguments.csv, rows, stated)
             if arguments.checks:
-                found = [
-                    check for spec in ours(subject.setting) for check in check_engine(subject, spec)
-                ]
+                own = (spec for spec in ours(subject.setting) if _wanted(spec, arguments.skip))
+                found = [check for spec in own for check in check_engine(subject, spec)]
                 kept = arguments.csv and arguments.csv.with_stem(arguments.csv.stem + "_checks")
                 _publish(arguments.json, kept, found, stated)
 
@@ -81,15 +82,24 @@ def measure_quality(
     (reference,) = (s for s in transformers_peers(subject.setting) if s.dtype == "fp32")
     with Process(reference) as process:
         truth = [process.score(item.job).logits for item in subject.graded]
-    grades = [item.grades for item in subject.graded]
-    found = {}
-    for process in processes:
-        if process.spec.kind != "product":
-            step = 1 if process.spec.provider == "fairslate" else QUALITY_STEP
-            logits = [process.score(item.job).logits for item in subject.graded[::step]]
-            quality = Quality.of(logits, truth[::step], grades[::step])
-            found[process.spec.provider, process.spec.dtype] = quality
-    return found
+    return {
+        (process.spec.provider, process.spec.dtype): _quality(subject.graded, process, truth)
+        for process in processes
+        if process.spec.kind != "product"
+    }
+
+
+def _quality(
+    graded: Sequence[GradedJob], process: Process, truth: Sequence[Sequence[float]]
+) -> Quality:
+    """Of the slates that every provider scores, and of all by those that score all."""
+    named = {process.spec.provider, f"{process.spec.provider} {process.spec.dtype}"}
+    step = 1 if named & set(SCORES_ALL) else QUALITY_STEP
+    logits = [process.score(item.job).logits for item in graded[::step]]
+    grades = [item.grades for item in graded]
+    every = slice(None, None, QUALITY_STEP)
+    sample = Quality.of(logits[:: QUALITY_STEP // step], truth[every], grades[every])
+    return sample.with_all(Quality.of(logits, truth, grades)) if step == 1 else sample
 
 
 def _asked(subject: Subject, peers: str) -> Iterator[Spec]:

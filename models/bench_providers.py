@@ -1,5 +1,7 @@
 """Whom the benchmark asks: ours in every arithmetic that runs here, and the peers. Knows no clock.
 
+fairslate-torch     ours operation by operation, where the C++ decoder does not run
+fairslate-compiled  the same with its layers under `torch.compile`
 hf-naive     transformers, every candidate with its whole context, one padded batch
 hf-shared    transformers, the context once and kept, expanded to the padded candidates
 vllm         vLLM's CPU build with prefix caching, settings in `models.engines.vllm`
@@ -60,9 +62,11 @@ def ours(setting: Setting) -> Iterator[Spec]:
     """Every dtype and backend that runs this model here."""
     for option in available(setting.directory.config, setting.directory.card.block_size):
         if option.runs:
-            name = f"fairslate{SUFFIXES[option.backend]}"
+            name, dtype = f"fairslate{SUFFIXES[option.backend]}", SHORT_NAMES[option.dtype]
             options = setting.options | {"backend": option.backend}
-            yield Spec(name, SHORT_NAMES[option.dtype], "fairslate", options)
+            yield Spec(name, dtype, "fairslate", options)
+            if option.backend == "torch":
+                yield Spec("fairslate-compiled", dtype, "compiled", setting.options)
 
 
 def transformers_peers(setting: Setting) -> Iterator[Spec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,19 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Likeness to the reference in fp32, and ranking of graded slates; means over slates."""
+    """Likeness to the reference in fp32, and ranking of graded slates; means over slates.
+
+    The first four are of the slates that every provider scores, the others of all, for those few
+    that score all.
+    """
 
     max_abs_dp: float  # largest difference of a probability
     kendall_tau: float
     ndcg_10: float
     ndcg_1: float
+    kendall_tau_all: float | None = None
+    ndcg_10_all: float | None = None
+    ndcg_1_all: float | None = None
 
     @classmethod
     def of(
@@ -36,6 +43,15 @@ class Quality:
             kendall_tau=round(float(np.mean([kendall_tau(*pair) for pair in pairs])), 5),
             ndcg_10=round(mean_ndcg(logits, grades, 10), 5),
             ndcg_1=round(mean_ndcg(logits, grades, 1), 5),
+        )
+
+    def with_all(self, other: Quality) -> Quality:
+        """This of a sample beside `other` of all slates."""
+        return replace(
+            self,
+            kendall_tau_all=other.kendall_tau,
+            ndcg_10_all=other.ndcg_10,
+            ndcg_1_all=other.ndcg_1,
         )
 
 

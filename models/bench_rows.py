@@ -31,7 +31,8 @@ class Row:
 
     cache: "warm", the context seen and the candidates never, or "cold", neither. peak_mb: above
     what was resident after loading, loaded_mb: that less the process before it. Quality is against
-    transformers in fp32, and not stated of random weights. note: why there are no figures.
+    transformers in fp32, of a sample of the slates and of all, and not stated of random weights.
+    note: why there are no figures.
     """
 
     shape: str
@@ -51,6 +52,9 @@ class Row:
     kendall_tau: float | None = None
     ndcg_10: float | None = None
     ndcg_1: float | None = None
+    kendall_tau_all: float | None = None
+    ndcg_10_all: float | None = None
+    ndcg_1_all: float | None = None
     turns: int = 0
     note: str = ""
 

@@ -17,7 +17,7 @@ DEMO = "C"
 DEMO_MODEL = Path("models/demo")
 LEAST_CACHE_MB = 256
 # Transformers expands a context to every candidate: so many megabytes of it at a time.
-MOST_EXPANDED_MB = 4096
+MOST_EXPANDED_MB = 2048
 
 
 @dataclass(frozen=True, slots=True)

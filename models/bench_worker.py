@@ -72,6 +72,20 @@ def _fairslate(spec: Mapping[str, Any]) -> Score:
     return lambda job: list(engine.score([job])[0].raw_logits)
 
 
+def _compiled(spec: Mapping[str, Any]) -> Score:
+    import torch
+
+    from models.bench_compiled import compiled_runner
+    from models.checkpoint import load_model_directory
+    from models.engines.fairslate import RunnerEngine
+
+    torch.set_num_threads(spec["threads"])
+    directory = load_model_directory(Path(spec["model"]), verify=False)
+    runner = compiled_runner(directory, spec["cache_mb"] << 20, TORCH_NAMES[spec["dtype"]])
+    engine = RunnerEngine(runner)
+    return lambda job: list(engine.score([job])[0].raw_logits)
+
+
 def _transformers(spec: Mapping[str, Any]) -> Score:
     import torch
 
@@ -123,6 +137,7 @@ def _square(torch: Any, dtype: str) -> Any:
 
 BUILDERS: dict[str, Callable[[Mapping[str, Any]], Score]] = {
     "fairslate": _fairslate,
+    "compiled": _compiled,
     "transformers": _transformers,
     "onnx": _onnx,
     "vllm": _vllm,
@@ -133,6 +148,7 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any]], Score]] = {
 # Imported before memory is counted: what a library takes is no weight.
 NEEDED = {
     "fairslate": "models.engines.fairslate",
+    "compiled": "models.bench_compiled",
     "transformers": "models.bench_peers",
     "onnx": "models.engines.onnx",
     "vllm": "models.engines.vllm",

@@ -32,6 +32,19 @@ class PromptError(FairslateError):
     code = "invalid_prompt"
 
 
+class CatalogueError(FairslateError):
+    """A catalogue of stored candidates is damaged, or was made for another model."""
+
+    code = "catalogue_invalid"
+
+
+class StoredCandidateError(FairslateError):
+    """A candidate names an entry that the catalogue does not have, or not for this prompt."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "unknown_embedding"
+
+
 class CalibrationError(FairslateError):
     """Held-out logits and labels from which no increasing calibration can be fitted."""
 
@@ -49,6 +62,13 @@ class TokenOutOfVocabularyError(FairslateError):
     """A token id that the model has no embedding of."""
 
     code = "token_out_of_vocabulary"
+
+
+class OutOfMemoryError(FairslateError):
+    """A forward pass found no memory; the engine goes on and smaller work may pass."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "out_of_memory"
 
 
 class NonFiniteLogitError(FairslateError):

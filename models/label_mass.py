@@ -10,6 +10,7 @@ vocabulary exists.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,14 @@ class LabelMass:
         self._labels = sorted({row for head in heads for row in head.rows})
         self._passes = 0
         self._measured: list[float] = []
+
+    def reading(self, embedding: Tensor) -> LabelMass:
+        """The same on another device, where `embedding` is the output matrix's copy."""
+        other = copy.copy(self)
+        other._embedding = embedding
+        other._norm_weight = self._norm_weight.to(embedding.device)
+        other._measured = []
+        return other
 
     def observe(self, hidden: Tensor) -> None:
         """hidden: (N, hidden) of last tokens before the final norm; N may be 0."""

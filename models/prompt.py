@@ -89,11 +89,19 @@ class PromptBuilder:
         yes, no = first.rows if first.gains[0] else reversed(first.rows)
         return yes, no
 
+    def prompt_name(self, prompt: str | None) -> str:
+        """The prompt asked for, by default the card's. Raises PromptError for an unknown one."""
+        name = self._card.default_prompt if prompt is None else prompt
+        if name not in self._card.prompts:
+            known = ", ".join(self._card.prompts)
+            raise PromptError(f"prompt {name!r} is unknown; use one of: {known}", param="prompt")
+        return name
+
     def encode_context(
         self, context: str | Mapping[str, str], prompt: str | None = None
     ) -> EncodedContext:
         """Raises PromptError for an unknown prompt or field, or text that is not Unicode."""
-        name = self._prompt_name(prompt)
+        name = self.prompt_name(prompt)
         text = context
         if not isinstance(text, str):
             text = render_fields(self._card.prompts[name], text)
@@ -105,19 +113,16 @@ class PromptBuilder:
         self, texts: Sequence[str], prompt: str | None = None
     ) -> list[EncodedCandidate]:
         """One per text, in order. Raises PromptError as `encode_context` does."""
-        frame = self._candidate_frames[self._prompt_name(prompt)]
+        frame = self._candidate_frames[self.prompt_name(prompt)]
         return [EncodedCandidate(*frame.around(text_ids)) for text_ids in self._text_ids(texts)]
+
+    def frame_candidate(self, ids: Sequence[int], prompt: str | None = None) -> EncodedCandidate:
+        """The template around tokens that no text stands for: those of a stored candidate."""
+        return EncodedCandidate(*self._candidate_frames[self.prompt_name(prompt)].around(ids))
 
     def block_hashes(self, ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
         """`block_hashes` of this model: the same ids under another model hash otherwise."""
         return block_hashes(ids, block_size, self._digest + salt)
-
-    def _prompt_name(self, prompt: str | None) -> str:
-        name = self._card.default_prompt if prompt is None else prompt
-        if name not in self._card.prompts:
-            known = ", ".join(self._card.prompts)
-            raise PromptError(f"prompt {name!r} is unknown; use one of: {known}", param="prompt")
-        return name
 
     def _text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         try:

@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 ENTRY_BYTES = 208
 
 
-def pair_key(context_id: str, candidate_ids: Sequence[int]) -> bytes:
+def pair_key(context_id: str, candidate_ids: Sequence[int], catalogue_digest: str = "") -> bytes:
     """Names a context and one candidate that follows it.
 
     context_id: hex digest that covers the model, the tenant where it is private, and all tokens of
-    the context: the last block hash of its chain.
+    the context: the last block hash of its chain. catalogue_digest: hex, of what token ids behind
+    the vocabulary stand for.
     """
     tokens = array("q", candidate_ids).tobytes()
-    return hashlib.blake2b(bytes.fromhex(context_id) + tokens, digest_size=16).digest()
+    catalogue = bytes.fromhex(catalogue_digest)
+    named = hashlib.blake2b(bytes.fromhex(context_id) + tokens, key=catalogue, digest_size=16)
+    return named.digest()
 
 
 class ScoreCache:

@@ -95,7 +95,8 @@ def _row(
 
 
 def _document(candidate: Candidate) -> dict[str, Any]:
-    document: dict[str, Any] = {"text": candidate.text}
+    kind = "text" if candidate.embedding is None else "embedding"
+    document: dict[str, Any] = {kind: getattr(candidate, kind)}
     return document if candidate.metadata is None else document | {"metadata": candidate.metadata}
 
 

@@ -28,6 +28,7 @@ from service.metrics_key import MetricsKey
 from service.processes import (
     Housekeeper,
     check_packages,
+    open_catalogue,
     pool_name,
     run_or_exit,
     running_redis,
@@ -60,7 +61,7 @@ def check_start() -> None:
         pin_paths()
         settings = Settings.from_environment()
         load_tenants(settings.tenants_file)
-        load_model_directory(settings.model_path)
+        open_catalogue(settings, load_model_directory(settings.model_path))
     except FairslateError as error:
         sys.exit(f"fairslate refuses to start: {error}")
 
@@ -70,9 +71,10 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
     """Puts a Ranker into `app.state.ranker` for as long as the API process serves."""
     settings = Settings.from_environment()
     directory = load_model_directory(settings.model_path)
+    catalogue = open_catalogue(settings, directory)
     tenants = load_tenants(settings.tenants_file)
     with running_redis(settings) as url:
-        gate = AsyncGate(url, pool_name(directory), settings.gate)
+        gate = AsyncGate(url, pool_name(directory, catalogue), settings.gate)
         metrics = Metrics(tenants.all, settings.gate.refill)
         housekeeper = Housekeeper()
         board = EngineBoard(calibrated_label_mass(directory.card))
@@ -81,7 +83,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             metrics.observe(stats)
             board.forget_all_but(stats.workers)
 
-        dispatcher = Dispatcher(gate, observe, housekeeper.tidy)
+        dispatcher = Dispatcher(gate, observe, housekeeper.tidy, metrics.nodes)
         app.state.insight = Insight(settings, tenants, dispatcher)
         app.state.ranker = Ranker(
             settings,
@@ -92,6 +94,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             app.state.insight,
             metrics,
             board,
+            catalogue,
         )
         tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
         spare_collector()

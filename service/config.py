@@ -15,7 +15,7 @@ from service.gate.settings import GateSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
-PATHS = ("model", "state_dir", "tenants_file")
+PATHS = ("model", "catalogue", "state_dir", "tenants_file")
 MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "score_cache_bytes")
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEADLINE_CEILING_MS = 60_000
@@ -35,6 +35,8 @@ class Settings:
 
     model: str = str(ROOT / "models" / "demo")
     """Model directory that API and engine load."""
+    catalogue: str = ""
+    """File of vectors that candidates may name in place of text; empty has none."""
     redis_url: str = ""
     """Redis of the gate; empty starts an embedded one in `state_dir`."""
     state_dir: str = ".fairslate"

@@ -27,7 +27,6 @@ ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told
 READY_SILENCE_MS = 3000
 RETRY_AFTER_MS = 1000
 GRACE_SECONDS = 1.0  # behind a deadline; by then the gate has answered, or nobody ever will
-SHOWN_NODES = 200  # of the tree, those seen last; each costs the look a read in Redis
 
 
 class Dispatcher:
@@ -38,12 +37,17 @@ class Dispatcher:
         gate: AsyncGate,
         observe: Callable[[GateStats], None] = lambda _: None,
         tidy: Callable[[int], object] = lambda _: None,
+        nodes: Sequence[str] = (),
     ) -> None:
-        """About once a second `observe` is shown the pool, and `tidy` told the jobs in flight."""
+        """About once a second `observe` is shown the pool with these nodes of its tree.
+
+        `tidy` is then told how many jobs are in flight.
+        """
         self.reply_to = uuid.uuid4().hex
         self._gate = gate
         self._observe = observe
         self._tidy = tidy
+        self._nodes = nodes
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._abandoned = Abandoned(gate)
         self._look = Recent(self._see_engines, LOOK_SECONDS)
@@ -87,7 +91,7 @@ class Dispatcher:
     async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
         """Why each job waits, in their order. Raises GateUnavailableError."""
         async with self._explaining:
-            return [await self._gate.explain(job_id) for job_id in job_ids]
+            return [await self._explain(job_id) for job_id in job_ids]
 
     async def configure(self, policy: str) -> None:
         """Switches the pool's policy for all its processes. Raises GateUnavailableError."""
@@ -124,10 +128,15 @@ class Dispatcher:
         """
         return await self._look.get()
 
+    async def _explain(self, job_id: str) -> Explanation:
+        future = self._waiting.get(job_id)
+        answered = future is not None and future.done()
+        return Explanation("answered") if answered else await self._gate.explain(job_id)
+
     async def _see_engines(self) -> bool:
         self._seen = None
         try:
-            stats = self._seen = await self._gate.stats(SHOWN_NODES)
+            stats = self._seen = await self._gate.stats(self._nodes)
         except FairslateError as error:
             # What was last known of the engines stands: submitting finds out about Redis itself.
             logger.warning("cannot see the engines: %s", error)

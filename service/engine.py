@@ -33,6 +33,7 @@ logger = logging.getLogger("fairslate.engine")
 
 KEEPER_SECONDS = 1.0
 RETRY_SECONDS = 0.1
+FAREWELLS = 20  # in two seconds; then the leases run out by themselves
 
 Answer = TypeVar("Answer")
 
@@ -70,10 +71,7 @@ class EngineLoop:
             settlements = self._serve(claimed) if claimed else []
             if not claimed:
                 self._patiently(self._gate.wait_for_work)
-        # Redis may stop before the engine; then its leases run out by themselves.
-        with contextlib.suppress(GateUnavailableError):
-            self._gate.settle(settlements)
-            self._gate.leave()
+        self._leave(settlements)
 
     def keep(self) -> None:
         """Renews the leases of the batch in hand and reaps those of dead engines, until `stop`."""
@@ -89,6 +87,15 @@ class EngineLoop:
         self._stopping.set()
         with contextlib.suppress(GateUnavailableError):
             self._gate.drain()
+
+    def _leave(self, settlements: Sequence[Settlement]) -> None:
+        """An embedded Redis that was told to stop as well comes back for whoever still runs."""
+        for _ in range(FAREWELLS):
+            with contextlib.suppress(GateUnavailableError):
+                self._gate.settle(settlements)
+                self._gate.leave()
+                return
+            time.sleep(RETRY_SECONDS)
 
     def _serve(self, claimed: Sequence[Claimed]) -> list[Settlement]:
         batch = pack(claimed, self._engine.check)

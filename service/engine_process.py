@@ -15,7 +15,7 @@ from models.engines.fairslate import FairslateEngine
 from service.config import Settings
 from service.engine import EngineLoop
 from service.gate.gate import WorkerGate
-from service.processes import or_exit, pool_name, running_redis, spare_collector
+from service.processes import open_catalogue, or_exit, pool_name, running_redis, spare_collector
 
 logger = logging.getLogger("fairslate.engine")
 
@@ -30,6 +30,7 @@ class EngineProcess:
 
     def __init__(self, settings: Settings, index: int | None = None) -> None:
         directory = load_model_directory(settings.model_path)
+        catalogue = open_catalogue(settings, directory)
         if settings.threads:
             claim_cpus((index or 1) - 1, settings.threads)
         engine = FairslateEngine(
@@ -40,13 +41,14 @@ class EngineProcess:
             dtype=settings.dtype,
             backend="auto",
             deterministic=bool(settings.deterministic),
+            catalogue=catalogue,
         )
         logger.info("the engine computes in %s", dict(engine.description))
         engine.score([warm_up_job(directory)])
         spare_collector()
         self._resources = contextlib.ExitStack()
         url = self._resources.enter_context(running_redis(settings))
-        gate = WorkerGate(url, pool_name(directory), settings.gate, worker_name(index))
+        gate = WorkerGate(url, pool_name(directory, catalogue), settings.gate, worker_name(index))
         self._resources.callback(gate.close)
         self._loop = EngineLoop(engine, gate, settings.token_budget, settings.max_batch_jobs)
         self._threads = [

@@ -13,9 +13,11 @@ import time
 import urllib.error
 import urllib.request
 
+from service.config import Settings
+
 POLL_SECONDS = 0.2
 REQUEST = """\
-curl -s http://127.0.0.1:{port}/v1/rank -H 'Content-Type: application/json' -d '{{
+curl -s http://127.0.0.1:{port}/v1/rank {key}-H 'Content-Type: application/json' -d '{{
   "context": "Headline: Staff nurse on a surgical ward. Skills: monitoring, patient assessment.",
   "candidates": [
     {{"id": "roofer", "text": "Roofer. Duties: inspect roofs, estimate materials, lay shingles."}},
@@ -46,7 +48,14 @@ def greet(port: int, parent: int) -> None:
         time.sleep(POLL_SECONDS)
         if os.getppid() != parent:
             return
-    print(f"\nfairslate is ready. Try:\n\n{REQUEST.format(port=port)}\n", flush=True)
+    print(greeting(port, Settings.from_environment().tenants_file), flush=True)
+
+
+def greeting(port: int, tenants_file: str) -> str:
+    """What to try; where there are tenants a key is sent, which only they know."""
+    key = "-H 'Authorization: Bearer KEY' " if tenants_file else ""
+    whose = f", with the key of a tenant in {tenants_file} for KEY" if tenants_file else ""
+    return f"\nfairslate is ready. Try{whose}:\n\n{REQUEST.format(port=port, key=key)}\n"
 
 
 def main() -> None:

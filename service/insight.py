@@ -69,8 +69,11 @@ class Insight:
 
 
 def explained(explanation: Explanation) -> dict[str, Any]:
-    """One job of the answer; its bound in time holds at the pool's present drain rate."""
-    rate = explanation.drain_rate
+    """One job of the answer; its bound in time holds at the pool's present drain rate.
+
+    While nothing more arrives, no more than all that waits now is served before it either.
+    """
+    rate, bound = explanation.drain_rate, min(explanation.bound, explanation.queued_cost)
     return {
         "state": explanation.state,
         "worker": explanation.worker,
@@ -90,6 +93,6 @@ def explained(explanation: Explanation) -> dict[str, Any]:
             for level in explanation.levels
         ],
         "drain_rate": rate,
-        "bound_tokens": explanation.bound,
-        "bound_ms": explanation.bound * 1000 // rate if rate else None,
+        "bound_tokens": bound,
+        "bound_ms": bound * 1000 // rate if rate else None,
     }

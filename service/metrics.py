@@ -96,6 +96,11 @@ class Metrics:
         """Counts one context that was computed ahead; nobody waits for it, so no times."""
         self._count(self._label(tenant), "prewarmed", usage)
 
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Ids of the gate's nodes that a snapshot should have."""
+        return self._pool.nodes
+
     def observe(self, stats: GateStats) -> None:
         """Shows a snapshot of the pool, and the queue times so far."""
         self._pool.observe(stats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
@@ -11,6 +11,7 @@ from service.standing import History, Standing, standings
 from service.tenants import Tenant
 
 MAX_TENANT_LABELS = 100
+SHOWN_NODES = 200  # in the order of the file; each costs every look at the pool a read in Redis
 OTHER_TENANTS = "other"
 _OF_TENANTS = {
     "service": "Charged tokens less refunds since the gate knows the tenant.",
@@ -45,6 +46,11 @@ class PoolMetrics:
             "jain_index",
             "Over charged service by weight of the last minute's backlogged tenants.",
         )
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Ids of the tenants' nodes that a snapshot should have."""
+        return list(self._owners)[:SHOWN_NODES]
 
     def observe(self, stats: GateStats) -> None:
         """Shows one snapshot; to be called about once a second."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from models.card import ModelCard
+from models.catalogue import Catalogue
 from models.prompt import PromptBuilder
 from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
@@ -18,9 +19,10 @@ from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError
 from service.gate.errors import DeadlineExceededError
-from service.gate.job import Level
+from service.gate.job import Level, tenant_id
 from service.insight import Insight
 from service.metrics import Metrics, Timings
+from service.refusals import Refusals
 from service.reuse import Reuse
 from service.schemas import ContextRequest, RankRequest
 from service.slate import Errand, Slate, SlateScores, encode_slate, slate_jobs
@@ -83,6 +85,7 @@ class Ranker:
         insight: Insight,
         metrics: Metrics,
         board: EngineBoard,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.settings = settings
         self._card = card
@@ -92,10 +95,13 @@ class Ranker:
         self._insight = insight
         self._metrics = metrics
         self._board = board
-        self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds)
+        self._catalogue = catalogue
+        digest = catalogue.digest if catalogue else ""
+        self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds, digest)
         # Once: a digest is a hash over the whole card.
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._turns = Turns(settings.tokenizer_threads, settings.max_tenant_waiting)
+        self._refusals = Refusals()
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
@@ -137,6 +143,7 @@ class Ranker:
                     },
                     "default_prompt": self._card.default_prompt,
                     "heads": list(self._card.scoring_heads),
+                    "catalogue": self._catalogue and self._catalogue.describe(),
                     **self._board.describe(),
                     "limits": {
                         "max_candidates": self.settings.max_candidates,
@@ -154,6 +161,7 @@ class Ranker:
     ) -> Walk[Asked]:
         request = await self._parsed(call, tenant, parse)
         path = tenant.path(request.user, request.priority)
+        self._refusals.check([tenant_id(path, tenant.level)])
         clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
         async with _deadline(clock):
             parsed_ms = clock.elapsed_ms
@@ -192,7 +200,9 @@ class Ranker:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
-        self._turns.check(tenant.name)  # before a body is parsed that would only be refused
+        # Before a body is parsed that would only be refused, whatever class it names.
+        self._turns.check(tenant.name)
+        self._refusals.check(tenant.nodes)
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
@@ -200,7 +210,13 @@ class Ranker:
 
     async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
         return await self._turns.run(
-            tenant.name, encode_slate, request, self._card, self._prompt, tenant.salt
+            tenant.name,
+            encode_slate,
+            request,
+            self._card,
+            self._prompt,
+            tenant.salt,
+            self._catalogue,
         )
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
@@ -214,8 +230,9 @@ class Ranker:
             return self._reuse.complete(slate, known, [])
         rest = slate.without(known)
         jobs = slate_jobs(rest, errand, self._card.block_size, self.settings.token_budget)
-        tenant, job_ids = jobs[0].tenant, [job.job_id for job in jobs]
-        with self._insight.following(tenant, request_id, job_ids):
+        job_ids = [job.job_id for job in jobs]
+        following = self._insight.following(jobs[0].tenant, request_id, job_ids)
+        with following, self._refusals.noting(jobs[0].tenant_id):
             results = await self._dispatcher.score(jobs)
         for result in results:
             if result.report:

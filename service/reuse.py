@@ -3,7 +3,7 @@
 It stands before the gate: who is answered from here waits for nobody and is charged nothing, since
 the engine does nothing, and a slate answered in part is queued and charged for the rest alone.
 Keys are made from the context's block hashes, so they cover the model's digest, and a private
-tenant's salt: it meets no scores but its own.
+tenant's salt: it meets no scores but its own. They cover the catalogue's digest as well.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from service.slate import Logits, Slate, SlateScores
 class Reuse:
     """Remembers the scores of one model; `capacity_bytes` 0 remembers nothing, at no cost."""
 
-    def __init__(self, capacity_bytes: int, seconds: float) -> None:
+    def __init__(self, capacity_bytes: int, seconds: float, catalogue_digest: str = "") -> None:
         self._cache = ScoreCache(capacity_bytes, seconds)
+        self._catalogue_digest = catalogue_digest
 
     def recall(self, slate: Slate) -> dict[int, Logits]:
         """What is known of the slate, by index of the candidate."""
         if not self._cache.capacity_bytes:
             return {}
-        found = {index: self._cache.get(key) for index, key in enumerate(_keys(slate))}
+        found = {index: self._cache.get(key) for index, key in enumerate(self._keys(slate))}
         return {index: logits for index, logits in found.items() if logits is not None}
 
     def complete(
@@ -35,12 +36,11 @@ class Reuse:
         fresh = iter([logits for result in results for logits in result.rows])
         rows = [known[i] if i in known else next(fresh) for i in range(len(slate.candidates))]
         if self._cache.capacity_bytes:
-            for index, key in enumerate(_keys(slate)):
+            for index, key in enumerate(self._keys(slate)):
                 if index not in known:
                     self._cache.put(key, rows[index])
         return SlateScores(tuple(rows), len(known), results)
 
-
-def _keys(slate: Slate) -> list[bytes]:
-    context_id = slate.block_hashes[-1]
-    return [pair_key(context_id, candidate.ids) for candidate in slate.candidates]
+    def _keys(self, slate: Slate) -> list[bytes]:
+        context_id, digest = slate.block_hashes[-1], self._catalogue_digest
+        return [pair_key(context_id, candidate.ids, digest) for candidate in slate.candidates]

@@ -26,8 +26,17 @@ class Strict(BaseModel):
 class Candidate(Strict):
     """One item of the slate."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["embedding"]}]}
+    )
+
     id: str = Field(min_length=1, description="Unique in its slate; comes back with the score.")
-    text: str = Field(description="What the model reads; over-long text is cut at its end.")
+    text: str | None = Field(
+        default=None, description="What the model reads; over-long text is cut at its end."
+    )
+    embedding: str | None = Field(
+        default=None, description="Instead of text: an entry of the server's catalogue of vectors."
+    )
     # Its values came out of a JSON parser; which of them are not finite is looked for elsewhere.
     metadata: dict[str, Any] | None = Field(
         default=None, description="Handed back untouched when `return_documents` is set."
@@ -82,6 +91,7 @@ class RankedCandidate(Strict):
     )
     status: Literal["ok", "truncated"]
     text: str | None = None
+    embedding: str | None = None
     metadata: dict[str, JsonValue] | None = None
 
 
@@ -143,7 +153,7 @@ class WaitingLevel(Strict):
 class WaitingJob(Strict):
     """Why one job of a request waits, and after how much at the latest it is taken."""
 
-    state: Literal["queued", "leased", "unknown"]
+    state: Literal["queued", "leased", "answered", "unknown"]
     worker: str = Field(description="The engine that holds it or in whose queue it waits.")
     queue_ms: int
     deadline_in_ms: int
@@ -151,7 +161,7 @@ class WaitingJob(Strict):
     matched_blocks: int = Field(description="Blocks of its context that the engine holds.")
     levels: list[WaitingLevel]
     drain_rate: int = Field(description="Tokens per second that the pool serves.")
-    bound_tokens: int = Field(description="Tokens served at most before it is taken.")
+    bound_tokens: int = Field(description="Served before it at most, if nothing more comes.")
     bound_ms: int | None = Field(description="The same at the present drain rate.")
 
 

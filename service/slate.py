@@ -6,8 +6,10 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from models.card import ModelCard
+from models.catalogue import Catalogue
 from models.engines.base import ScoreJob
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
+from service.candidates import encode_candidates
 from service.errors import InvalidRequestError
 from service.gate.job import Job, Level
 from service.jobs import JobResult, encode_job
@@ -52,20 +54,25 @@ class Errand:
 
 
 def encode_slate(
-    request: ContextRequest, card: ModelCard, prompt: PromptBuilder, salt: str = ""
+    request: ContextRequest,
+    card: ModelCard,
+    prompt: PromptBuilder,
+    salt: str = "",
+    catalogue: Catalogue | None = None,
 ) -> Slate:
-    """Raises PromptError, and InvalidRequestError when text must not be truncated but would be.
+    """Raises PromptError, and InvalidRequestError when text must not be truncated but would be, or
+    for a stored candidate that is none of the catalogue's.
 
     Equal contexts share their prefix only under equal salts.
     """
     context = prompt.encode_context(request.context, request.prompt)
     listed = request.candidates if isinstance(request, RankRequest) else []
-    texts = [candidate.text for candidate in listed]
-    candidates = prompt.encode_candidates(texts, request.prompt)
+    name = prompt.prompt_name(request.prompt)
+    candidates = encode_candidates(listed, prompt, name, catalogue)
     if request.truncation == "error":
         _refuse_truncated(context, candidates, card)
     hashes = prompt.block_hashes(context.ids, card.block_size, salt)
-    return Slate(context, hashes, tuple(candidates))
+    return Slate(context, hashes, candidates)
 
 
 def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int) -> list[Job]:

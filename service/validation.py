@@ -119,10 +119,27 @@ def _check_slate(candidates: list[Candidate], settings: Settings) -> None:
             "candidates is empty; send at least 1", code="no_candidates", param="candidates"
         )
     for index, candidate in enumerate(candidates):
-        _check_text(f"candidates[{index}].text", candidate.text)
+        _check_content(f"candidates[{index}]", candidate, settings)
         _check_length(f"candidates[{index}].id", candidate.id, settings)
         _check_finite(f"candidates[{index}].metadata", candidate.metadata or {})
     _check_unique([candidate.id for candidate in candidates])
+
+
+def _check_content(param: str, candidate: Candidate, settings: Settings) -> None:
+    """A candidate is either a text or an entry of the catalogue."""
+    if candidate.text is not None and candidate.embedding is not None:
+        raise InvalidRequestError(
+            f"{param} has both text and embedding; send one of them", param=f"{param}.embedding"
+        )
+    if candidate.embedding is not None:
+        _check_text(f"{param}.embedding", candidate.embedding)
+        _check_length(f"{param}.embedding", candidate.embedding, settings)
+    elif candidate.text is not None:
+        _check_text(f"{param}.text", candidate.text)
+    else:
+        raise InvalidRequestError(
+            f"{param}.text: Field required, or embedding in its place", param=f"{param}.text"
+        )
 
 
 def _check_finite(param: str, value: Any) -> None:

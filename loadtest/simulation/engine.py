@@ -29,7 +29,6 @@ WITHOUT_LIMITS: dict[str, Any] = {
     "lease_ms": NEVER,
     "worker_idle_ms": NEVER,
     "worker_silent_ms": NEVER,
-    "tenant_idle_ms": NEVER,
     "pause_ms": NEVER,
     "max_pool_jobs": UNLIMITED,
     "max_pool_tokens": UNLIMITED,

@@ -20,10 +20,17 @@ from kernels.swiglu import swiglu_packed
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Activations or weights: (rows, width) values and, at eight bits, (rows,) fp32 scales."""
+    """Activations: (rows, width) values and, at eight bits, (rows,) fp32 scales."""
 
     values: Tensor
     scales: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weight(Rows):
+    """A layer: (outputs, inputs) values and, in the dtype of its results, its (outputs,) bias."""
+
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +40,13 @@ class Arithmetic:
     dtype: torch.dtype
     backend: str = "auto"
 
-    def pack(self, weight: Tensor, device: torch.device) -> Rows:
-        """A weight (outputs, inputs) as `linear` takes it."""
-        return Rows(weight.detach().to(device, self.dtype))
+    def pack(self, weight: Tensor, device: torch.device, bias: Tensor | None = None) -> Weight:
+        """A weight (outputs, inputs) and its bias as `linear` takes them."""
+        return Weight(weight.detach().to(device, self.dtype), bias=self._bias(bias, device))
 
-    def linear(self, x: Rows, weight: Rows) -> Tensor:
+    def linear(self, x: Rows, weight: Weight) -> Tensor:
         """(rows, outputs) in `dtype`."""
-        return F.linear(x.values, weight.values)
+        return F.linear(x.values, weight.values, weight.bias)
 
     def rows(self, x: Tensor) -> Rows:
         """Activations as `linear` takes them."""
@@ -58,6 +65,9 @@ class Arithmetic:
         """silu(gate) * up of the two halves of each row."""
         return Rows(swiglu_packed(gate_up, backend=self.backend))
 
+    def _bias(self, bias: Tensor | None, device: torch.device) -> Tensor | None:
+        return None if bias is None else bias.detach().to(device, self.dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class EightBitArithmetic(Arithmetic):
@@ -69,18 +79,20 @@ class EightBitArithmetic(Arithmetic):
     narrow: torch.dtype = torch.float8_e4m3fn
     vendor: bool = False
 
-    def pack(self, weight: Tensor, device: torch.device) -> Rows:
-        return Rows(*quantize_rows(weight.detach().to(device), self.narrow, backend="torch"))
+    def pack(self, weight: Tensor, device: torch.device, bias: Tensor | None = None) -> Weight:
+        rows = quantize_rows(weight.detach().to(device), self.narrow, backend="torch")
+        return Weight(*rows, self._bias(bias, device))
 
-    def linear(self, x: Rows, weight: Rows) -> Tensor:
+    def linear(self, x: Rows, weight: Weight) -> Tensor:
         assert x.scales is not None
         assert weight.scales is not None
         if self.vendor:
             scales = x.scales[:, None], weight.scales[None]
-            return torch._scaled_mm(x.values, weight.values.t(), *scales, out_dtype=self.dtype)
+            out = torch._scaled_mm(x.values, weight.values.t(), *scales, out_dtype=self.dtype)
+            return out if weight.bias is None else out.add_(weight.bias)
         return quantized_gemm(
             x.values, weight.values, x.scales, weight.scales,
-            dtype=self.dtype, backend=self.backend,
+            bias=weight.bias, dtype=self.dtype, backend=self.backend,
         )  # fmt: skip
 
     def rows(self, x: Tensor) -> Rows:

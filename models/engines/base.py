@@ -13,7 +13,9 @@ class ScoreJob:
 
     context_ids: tuple[int, ...]
     block_hashes: tuple[str, ...]  # chain over context_ids, the last block may be short
-    candidates: tuple[tuple[int, ...], ...]  # each ends with the template's suffix
+    # Each ends with the template's suffix; ids from the vocabulary's end on are vectors of the
+    # engine's catalogue, see `models.catalogue`.
+    candidates: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

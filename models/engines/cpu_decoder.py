@@ -46,16 +46,23 @@ class NativeDecoder:
 
     dtype: of linear layers. Attention, keys and values are bf16 where linear layers are narrow and
     the CPU has it, else fp32; norms, rotations, sums and the residual stream are fp32.
+    vectors: (tokens, hidden) bfloat16, embeddings of the token ids behind the vocabulary.
     """
 
     def __init__(
-        self, decoder: Decoder, dtype: torch.dtype, library: NativeLibrary, threads: int
+        self,
+        decoder: Decoder,
+        dtype: torch.dtype,
+        library: NativeLibrary,
+        threads: int,
+        vectors: Tensor | None = None,
     ) -> None:
         narrow = dtype != torch.float32 and "avx512_bf16" in library.features
         self.page_dtype = torch.bfloat16 if narrow else torch.float32
         self.config = decoder.config
         self._function = _function_name(dtype, self.page_dtype)
-        self._weights = pack_weights(decoder, dtype)
+        self._weights = pack_weights(decoder, dtype, vectors)
+        self.stored_tokens = 0 if vectors is None else len(vectors)
         self._library = library
         self._threads = threads
 
@@ -93,10 +100,10 @@ class NativeDecoder:
     def _refuse_beyond_tables(self, inputs: _PassArrays) -> None:
         """What C++ would read from behind the end of a table."""
         config, ids = self.config, inputs.token_ids
-        if ids.min() < 0 or ids.max() >= config.vocab_size:
+        known = config.vocab_size + self.stored_tokens
+        if ids.min() < 0 or ids.max() >= known:
             raise IndexError(
-                f"token ids reach from {ids.min()} to {ids.max()}, but the model knows 0 to "
-                f"{config.vocab_size - 1}"
+                f"token ids reach from {ids.min()} to {ids.max()}, but known are 0 to {known - 1}"
             )
         last = int((inputs.prefixes + np.diff(inputs.starts)).max()) - 1
         if last >= config.max_tokens:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
+Output = TypeVar("Output")  # tensors
 WARM_UP_CALLS = 2  # the first compiles kernels and picks algorithms, which a capture must not see
 
 
@@ -18,8 +19,8 @@ class GraphPool:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def capture(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """`function` as a replay that returns the same tensor every time, overwritten."""
+    def capture(self, function: Callable[[], Output]) -> Callable[[], Output]:
+        """`function` as a replay that returns the same tensors every time, overwritten."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
@@ -35,7 +36,7 @@ class GraphPool:
                 graph.capture_end()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
-        def replay() -> Tensor:
+        def replay() -> Output:
             graph.replay()
             return output
 

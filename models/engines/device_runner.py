@@ -21,7 +21,7 @@ from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cuda_graphs import GraphPool
-from models.engines.device_decoder import DeviceDecoder, refuse_other_families
+from models.engines.device_decoder import DeviceDecoder, PassOutputs, refuse_other_heads
 from models.engines.group_plan import plan_group
 from models.engines.pass_inputs import PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
@@ -66,8 +66,9 @@ class DeviceRunner:
         block_size: int,
         cache_bytes: int,
         settings: DeviceSettings,
+        vectors: Tensor | None = None,
     ) -> None:
-        refuse_other_families(decoder.config)
+        refuse_other_heads(decoder.config)
         device = torch.device(settings.device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
@@ -77,7 +78,8 @@ class DeviceRunner:
             settings.precision, decoder.config, device, settings.backend
         )
         arithmetic, most = self.precision.arithmetic, settings.token_buckets[-1]
-        self._decoder = DeviceDecoder(decoder, heads, arithmetic, device, most)
+        self._decoder = DeviceDecoder(decoder, heads, arithmetic, device, most, vectors)
+        self._stored_tokens = 0 if vectors is None else len(vectors)
         self._cache = PagedCache(
             PageShape.of(decoder.config, block_size),
             cache_bytes,
@@ -96,11 +98,18 @@ class DeviceRunner:
 
     @classmethod
     def from_directory(
-        cls, directory: ModelDirectory, cache_bytes: int, settings: DeviceSettings
+        cls,
+        directory: ModelDirectory,
+        cache_bytes: int,
+        settings: DeviceSettings,
+        vectors: Tensor | None = None,
     ) -> DeviceRunner:
-        """Loads the weights; ModelDirectoryError as `load_decoder` says."""
+        """Loads the weights; ModelDirectoryError as `load_decoder` says.
+
+        vectors: (tokens, hidden), a catalogue's; they are copied to the device.
+        """
         heads, block_size = directory.prompt.heads, directory.card.block_size
-        return cls(load_decoder(directory), heads, block_size, cache_bytes, settings)
+        return cls(load_decoder(directory), heads, block_size, cache_bytes, settings, vectors)
 
     @property
     def block_size(self) -> int:
@@ -109,6 +118,10 @@ class DeviceRunner:
     @property
     def config(self) -> DecoderConfig:
         return self._decoder.config
+
+    @property
+    def stored_tokens(self) -> int:
+        return self._stored_tokens
 
     @property
     def description(self) -> Mapping[str, str]:
@@ -131,8 +144,7 @@ class DeviceRunner:
         ]
 
     def drain_label_mass(self) -> tuple[float, ...]:
-        """None: hidden states of a captured pass do not leave it."""
-        return ()
+        return self._decoder.label_mass.drain()
 
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
@@ -143,13 +155,14 @@ class DeviceRunner:
         inputs = self._staging.host_inputs(shape)
         scored = fill_inputs(inputs, segments, self._block_size)
         self._staging.send(shape)
-        logits = self._passes[shape]()
-        self._staging.receive(logits[:scored].flatten())
+        outputs = self._passes[shape]()
+        self._staging.receive(outputs.logits[:scored].flatten())
+        self._decoder.label_mass.observe(outputs.hidden[:scored])
 
     @torch.inference_mode()
-    def _prepare(self, pool: GraphPool | None) -> dict[PassShape, Callable[[], Tensor]]:
+    def _prepare(self, pool: GraphPool | None) -> dict[PassShape, Callable[[], PassOutputs]]:
         """The pass of every bucket, largest first: its memory serves the smaller ones."""
-        passes: dict[PassShape, Callable[[], Tensor]] = {}
+        passes: dict[PassShape, Callable[[], PassOutputs]] = {}
         for shape in reversed(self._shapes):
             inputs = self._staging.device_inputs[shape]
             run = partial(self._decoder, inputs, self._cache.keys, self._cache.values)

@@ -9,14 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import torch
+from torch import Tensor
 
-from models.allocator import keep_freed_memory
+from models.allocator import keep_freed_memory, return_freed_memory
+from models.catalogue import Catalogue
 from models.checkpoint import ModelDirectory
 from models.engines.base import CacheEvents, JobScores, ScoreJob
 from models.engines.cpu_runner import new_cpu_runner
 from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.job_check import check_job
 from models.engines.runner import ContextGroup, GroupScores, Runner
+from models.extended_embedding import stored_vectors
 
 
 class RunnerEngine:
@@ -34,7 +37,7 @@ class RunnerEngine:
         return self._runner.description
 
     def check(self, job: ScoreJob) -> None:
-        check_job(self._runner.config, job)
+        check_job(self._runner.config, job, self._runner.stored_tokens)
 
     def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
         for job in jobs:
@@ -61,6 +64,7 @@ class FairslateEngine(RunnerEngine):
     device: "cpu" or "cuda" (bf16); RuntimeError when torch has no such device here.
     dtype, backend, deterministic: of the CPU, see `new_cpu_runner`. The defaults need no compiler
     and no special CPU, for stages of training that repeat; a service asks for "auto".
+    catalogue: of the candidates that may be stored vectors; CatalogueError if it cannot be read.
     """
 
     def __init__(
@@ -72,21 +76,28 @@ class FairslateEngine(RunnerEngine):
         dtype: str = "float32",
         backend: str = "torch",
         deterministic: bool = False,
+        catalogue: Catalogue | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         keep_freed_memory()
+        vectors = stored_vectors(catalogue)
         if torch.device(device).type == "cpu":
-            runner: Runner = new_cpu_runner(directory, cache_bytes, dtype, backend, deterministic)
+            runner: Runner = new_cpu_runner(
+                directory, cache_bytes, dtype, backend, deterministic, vectors
+            )
         else:
-            runner = _device_runner(directory, cache_bytes, device)
+            runner = _device_runner(directory, cache_bytes, device, vectors)
+        return_freed_memory()  # weights as they were read, before they were packed
         super().__init__(runner)
 
 
-def _device_runner(directory: ModelDirectory, cache_bytes: int, device: str) -> DeviceRunner:
+def _device_runner(
+    directory: ModelDirectory, cache_bytes: int, device: str, vectors: Tensor | None
+) -> DeviceRunner:
     longest = directory.card.truncation.max_context_tokens
     settings = DeviceSettings(device, max_context_tokens=longest)
-    return DeviceRunner.from_directory(directory, cache_bytes, settings)
+    return DeviceRunner.from_directory(directory, cache_bytes, settings, vectors)
 
 
 def _jobs_by_context(jobs: Sequence[ScoreJob]) -> list[list[int]]:

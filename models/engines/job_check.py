@@ -12,9 +12,12 @@ from models.errors import (
 )
 
 
-def check_job(config: DecoderConfig, job: ScoreJob) -> None:
-    """Raises as `models.engines.base.Engine.check` says."""
-    _check_ids(config, "the context", job.context_ids)
+def check_job(config: DecoderConfig, job: ScoreJob, stored_tokens: int = 0) -> None:
+    """Raises as `models.engines.base.Engine.check` says.
+
+    stored_tokens: those behind the vocabulary that candidates may hold, of a catalogue.
+    """
+    _check_ids(config.vocab_size, "the context", job.context_ids)
     context, limit = len(job.context_ids), config.max_tokens
     if context >= limit:
         raise ContextTooLongError(
@@ -29,12 +32,12 @@ def check_job(config: DecoderConfig, job: ScoreJob) -> None:
                 f"candidate {index} of {len(ids)} tokens exceeds the {limit - context} that the "
                 f"model's {limit} leave behind a context of {context}; shorten one of them"
             )
-        _check_ids(config, f"candidate {index}", ids)
+        _check_ids(config.vocab_size + stored_tokens, f"candidate {index}", ids)
 
 
-def _check_ids(config: DecoderConfig, where: str, ids: tuple[int, ...]) -> None:
-    if ids and not 0 <= min(ids) <= max(ids) < config.vocab_size:
+def _check_ids(known: int, where: str, ids: tuple[int, ...]) -> None:
+    if ids and not 0 <= min(ids) <= max(ids) < known:
         raise TokenOutOfVocabularyError(
             f"{where} holds token ids from {min(ids)} to {max(ids)}, but the model knows 0 to "
-            f"{config.vocab_size - 1}; use the tokenizer beside the model"
+            f"{known - 1}; use the tokenizer beside the model, and the catalogue that it was given"
         )

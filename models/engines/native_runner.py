@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.config import DecoderConfig
 from models.decoder import Decoder
@@ -48,7 +48,10 @@ class NativeSettings:
 
 
 class NativeRunner:
-    """Runner in C++; see `models.engines.runner.Runner` for what it promises."""
+    """Runner in C++; see `models.engines.runner.Runner` for what it promises.
+
+    Where linear layers are narrow the decoder's embeddings are changed to bf16.
+    """
 
     def __init__(
         self,
@@ -57,14 +60,17 @@ class NativeRunner:
         cache_bytes: int,
         library: NativeLibrary,
         settings: NativeSettings,
+        vectors: Tensor | None = None,
     ) -> None:
         config, page_size = decoder.config, settings.block_size
         self._block_size = page_size
         self._settings = settings
         self._heads = ScoringHeads.of(decoder, heads)
+        if settings.choice.torch_dtype != torch.float32:
+            _narrow_embeddings(decoder)  # behind the heads, whose rows stay as exact as they are
         self._label_mass = LabelMass(decoder, heads)
         self._decoder = NativeDecoder(
-            decoder, settings.choice.torch_dtype, library, settings.threads
+            decoder, settings.choice.torch_dtype, library, settings.threads, vectors
         )
         kv_heads, width = config.num_key_value_heads, self._decoder.head_dim
         self._cache = PagedCache(
@@ -84,6 +90,10 @@ class NativeRunner:
         return self._decoder.config
 
     @property
+    def stored_tokens(self) -> int:
+        return self._decoder.stored_tokens
+
+    @property
     def description(self) -> Mapping[str, str]:
         features = " ".join(self._decoder.features)
         threads = str(self._settings.threads)
@@ -91,14 +101,12 @@ class NativeRunner:
 
     @torch.inference_mode()
     def run(self, groups: Sequence[ContextGroup]) -> list[GroupScores]:
-        hidden: list[Tensor] = [torch.empty(0, self._decoder.config.hidden_size)]
-        planner = PassPlanner(PASS_LIMITS, lambda segments, _: hidden.append(self._pass(segments)))
+        rows: list[list[float]] = []
+        planner = PassPlanner(PASS_LIMITS, lambda segments, _: rows.extend(self._pass(segments)))
         with self._cache.reservation([group.chain for group in groups]) as reservation:
             cached = [plan_group(one, planner, reservation, self._block_size) for one in groups]
             planner.flush()
-        scored = torch.cat(hidden)
-        self._label_mass.observe(scored)
-        logits = iter(raw_logits_by_block(self._heads, scored).tolist())
+        logits = iter(rows)
         return [
             GroupScores(count, [next(logits) for _ in group.candidates])
             for group, count in zip(groups, cached, strict=True)
@@ -110,6 +118,16 @@ class NativeRunner:
     def drain_cache_events(self) -> CacheEvents:
         return self._cache.drain_events()
 
-    def _pass(self, segments: Sequence[Segment]) -> Tensor:
-        """Contexts before candidates, each in the order they came."""
-        return self._decoder(sorted(segments, key=lambda s: not s.kept), self._pages)
+    def _pass(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """Raw logits of the candidates in order; contexts are computed before them."""
+        hidden = self._decoder(sorted(segments, key=lambda s: not s.kept), self._pages)
+        self._label_mass.observe(hidden)
+        logits: list[list[float]] = raw_logits_by_block(self._heads, hidden).tolist()
+        return logits
+
+
+def _narrow_embeddings(decoder: Decoder) -> None:
+    """They are the largest tensors of a small model, and held once: for tokens and label mass."""
+    for module in (decoder.model.embed_tokens, getattr(decoder, "lm_head", None)):
+        if module is not None:
+            module.weight = nn.Parameter(module.weight.bfloat16(), requires_grad=False)

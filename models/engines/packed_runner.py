@@ -21,6 +21,7 @@ from models.engines.base import CacheEvents
 from models.engines.cpu_probe import CpuChoice
 from models.engines.head_rows import raw_logits_by_block
 from models.engines.runner import ContextGroup, GroupScores
+from models.extended_embedding import extend_embedding
 from models.head_card import HeadOutputs
 from models.heads import ScoringHeads
 from models.label_mass import LabelMass
@@ -51,7 +52,7 @@ class PackedRunner:
 
     choice: dtype of linear layers; all else is fp32. The decoder's layers are changed to it.
     deterministic: one block of one context and one candidate a pass, so that a score has the same
-    bits whatever else is scored or cached.
+    bits whatever else is scored or cached. vectors: as `new_cpu_runner` says.
     """
 
     def __init__(
@@ -62,12 +63,15 @@ class PackedRunner:
         cache_bytes: int,
         choice: CpuChoice = IN_FP32,
         deterministic: bool = False,
+        vectors: Tensor | None = None,
     ) -> None:
         self._block_size = block_size
         self._decoder = decoder
         self._heads = ScoringHeads.of(decoder, heads)
         self._label_mass = LabelMass(decoder, heads)
         narrow_linears(decoder.model, choice.torch_dtype)
+        extend_embedding(decoder, vectors)
+        self._stored_tokens = 0 if vectors is None else len(vectors)
         self._cache = PrefixCache(cache_bytes)
         self._choice = choice
         self._deterministic = deterministic
@@ -85,6 +89,10 @@ class PackedRunner:
     @property
     def config(self) -> DecoderConfig:
         return self._decoder.config
+
+    @property
+    def stored_tokens(self) -> int:
+        return self._stored_tokens
 
     @property
     def description(self) -> Mapping[str, str]:

@@ -40,6 +40,10 @@ class Runner(Protocol):
         """Of the model that it runs."""
 
     @property
+    def stored_tokens(self) -> int:
+        """Tokens behind the vocabulary that candidates may hold: those of a catalogue."""
+
+    @property
     def description(self) -> Mapping[str, str]:
         """As `models.engines.base.Engine` says."""
 

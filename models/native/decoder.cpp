@@ -20,6 +20,8 @@ class Decoder {
       }
     scratch_.resize(team_.size());
     for (Scratch& scratch : scratch_) block_.reserve(scratch, rows, items);
+    wanted_.resize(team_.size());
+    for (std::vector<Query>& wanted : wanted_) wanted.reserve(rows);
     const std::size_t scored = pass.segments - pass.kept, width = model.heads * model.head_dim;
     x_.resize(std::size_t(pass.starts[pass.segments]) * model.hidden);
     context_queries_.resize(pass.starts[pass.kept] * block_.query_units());
@@ -27,12 +29,13 @@ class Decoder {
     last_mixed_.resize(scored * width);
   }
 
+  // All memory is there by now: a member that found none would leave the others waiting for it.
   void run() {
-    team_.run([this](int member) {
+    team_.run([this](int member) noexcept {
       run_contexts(member);
       team_.meet();
       for (int tile; (tile = next_tile_++) < int(candidates_.size());)
-        run_candidates(candidates_[tile], scratch_[member]);
+        run_candidates(candidates_[tile], member);
       team_.meet();
       for (int tile; (tile = next_last_++) < int(lasts_.size());)
         finish_last(lasts_[tile], scratch_[member]);
@@ -52,18 +55,19 @@ class Decoder {
       if (layer + 1 == model_.layers) break;
       for (std::size_t i = member; i < contexts_.size(); i += team_.size()) {
         const Tile& tile = contexts_[i];
-        block_.mix(tile, layer, all_tokens(tile), scratch, queries(tile));
+        block_.mix(tile, layer, all_tokens(tile, member), scratch, queries(tile));
         block_.finish(layer, scratch.mixed.data(), x(tile), tile.rows, scratch);
       }
     }
   }
 
-  void run_candidates(const Tile& tile, Scratch& scratch) {
+  void run_candidates(const Tile& tile, int member) {
+    Scratch& scratch = scratch_[member];
     embed(tile);
     for (int layer = 0; layer < model_.layers; ++layer) {
       block_.project(tile, layer, x(tile), scratch, scratch.queries.data());
       const bool last = layer + 1 == model_.layers;
-      block_.mix(tile, layer, last ? last_tokens(tile) : all_tokens(tile), scratch,
+      block_.mix(tile, layer, last ? last_tokens(tile, member) : all_tokens(tile, member), scratch,
                  scratch.queries.data());
       if (last) keep_last(tile, scratch);
       else block_.finish(layer, scratch.mixed.data(), x(tile), tile.rows, scratch);
@@ -93,28 +97,39 @@ class Decoder {
   void embed(const Tile& tile) {
     for (int row = tile.first; row < tile.first + tile.rows; ++row) {
       float* to = x_.data() + std::size_t(row) * model_.hidden;
-      const std::size_t from = std::size_t(pass_.token_ids[row]) * model_.true_hidden;
-      for (int i = 0; i < model_.true_hidden; ++i) to[i] = embedding(from + i);
+      const int token = pass_.token_ids[row], behind = token - model_.vocabulary;
+      if (behind >= 0) copy_row(model_.stored, behind, to);
+      else if (model_.embedding_is_bf16) copy_row((const std::uint16_t*)model_.embedding, token, to);
+      else copy_row((const float*)model_.embedding, token, to);
     }
   }
 
-  float embedding(std::size_t at) const {
-    if (!model_.embedding_is_bf16) return ((const float*)model_.embedding)[at];
-    const std::uint32_t bits = std::uint32_t(((const std::uint16_t*)model_.embedding)[at]) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+  template <class Value>
+  void copy_row(const Value* table, int row, float* to) const {
+    const Value* from = table + std::size_t(row) * model_.true_hidden;
+    for (int i = 0; i < model_.true_hidden; ++i) to[i] = widened(from[i]);
   }
 
-  static std::vector<Query> all_tokens(const Tile& tile) {
-    std::vector<Query> wanted;
+  static float widened(float value) { return value; }
+
+  static float widened(std::uint16_t value) {
+    const std::uint32_t bits = std::uint32_t(value) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
+  }
+
+  const std::vector<Query>& all_tokens(const Tile& tile, int member) {
+    std::vector<Query>& wanted = wanted_[member];
+    wanted.clear();
     for (const Item& item : tile.items)
       for (int row = 0; row < item.count; ++row) wanted.push_back({&item, row});
     return wanted;
   }
 
-  static std::vector<Query> last_tokens(const Tile& tile) {
-    std::vector<Query> wanted;
+  const std::vector<Query>& last_tokens(const Tile& tile, int member) {
+    std::vector<Query>& wanted = wanted_[member];
+    wanted.clear();
     for (const Item& item : tile.items) wanted.push_back({&item, item.count - 1});
     return wanted;
   }
@@ -128,6 +143,7 @@ class Decoder {
   Team team_;
   std::vector<Tile> contexts_, candidates_, lasts_;
   std::vector<Scratch> scratch_;
+  std::vector<std::vector<Query>> wanted_;  // by member
   std::vector<float> x_, last_x_, last_mixed_;
   std::vector<Unit> context_queries_;
   std::atomic<int> next_tile_{0}, next_last_{0};

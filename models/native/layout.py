@@ -39,6 +39,8 @@ class ModelLayout(ctypes.Structure):
         *((name, _Int) for name in ("heads", "kv_heads", "head_dim", "true_head_dim")),
         ("embedding_is_bf16", _Int),
         ("eps", _Float),
+        ("stored", _Pointer),
+        ("vocabulary", _Int),
     ]
 
 

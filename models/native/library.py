@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from models.errors import PrecisionUnavailableError
+from models.errors import OutOfMemoryError, PrecisionUnavailableError
 from models.native.layout import ModelLayout, PassLayout, PoolLayout
 
 SOURCES = Path(__file__).parent
@@ -38,9 +38,12 @@ class NativeLibrary:
     functions: ctypes.CDLL
 
     def run(self, name: str, model: ModelLayout, pool: PoolLayout, layout: PassLayout) -> None:
-        """Computes a pass; the interpreter's lock is free meanwhile. MemoryError."""
+        """Computes a pass; the interpreter's lock is free meanwhile. OutOfMemoryError."""
         if getattr(self.functions, name)(*map(ctypes.byref, (model, pool, layout))):
-            raise MemoryError("a forward pass found no memory or threads; lower the token budget")
+            raise OutOfMemoryError(
+                f"a forward pass of {layout.segments} token runs found no memory; lower the token "
+                "budget or give the process more"
+            )
 
 
 @cache

@@ -42,6 +42,8 @@ struct Model {
   std::int32_t true_head_dim;
   std::int32_t embedding_is_bf16;
   float eps;
+  const std::uint16_t* stored;  // (tokens behind the vocabulary, true_hidden), bf16, or null
+  std::int32_t vocabulary;
 };
 
 // Keys and values of contexts: (layers, pages, kv_heads, page_size / 16) sub-pages of 16 tokens.

@@ -4,8 +4,8 @@
 #include <immintrin.h>
 
 #include <atomic>
+#include <exception>
 #include <functional>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -17,8 +17,8 @@ class Team {
 
   int size() const { return size_; }
 
-  // Runs work(member) for every member at once and waits for all. The team is smaller where the
-  // system gives no more threads.
+  // Runs work(member) for every member at once and waits for all; work must not throw, for others
+  // may wait for its member. The team is smaller where the system gives no more threads.
   void run(const std::function<void(int)>& work) {
     std::vector<std::thread> others;
     others.reserve(size_);
@@ -28,7 +28,7 @@ class Team {
           complete_.wait(false);
           work(member);
         });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no thread, or no memory for one
       size_ = int(others.size()) + 1;
     }
     complete_.store(true);

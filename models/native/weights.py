@@ -60,8 +60,13 @@ class PackedWeights:
         return LinearLayout(*kept, outputs, inputs)
 
 
-def pack_weights(decoder: Decoder, dtype: torch.dtype) -> PackedWeights:
-    """All that the C++ side needs of a decoder, the head apart."""
+def pack_weights(
+    decoder: Decoder, dtype: torch.dtype, vectors: Tensor | None = None
+) -> PackedWeights:
+    """All that the C++ side needs of a decoder, the head apart.
+
+    vectors: (tokens, hidden) bfloat16, embeddings of the token ids behind the vocabulary.
+    """
     config, packed = decoder.config, PackedWeights(dtype)
     blocks = cast("Iterable[DecoderLayer]", decoder.model.layers)
     layers = [_layer(packed, config.head_dim, block) for block in blocks]
@@ -83,6 +88,8 @@ def pack_weights(decoder: Decoder, dtype: torch.dtype) -> PackedWeights:
         config.head_dim,
         narrow,
         config.rms_norm_eps,
+        packed.keep(vectors),
+        config.vocab_size,
     )
     return packed
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from service.gate.errors import GateUnavailableError
 _LONGEST_SOCKET_PATH = 100  # Linux allows 107 bytes
 _POLL_S = 0.05
 _STOP_S = 5.0
+_OTHERS_S = 3.0  # more than a batch takes; who shares the server with another service waits in vain
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: nothing may be loaded after a fork
 
@@ -28,7 +30,8 @@ class EmbeddedRedis:
     """One redis-server per state directory, kept alive by every process that started this object.
 
     The server inherits a locked file, so the lock is free exactly while no server runs. Whoever
-    gets the lock starts the next server; the kernel kills a server whose supervisor dies.
+    gets the lock starts the next server; the kernel kills a server whose supervisor dies. All who
+    use the server share a second lock, so that who stops it can let the others go first.
     """
 
     def __init__(self, state_dir: Path, executable: str | None = None) -> None:
@@ -37,6 +40,7 @@ class EmbeddedRedis:
         self._socket = _socket_path(self._state_dir)
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
+        self._holding: int | None = None  # the second lock
         self._supervisor = threading.Thread(target=self._supervise, name="redis", daemon=True)
 
     @property
@@ -52,6 +56,8 @@ class EmbeddedRedis:
     def start(self, timeout_s: float = 10.0) -> str:
         """Returns the URL once a server answers, or raises GateUnavailableError."""
         self._make_directories()
+        self._holding = _open(self._state_dir / "redis.holders")
+        fcntl.flock(self._holding, fcntl.LOCK_SH)
         self._supervisor.start()
         polls = int(timeout_s / _POLL_S)
         if not any(_answers(self._socket) or self._stopping.wait(_POLL_S) for _ in range(polls)):
@@ -62,10 +68,16 @@ class EmbeddedRedis:
         return self.url
 
     def stop(self) -> None:
-        """Ends supervision, and the server if this process started it."""
+        """Ends supervision, and the server if this process started it.
+
+        Then others that use the server have _OTHERS_S to stop as well, with the server still there.
+        """
         self._stopping.set()
         if self._supervisor.ident:
             self._supervisor.join()
+        if self._holding is not None:
+            os.close(self._holding)
+            self._holding = None
 
     def _make_directories(self) -> None:
         for directory in (self._state_dir, self._socket.parent):
@@ -74,7 +86,7 @@ class EmbeddedRedis:
     def _supervise(self) -> None:
         while not self._stopping.wait(_POLL_S):
             self._make_directories()  # somebody may have tidied up since
-            lock = os.open(self._state_dir / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            lock = _open(self._state_dir / "redis.lock")
             try:
                 if _locked(lock):
                     self._child = self._spawn(lock)
@@ -96,8 +108,15 @@ class EmbeddedRedis:
     def _watch(self) -> None:
         while self._child and self._child.poll() is None:
             if self._stopping.wait(_POLL_S):
+                self._outlast_others()
                 self._end_child()
         self._child = None
+
+    def _outlast_others(self) -> None:
+        assert self._holding is not None
+        end = time.monotonic() + _OTHERS_S
+        while not _locked(self._holding) and time.monotonic() < end:
+            time.sleep(_POLL_S)
 
     def _end_child(self) -> None:
         assert self._child
@@ -136,6 +155,10 @@ def _socket_path(state_dir: Path) -> Path:
         return path
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"fairslate-{os.getuid()}-{digest}" / "redis.sock"
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _locked(descriptor: int) -> bool:

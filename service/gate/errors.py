@@ -21,6 +21,13 @@ class PoolSettingsError(FairslateError):
     code = "pool_settings_differ"
 
 
+class EvictingRedisError(FairslateError):
+    """Redis may throw away any key when its memory is full, jobs and counters included."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "redis_evicts"
+
+
 class WorkerNameTakenError(FairslateError):
     """Two workers share one name; the one that joined first gets no more work."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,9 @@ from typing import Any
 from service.gate import wire
 from service.gate.coalescer import Coalescer
 from service.gate.errors import (
-    DeadlineExceededError,
+    EvictingRedisError,
     GateUnavailableError,
-    LevelConflictError,
-    PoolFullError,
     PoolSettingsError,
-    TenantThrottledError,
     WorkerNameTakenError,
 )
 from service.gate.job import (
@@ -31,10 +29,12 @@ from service.gate.job import (
     Settlement,
     Verdict,
 )
+from service.gate.refusals import refuse
 from service.gate.settings import GateSettings
 from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
 SUBMITTED_AT_ONCE = 8  # a millisecond or so of Redis' time
+EVENTS_AT_ONCE = 4_000  # of a cache, in one call: Lua takes no more than 8,000 arguments apart
 
 
 class AsyncGate:
@@ -53,7 +53,7 @@ class AsyncGate:
 
         Raises PoolFullError, TenantThrottledError, LevelConflictError or DeadlineExceededError.
         """
-        _refuse(await self._submissions.send(job), job, self.settings)
+        refuse(await self._submissions.send(job), job, self.settings)
 
     async def _submit_all(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
         arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]
@@ -70,8 +70,11 @@ class AsyncGate:
         return [bool(flag) for flag in removed]
 
     async def next_replies(self, reply_to: str, timeout_s: float = LONGEST_POP_S) -> list[Reply]:
-        """Waits up to `timeout_s` for replies; all that are there come at once, or none."""
-        raw = await self._store.pop_replies(reply_to, timeout_s)
+        """Waits up to `timeout_s` for replies; all that are there come at once, or none.
+
+        After an outage some can come a second time; none is lost with an answer that came late.
+        """
+        raw = await self._store.read_replies(reply_to, timeout_s)
         return [wire.read_reply(one) for one in raw]
 
     async def explain(self, job_id: str) -> Explanation:
@@ -92,9 +95,9 @@ class AsyncGate:
             _now, cursor, queues = await self._store.call("configure", arguments)
         return queues
 
-    async def stats(self, max_nodes: int = 100) -> GateStats:
-        """Snapshot of the pool with the tree's nodes seen last."""
-        return wire.read_stats(await self._store.call("stats", [max_nodes]))
+    async def stats(self, nodes: Sequence[str] = ()) -> GateStats:
+        """Snapshot of the pool, with those of the tree's nodes that are asked for and known."""
+        return wire.read_stats(await self._store.call("stats", nodes))
 
     async def ping(self) -> None:
         """Returns when Redis answers."""
@@ -118,6 +121,7 @@ class WorkerGate:
             raise ValueError(f"worker {worker!r} must be letters, digits, '.', '_' or '-'")
         self.worker = worker
         self._instance = uuid.uuid4().hex
+        self._settings = settings
         self._store = Store(url, pool, settings)
         self._held: dict[str, None] = {}  # blocks of the cache, for a pool that forgot them
         self._unsent: dict[str, bool] = {}  # block hash -> inserted, kept until a call arrives
@@ -127,18 +131,25 @@ class WorkerGate:
         """Announces a fresh worker with an empty cache, whose settings the whole pool takes over.
 
         Returns how many jobs an earlier worker of this name held; they are queued again. Raises
-        PoolSettingsError beside live workers with other settings.
+        PoolSettingsError beside live workers with other settings, and EvictingRedisError.
         """
-        _now, requeued, differing = self._store.call("join", [self.worker, self._instance])
+        if policy := self._store.eviction_of_any_key():
+            raise EvictingRedisError(
+                f"Redis evicts any key by maxmemory-policy {policy}, and jobs with it; set it to "
+                "noeviction, so that a full Redis refuses new jobs instead"
+            )
+        answer = self._store.call("join", [self.worker, self._instance])
+        requeued, differing = wire.read_join(answer, self._settings)
         if differing:
+            theirs = ", ".join(f"{name} = {value}" for name, value in differing.items())
             raise PoolSettingsError(
                 f"worker {self.worker!r} has other settings than the pool's live workers, which "
-                f"serve by {differing.decode()}: start all with the same settings, or stop the "
+                f"serve by {theirs}: start all with the same settings, or stop the "
                 "others first; one that died is forgotten after worker_idle_ms"
             )
         self._unsent.clear()
         self._held.clear()
-        return int(requeued)
+        return requeued
 
     def drain(self) -> None:
         """Has nothing more routed here; the queue moves, claimed jobs are still to be settled."""
@@ -169,8 +180,9 @@ class WorkerGate:
         """Leases the next jobs in the pool's order, within `token_budget` extend tokens.
 
         `inserted` and `evicted` are the cache events since the last call; if the call fails they
-        are kept and sent again by the next one. The first job may exceed the budget unless
-        `strict`. Jobs in an answer that was lost are queued again by the next claim.
+        are kept and sent again by the next one, as are those above EVENTS_AT_ONCE. The first job
+        may exceed the budget unless `strict`. Jobs in an answer that was lost are queued again by
+        the next claim.
         """
         fresh, gone = self._events(inserted, evicted)
         arguments = wire.claim_arguments(
@@ -184,7 +196,7 @@ class WorkerGate:
             instance=self._instance,
         )
         with self._claiming():
-            return self._take(self._store.call("claim", arguments))
+            return self._take(self._store.call("claim", arguments), [*fresh, *gone])
 
     def exchange(
         self,
@@ -208,7 +220,7 @@ class WorkerGate:
         )
         with self._claiming():
             answers = self._store.call_all([("settle", settling), ("claim", claiming)])
-            return self._take(answers[1])
+            return self._take(answers[1], [*fresh, *gone])
 
     def settle(
         self,
@@ -220,7 +232,7 @@ class WorkerGate:
         fresh, gone = self._events(inserted, evicted)
         arguments = wire.settle_arguments(self.worker, settlements, fresh, gone)
         _now, *taken = self._store.call("settle", arguments)
-        self._unsent.clear()
+        self._note_sent([*fresh, *gone])
         return [bool(flag) for flag in taken]
 
     def renew(self, held: Sequence[Claimed]) -> list[bool]:
@@ -232,9 +244,9 @@ class WorkerGate:
         """Requeues jobs of expired leases and answers overdue ones; to be called every second."""
         return wire.read_reaped(self._store.call("reap", []))
 
-    def stats(self, max_nodes: int = 100) -> GateStats:
-        """Snapshot of the pool with the tree's nodes seen last."""
-        return wire.read_stats(self._store.call("stats", [max_nodes]))
+    def stats(self, nodes: Sequence[str] = ()) -> GateStats:
+        """Snapshot of the pool, with those of the tree's nodes that are asked for and known."""
+        return wire.read_stats(self._store.call("stats", nodes))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -248,7 +260,7 @@ class WorkerGate:
             self._unsent |= dict.fromkeys(self._held, True)
             raise
 
-    def _take(self, answer: Sequence[Any]) -> Claim:
+    def _take(self, answer: Sequence[Any], sent: Sequence[str]) -> Claim:
         if answer[1] < 0:
             raise WorkerNameTakenError(
                 f"another worker joined as {self.worker!r} after this one, and two of one name end "
@@ -256,8 +268,14 @@ class WorkerGate:
             )
         claim = wire.read_claim(answer)
         self._acknowledged = max([self._acknowledged, *(job.epoch for job in claim.jobs)])
-        self._unsent = {} if claim.known else dict.fromkeys(self._held, True)
+        self._note_sent(sent)
+        if not claim.known:
+            self._unsent = dict.fromkeys(self._held, True)
         return claim
+
+    def _note_sent(self, blocks: Sequence[str]) -> None:
+        for block in blocks:
+            self._unsent.pop(block, None)
 
     def _events(
         self, inserted: Sequence[str], evicted: Sequence[str]
@@ -266,34 +284,6 @@ class WorkerGate:
         for block in evicted:
             self._held.pop(block, None)
         self._unsent |= dict.fromkeys(inserted, True) | dict.fromkeys(evicted, False)
-        fresh = [block for block, held in self._unsent.items() if held]
-        return fresh, [block for block, held in self._unsent.items() if not held]
-
-
-def _refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
-    retry = verdict.retry_after_ms
-    if verdict.answer == "pool_full":
-        raise PoolFullError("the queue is full, retry later", retry_after_ms=retry)
-    if verdict.answer == "tenant_full":
-        raise TenantThrottledError(
-            f"tenant {job.tenant!r} has its limit of {settings.max_tenant_jobs} jobs or "
-            f"{settings.max_tenant_tokens} tokens queued, wait for answers before sending more",
-            retry_after_ms=retry,
-        )
-    if verdict.answer == "tenant_busy":
-        raise TenantThrottledError(
-            f"tenant {job.tenant!r} has its limit of {settings.max_tenant_in_flight} jobs in "
-            "flight, wait for answers before sending more",
-            retry_after_ms=retry,
-        )
-    if verdict.answer == "deadline":
-        raise DeadlineExceededError(
-            "the deadline passed before the job was queued, allow more time", param="deadline_ms"
-        )
-    if verdict.answer == "level_conflict":
-        raise LevelConflictError(
-            f"jobs still stand at another depth than {job.leaf!r}, as a tenants file had it; "
-            "retry when they are answered, and give all servers the same file",
-            retry_after_ms=settings.retry_after_ms,
-        )
-    assert verdict.answer in ("queued", "known"), verdict
+        sent = [*itertools.islice(self._unsent.items(), EVENTS_AT_ONCE)]
+        fresh = [block for block, held in sent if held]
+        return fresh, [block for block, held in sent if not held]

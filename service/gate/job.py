@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -19,6 +19,11 @@ class Level:
             raise ValueError(f"level {self.name!r} must not be empty and must not contain / or NUL")
         if self.weight < 1:
             raise ValueError(f"level {self.name!r} needs a weight of at least 1")
+
+
+def tenant_id(path: Sequence[Level], tenant_level: int) -> str:
+    """Id of the tenant's node on a path."""
+    return "/".join(level.name for level in path[: tenant_level + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Job:
     @property
     def tenant_id(self) -> str:
         """Id of the tenant's node."""
-        return "/".join(level.name for level in self.path[: self.tenant_level + 1])
+        return tenant_id(self.path, self.tenant_level)
 
     @property
     def tokens(self) -> int:
@@ -194,13 +199,14 @@ class LevelStanding:
 class Explanation:
     """Why a job waits, and the cost after which it is served at the latest."""
 
-    state: str  # queued, leased or unknown
+    state: str  # queued, leased, answered or unknown
     worker: str = ""  # whose queue it is in, or who holds it
     queue_ms: int = 0
     deadline_in_ms: int = 0
     due_before: int = 0  # jobs of the same queue with an earlier deadline
     matched_blocks: int = 0
     levels: tuple[LevelStanding, ...] = ()
+    queued_cost: int = 0  # at most, of all that waits in the pool
     largest_cost: int = 0  # U' so far
     drain_rate: int = 0
     bound: int = 0  # cost served at most before it is claimed; see policy.wait_bound

@@ -10,7 +10,6 @@ from service.gate.queues import Entry
 from service.gate.settings import GateSettings
 from service.gate.tree import Node, Tree
 
-FORGOTTEN_AT_ONCE = 64
 MOST_SHARERS = 15
 
 
@@ -34,6 +33,12 @@ class Ledger:
         """Notes the most a job may cost."""
         worst = self.cost(job, job.context_tokens, job.output_tokens)
         self.largest_cost = max(self.largest_cost, worst)
+
+    @property
+    def queued_cost(self) -> int:
+        """Most that all waiting jobs cost together."""
+        root, settings = self.tree.root, self._settings
+        return root.tokens * max(settings.extend_weight, settings.output_weight) + root.jobs
 
     def in_credit(self, leaf: Node) -> bool:
         """Whether all levels of a leaf are positive."""
@@ -78,24 +83,6 @@ class Ledger:
             rivals=len(rivals),
             rival_weight=sum(other.weight for other in rivals),
         )
-
-    def see(self, leaf: Node, now: int) -> None:
-        """Notes, a few times per idle span, that a leaf and its ancestors are in use."""
-        for node in leaf.lineage():
-            if not node.seen or now - node.seen >= self._settings.tenant_idle_ms // 16:
-                node.seen = now
-
-    def forget_idle(self, now: int, idle_ms: int) -> None:
-        """Forgets nodes unseen for `idle_ms`, unless a debt is still owed to waiting siblings."""
-        nodes = [node for node in self.tree.nodes.values() if node.parent]
-        idle = [node for node in nodes if node.seen <= now - idle_ms]
-        for node in sorted(idle, key=lambda node: (node.seen, node.id))[:FORGOTTEN_AT_ONCE]:
-            assert node.parent is not None
-            unowed = node.deficit > 0 or not node.parent.waiting
-            if unowed and not (node.jobs or node.leased or node.children):
-                self.tree.forget(node)
-            else:
-                node.seen = now  # looked at again only after another idle span
 
     def _pay(self, payers: Sequence[tuple[str, int]]) -> None:
         for payer, cost in payers:

@@ -112,24 +112,23 @@ class Moves:
         entry = self.entries.get(job_id)
         return entry if entry is not None and entry.epoch == epoch else None
 
-    def _settle(self, item: Settlement, now: int) -> bool:
+    def _settle(self, item: Settlement) -> bool:
         entry = self._current(item.job_id, item.epoch)
         if entry is None:
             return False
         self._drained += entry.job.tokens
         self.ledger.reconcile(entry, item.extend_tokens, item.output_tokens)
-        self._end_lease(entry, now)
+        self._end_lease(entry)
         self._reply(entry, item.outcome, item.result)
         return True
 
-    def _end_lease(self, entry: Entry, now: int) -> None:
+    def _end_lease(self, entry: Entry) -> None:
         self._count_leased(entry, -1)
-        self.ledger.see(entry.leaf, now)
         entry.epoch, entry.worker, entry.charged, entry.payers = 0, "", 0, []
 
-    def _release(self, entry: Entry, now: int) -> str:
+    def _release(self, entry: Entry) -> str:
         self.ledger.refund(entry, entry.charged)
-        self._end_lease(entry, now)
+        self._end_lease(entry)
         self.fleet.unexpect(entry)
         if entry.cancelled:
             del self.entries[entry.job.job_id]
@@ -140,17 +139,17 @@ class Moves:
         self._enqueue(entry)
         return "requeued"
 
-    def _take_back(self, worker: str, acknowledged: int | None, now: int) -> None:
+    def _take_back(self, worker: str, acknowledged: int | None) -> None:
         for entry in self._leases() if acknowledged is not None else []:
             if entry.worker == worker and entry.epoch > (acknowledged or 0):
                 entry.attempts -= 1  # it was never handed out
-                self._release(entry, now)
+                self._release(entry)
 
-    def _forget_worker(self, worker: str, now: int) -> int:
+    def _forget_worker(self, worker: str) -> int:
         self.fleet.dismiss(worker)
         self._streaks.pop(worker, None)
         mine = [entry for entry in self._leases() if entry.worker == worker]
-        return [self._release(entry, now) for entry in mine].count("requeued")
+        return [self._release(entry) for entry in mine].count("requeued")
 
     def _leases(self) -> list[Entry]:
         leased = [entry for entry in self.entries.values() if entry.epoch]

@@ -36,7 +36,6 @@ class Pool(Moves):
         entry = Entry(job, leaf, self._sequence, now, now + job.deadline_ms, root.service)
         self.entries[job.job_id] = entry
         self.ledger.expect(job)
-        self.ledger.see(leaf, now)
         self._enqueue(entry, worker)
         return Verdict("queued")
 
@@ -63,7 +62,7 @@ class Pool(Moves):
         if not known:  # a part of its events would tell of chains without their front
             self.fleet.belief.forget(worker)
         self.fleet.belief.hear(worker, inserted if known else (), evicted if known else ())
-        self._take_back(worker, acknowledged, now)
+        self._take_back(worker, acknowledged)
         self._adopt(ADOPTED_PER_CLAIM)
         expired = self._expire_overdue(now, EXPIRED_PER_CLAIM)
         batch, room = Batch(self.fleet.belief.held[worker]), token_budget
@@ -97,10 +96,10 @@ class Pool(Moves):
         evicted: Iterable[str] = (),
     ) -> list[bool]:
         """Answers each job whose epoch is current, refunding what was reserved above its use."""
-        now = self._tick(time)
+        self._tick(time)
         if worker in self.fleet.workers:
             self.fleet.belief.hear(worker, inserted, evicted)
-        return [self._settle(item, now) for item in settlements]
+        return [self._settle(item) for item in settlements]
 
     def renew(self, worker: str, held: Sequence[Claimed], time: int) -> list[bool]:
         """Starts anew the leases whose epoch is current."""
@@ -133,7 +132,8 @@ class Pool(Moves):
 
     def leave(self, worker: str, time: int) -> int:
         """A worker is gone: its leases end now and its cache is forgotten. Counts the requeued."""
-        return self._forget_worker(worker, self._tick(time))
+        self._tick(time)
+        return self._forget_worker(worker)
 
     def drain(self, worker: str, time: int) -> None:
         """Nothing more is routed to the worker and its queue moves; its leases go on."""
@@ -142,15 +142,14 @@ class Pool(Moves):
         self._streaks.pop(worker, None)
 
     def reap(self, time: int) -> Reaped:
-        """The heartbeat: ends expired leases, answers overdue jobs, forgets what is idle."""
+        """The heartbeat: ends expired leases, answers overdue jobs, forgets who is idle."""
         now = self._tick(time)
         ended = [entry for entry in self._leases() if entry.lease_ends_at <= now]
-        fates = Counter(self._release(entry, now) for entry in ended[:EXPIRED_PER_REAP])
+        fates = Counter(self._release(entry) for entry in ended[:EXPIRED_PER_REAP])
         for worker in self.fleet.idle(now - self.settings.worker_idle_ms):
-            fates["requeued"] += self._forget_worker(worker, now)
+            fates["requeued"] += self._forget_worker(worker)
         self._adopt(ADOPTED_PER_REAP)
         expired = self._expire_overdue(now, EXPIRED_PER_REAP)
-        self.ledger.forget_idle(now, self.settings.tenant_idle_ms)
         self._measure_rate(now)
         return Reaped(fates["requeued"], fates["lost"], expired, now)
 
@@ -179,6 +178,7 @@ class Pool(Moves):
             due_before=before,
             matched_blocks=self.fleet.belief.matched(entry.queue, entry.job),
             levels=levels,
+            queued_cost=self.ledger.queued_cost,
             largest_cost=cost,
             drain_rate=self.drain_rate,
             bound=policy.wait_bound(

@@ -24,7 +24,7 @@ class GateSettings:
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
     max_pool_jobs: int = 10_000  # queued; tenants below an equal part may fill a quarter more
     max_pool_tokens: int = 50_000_000
-    max_tenant_jobs: int = 2_000
+    max_tenant_jobs: int = 512
     max_tenant_tokens: int = 10_000_000
     max_tenant_in_flight: int = 4_000  # queued and leased jobs together
     retry_after_ms: int = 1_000  # told to the refused while the drain rate is not known

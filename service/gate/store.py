@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -36,6 +37,7 @@ SOCKET_TIMEOUT_S = 0.75  # a busy machine must not look like a lost Redis, nor a
 LONGEST_POP_S = 0.25  # below the socket timeout: a paused Redis is noticed within a second
 SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
+BEFORE_ALL = b"0-0"  # the entry of a stream before its first
 LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
 SLOW_CALLS_KEPT = 1_024
 RETRY_AFTER_MS = 1_000
@@ -47,6 +49,9 @@ _OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")
 _OF_ONE_VERB = {"claim": ("choice",)}
+# A full Redis refuses a script by its first write alone, and drains only if it lets the others in.
+_TAKES_MEMORY = ("submit",)
+_WHATEVER_MEMORY = "call('UNLINK', pool .. 'nothing')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,21 @@ def _script(verb: str, settings: GateSettings) -> _Script:
     The policy is the root's, so that settings agree whatever policy the pool was switched to.
     """
     names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
-    files = [(_LUA / f"{name}.lua").read_text() for name in names]
+    *library, body = [(_LUA / f"{name}.lua").read_text() for name in names]
     values = asdict(settings) | {"refill": settings.refill}
     agreed = {name: value for name, value in values.items() if name != "policy"}
     values["digest"] = _digest(repr(sorted(agreed.items())))
-    source = "\n".join([f"local settings = {_lua_table(values)}", *files])
+    source = "\n".join(
+        [
+            f"local settings = {_lua_table(values)}",
+            *library,
+            f"local function run()\n{body}\nend",
+            "" if verb in _TAKES_MEMORY else _WHATEVER_MEMORY,
+            "local answer = run()",
+            "gate.finish()",
+            "return answer",
+        ]
+    )
     return _Script(source, _digest(source))
 
 
@@ -143,7 +158,7 @@ class Store:
             return self._client.blpop([key], timeout=timeout_s) is not None
 
     def reply_key(self, reply_to: str) -> str:
-        """The list that answers the API process `reply_to`."""
+        """The stream that answers the API process `reply_to`."""
         return self._calls.reply_key(reply_to)
 
     def delete_replies(self, reply_to: str) -> None:
@@ -168,6 +183,16 @@ class Store:
         with _translated():
             return dict(self._client.info())
 
+    def eviction_of_any_key(self) -> str:
+        """The policy by which a full Redis may drop any key; "" if it may not, or will not say."""
+        with _translated():
+            try:
+                memory = self._client.info("memory")
+            except NoPermissionError:
+                return ""
+        policy = str(memory["maxmemory_policy"])
+        return policy if memory["maxmemory"] and policy.startswith("allkeys") else ""
+
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
@@ -178,6 +203,7 @@ class AsyncStore:
 
     def __init__(self, url: str, pool: str, settings: GateSettings) -> None:
         self._calls = _Calls(pool, settings)
+        self._read: dict[str, list[bytes]] = {}  # by API process, entries still in its stream
         kind = redis.asyncio.RedisCluster if _is_cluster(url) else redis.asyncio.Redis
         self._client = kind.from_url(_plain(url), **_options(AsyncRetry(NoBackoff(), 0)))
 
@@ -190,17 +216,28 @@ class AsyncStore:
             except NoScriptError:
                 return await self._client.execute_command("EVAL", script.source, *cells)
 
-    async def pop_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
-        """Waits for a reply, LONGEST_POP_S at most, and takes the others that are there."""
-        timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
-        key = self._calls.reply_key(reply_to)
+    async def read_replies(self, reply_to: str, timeout_s: float) -> list[bytes]:
+        """Waits for replies, LONGEST_POP_S at most; all that are there come at once.
+
+        They stay in Redis until the next read: what was sent to a process too busy to look in time
+        comes again. A reply can come twice.
+        """
+        wait_ms = round(1000 * min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S))
+        key, listens = self._calls.reply_key(reply_to), self._calls.key(f"listens:{reply_to}")
+        read = self._read.get(reply_to)
         with _translated():
             async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.set(self._calls.key(f"listens:{reply_to}"), 1, px=LISTENS_MS)
-                pipeline.blpop([key], timeout=timeout_s)
-                pipeline.lpop(key, REPLIES_AT_ONCE)
-                _, first, others = await pipeline.execute()
-        return [first[1], *(others or [])] if first else []
+                pipeline.set(listens, 1, px=LISTENS_MS, nx=True)  # a full Redis refuses this alone
+                pipeline.pexpire(listens, LISTENS_MS)
+                pipeline.xdel(key, *(read or [BEFORE_ALL]))
+                pipeline.xread({key: BEFORE_ALL}, count=REPLIES_AT_ONCE, block=wait_ms)
+                _, _, removed, streams = await pipeline.execute(raise_on_error=False)
+            for answer in (removed, streams):
+                if isinstance(answer, RedisError):
+                    raise answer
+        entries = streams[0][1] if streams else []
+        self._read[reply_to] = [entry for entry, _ in entries]
+        return [fields[b"reply"] for _, fields in entries]
 
     async def ping(self) -> None:
         """Raises GateUnavailableError unless Redis answers."""

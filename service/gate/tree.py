@@ -32,7 +32,6 @@ class Node:
         self.leased = 0
         self.holds_jobs = False  # a leaf: jobs wait under it, and none below its children
         self.credits: dict[str, int] = {}  # D2LPM's q per worker, of a tenant
-        self.seen = 0
 
     def lineage(self) -> Iterator[Node]:
         """The node and its ancestors, without the root."""
@@ -93,14 +92,6 @@ class Tree:
             node = child
         node.holds_jobs = True
         return node
-
-    def forget(self, node: Node) -> None:
-        """Drops a node without children."""
-        assert node.parent is not None
-        assert not node.children
-        assert not node.jobs
-        del node.parent.children[node.name]
-        del self.nodes[node.id]
 
     def enqueue(self, leaf: Node, jobs: int, tokens: int) -> None:
         """Counts jobs in (or out, negative) at all levels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from service.gate import policy
@@ -109,13 +110,20 @@ def read_verdicts(
     answer: Sequence[Any], jobs: Sequence[Job], settings: GateSettings
 ) -> list[Verdict]:
     """Answer of `submit` for these jobs, in their order."""
-    _now, *cells = answer
-    rows = [cells[at : at + 4] for at in range(0, len(cells), 4)]
+    _now, *rows = answer
     verdicts = []
     for job, (name, pool_tokens, tenant_tokens, drain_rate) in zip(jobs, rows, strict=True):
         refused = name.decode(), job.tokens, pool_tokens, tenant_tokens, drain_rate
         verdicts.append(Verdict(name.decode(), policy.refusal_wait_ms(*refused, settings)))
     return verdicts
+
+
+def read_join(answer: Sequence[Any], settings: GateSettings) -> tuple[int, dict[str, int | str]]:
+    """Answer of `join`: the jobs queued again, and what live workers have otherwise set."""
+    _now, requeued, theirs = answer
+    agreed = json.loads(theirs) if theirs else {}
+    own = asdict(settings) | {"policy": agreed.get("policy")}
+    return requeued, {name: agreed[name] for name in own if agreed and agreed[name] != own[name]}
 
 
 def read_claim(answer: Sequence[Any]) -> Claim:
@@ -147,7 +155,7 @@ def read_explanation(answer: Sequence[Any]) -> Explanation:
         worker, *times = facts or [b""]
         return Explanation(state.decode(), worker.decode(), *times)
     worker, queue_ms, deadline_in_ms, before, matched, rows, *numbers = facts
-    largest_cost, drain_rate, quantum, refill, overtakes = numbers
+    queued_cost, largest_cost, drain_rate, quantum, refill, overtakes = numbers
     levels = tuple(LevelStanding(node.decode(), *counts) for node, *counts in rows)
     bound = policy.wait_bound(levels, before, quantum, refill, overtakes, largest_cost)
     return Explanation(
@@ -158,6 +166,7 @@ def read_explanation(answer: Sequence[Any]) -> Explanation:
         due_before=before,
         matched_blocks=matched,
         levels=levels,
+        queued_cost=queued_cost,
         largest_cost=largest_cost,
         drain_rate=drain_rate,
         bound=bound,

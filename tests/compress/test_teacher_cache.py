@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,8 +70,9 @@ def test_an_unknown_pair_is_refused_or_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["teacher", "tokenizer", "prompt", "data"])
 def test_a_cache_of_something_else_is_refused(tmp_path: Path, part: str) -> None:
     write_cache(tmp_path / "cache", IDENTITY, {"x": torch.zeros(3)})
+    changed: dict[str, Any] = {part: "another"}
     with pytest.raises(TeacherCacheError, match=f"its {part} is"):
-        read_cache(tmp_path / "cache", CacheIdentity(**asdict(IDENTITY) | {part: "another"}))
+        read_cache(tmp_path / "cache", replace(IDENTITY, **changed))
 
 
 def _flip(content: bytes) -> bytes:

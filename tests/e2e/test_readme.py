@@ -16,8 +16,8 @@ from tests.e2e.server import ROOT, RunningServer, free_port, wait_until
 
 
 def test_the_greeting_is_the_readmes_request(client: httpx.Client) -> None:
-    assert REQUEST.format(port=3000) in (ROOT / "README.md").read_text(encoding="utf-8")
-    body = re.search(r"-d '(.*)'", REQUEST.format(port=3000), re.DOTALL)
+    assert REQUEST.format(port=3000, key="") in (ROOT / "README.md").read_text(encoding="utf-8")
+    body = re.search(r"-d '(.*)'", REQUEST.format(port=3000, key=""), re.DOTALL)
     assert body is not None
     answer = client.post("/v1/rank", json=json.loads(body[1]))
     assert answer.status_code == 200, answer.text
@@ -28,7 +28,7 @@ def test_the_greeting_comes_once_the_server_is_ready(server: RunningServer) -> N
     port = httpx.URL(server.url).port
     command = [sys.executable, "-m", "service.hello", str(port), str(os.getpid())]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
-    assert REQUEST.format(port=port) in run.stdout
+    assert REQUEST.format(port=port, key="") in run.stdout
 
 
 def test_the_greeting_ends_with_its_parent() -> None:

@@ -98,6 +98,12 @@ def test_limits_are_kept(capability: int, shared: int, spills: int, ptx: str, pr
     assert aot._problem(capability, built, spills) == problem
 
 
+def test_a_kernel_may_spill_what_it_says() -> None:
+    built = SimpleNamespace(metadata=SimpleNamespace(shared=0), asm={"ttir": "", "ptx": ""})
+    assert aot._problem(90, built, 8, allowed=8) == ""
+    assert aot._problem(90, built, 9, allowed=8) == "9 bytes spilled"
+
+
 def test_products_and_tensor_cores_are_recognised() -> None:
     assert aot.NARROW_PRODUCT.search(DOT)
     assert not aot.NARROW_PRODUCT.search(DOT.replace("bf16", "f32"))

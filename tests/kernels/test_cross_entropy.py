@@ -17,6 +17,7 @@ from kernels import cross_entropy as module
 from kernels.cross_entropy import cross_entropy
 from kernels.cross_entropy_rows import Terms, cross_entropy_reference
 from tests.kernels.truth import (
+    BACKENDS,
     assert_accurate,
     draw,
     spread,
@@ -24,7 +25,6 @@ from tests.kernels.truth import (
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # rows, vocabulary: one row, odd, a block and a tail, three blocks and a tail
 SHAPES = [(1, 5), (4, 123), (3, 4097), (2, 13_001)]

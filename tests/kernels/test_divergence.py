@@ -18,6 +18,7 @@ from kernels.divergence_mix import Mix, distillation_reference
 from kernels.divergence_terms import MIXTURES, NEEDS_TEACHER_SUPPORT
 from tests.kernels.divergence_truth import distillation
 from tests.kernels.truth import (
+    BACKENDS,
     assert_accurate,
     draw,
     spread,
@@ -25,7 +26,6 @@ from tests.kernels.truth import (
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 KINDS = list(MIXTURES)
 # rows, vocabulary: one row, odd, a block and a tail, two blocks and a tail
 SHAPES = [(1, 70), (4, 123), (2, 2049), (2, 4500)]

@@ -12,11 +12,10 @@ from torch import Tensor
 from kernels.divergence_terms import MIXTURES
 from kernels.label_distillation import label_distillation
 from tests.kernels.divergence_truth import distillation
-from tests.kernels.truth import assert_accurate, draw
+from tests.kernels.truth import BACKENDS, assert_accurate, draw
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 LABELS = torch.tensor([7, 2, 30])
 # RMS of the error over RMS of the truth; the worst measured are 1.5e-7 and, in bf16, 2.2e-3.
 TOLERANCE, NARROW = 3e-7, 4.3e-3

@@ -19,11 +19,10 @@ from kernels.linear_cross_entropy import (
     linear_operator,
 )
 from tests.kernels.allocations import LargestTensor
-from tests.kernels.truth import assert_accurate, draw, spread
+from tests.kernels.truth import BACKENDS, assert_accurate, draw, spread
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 # tokens, hidden, vocabulary, tokens in a chunk: one, a tail, more than there are, all but one
 SHAPES = [(5, 16, 33, 1), (7, 24, 123, 3), (4, 16, 33, 100), (6, 1, 2, 5)]
 TERMS = Terms(ignore_index=3, label_smoothing=0.1, z_loss=0.01, softcap=5.0)

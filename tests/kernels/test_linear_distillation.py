@@ -21,11 +21,10 @@ from kernels.linear_distillation import (
 from kernels.token_chunks import Head
 from tests.kernels.allocations import LargestTensor
 from tests.kernels.divergence_truth import distillation
-from tests.kernels.truth import assert_accurate, draw, spread
+from tests.kernels.truth import BACKENDS, assert_accurate, draw, spread
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 KINDS = list(MIXTURES)
 TOKENS, VOCABULARY, TEACHER_VOCABULARY, STUDENT, TEACHER = 7, 123, 130, 24, 40
 OPTIONS: dict[str, Any] = {"temperature": 2.0, "soft_weight": 0.9, "hard_weight": 0.2}

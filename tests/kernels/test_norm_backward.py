@@ -12,8 +12,9 @@ from torch import Tensor
 from kernels import norm_backward
 from kernels.norm import add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference
 from tests.kernels.planted import each_caught
-from tests.kernels.test_norm import BACKENDS, EPS, operands, truth
+from tests.kernels.test_norm import EPS, operands, truth
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_accurate,
     assert_guard_untouched,

@@ -15,10 +15,12 @@ from kernels.norm import add_rms_norm
 from kernels.norm_quantize import add_rms_norm_quantize, add_rms_norm_quantize_reference
 from kernels.quantize import LIMITS, UnsupportedDeviceError, quantize_rows_reference
 from tests.kernels.planted import each_caught, load_broken_copy
-from tests.kernels.test_norm import BACKENDS, EPS, SHAPES, operands, truth
+from tests.kernels.test_norm import EPS, SHAPES, operands, truth
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_guard_untouched,
+    assert_identical,
     draw,
     guarded,
     rmse_ratio,
@@ -32,13 +34,6 @@ TOLERANCE = {torch.int8: 3.1e-2, torch.float8_e4m3fn: 5.3e-2}
 HALVES = torch.cat((torch.arange(127) - 63.5, torch.tensor([127.0])))  # of scale 1
 
 
-def assert_same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == theirs.shape
-        assert torch.equal(ours.float(), theirs.float())
-
-
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -50,7 +45,9 @@ def test_values_scales_and_total_are_those_of_the_three_in_turn(
         x, residual, weight, EPS, target, backend="triton"
     )
     normed, expected_total = add_rms_norm(x, residual, weight, EPS, backend="triton")
-    assert_same((values, scales, total), (*quantize_rows_reference(normed, target), expected_total))
+    assert_identical(
+        (values, scales, total), (*quantize_rows_reference(normed, target), expected_total)
+    )
     ratio = rmse_ratio(values.double() * scales.double()[:, None], truth(total, weight))
     assert ratio <= TOLERANCE[target], ratio
 
@@ -61,13 +58,13 @@ def test_scales_equal_those_of_the_reference(target: torch.dtype) -> None:
     x, residual, weight = operands(70, 128, torch.bfloat16)
     for added in (residual, None):
         actual = add_rms_norm_quantize(x, added, weight, EPS, target, backend="triton")
-        assert_same(actual, add_rms_norm_quantize_reference(x, added, weight, EPS, target))
+        assert_identical(actual, add_rms_norm_quantize_reference(x, added, weight, EPS, target))
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_half_rounds_to_the_even_value(target: torch.dtype) -> None:
     rows = HALVES[None] * (LIMITS[target] / 127)
-    assert_same(quantized(quantize, rows, target), quantize_rows_reference(rows, target))
+    assert_identical(quantized(quantize, rows, target), quantize_rows_reference(rows, target))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -88,7 +85,7 @@ def test_leading_axes_strides_and_empty_batches(backend: str) -> None:
         values, scales, total = add_rms_norm_quantize(
             shaped[0], shaped[1], view(weight), EPS, torch.int8, backend=backend
         )
-        assert_same((values.flatten(0, 1), scales.flatten(), total.flatten(0, 1)), expected)
+        assert_identical((values.flatten(0, 1), scales.flatten(), total.flatten(0, 1)), expected)
     empty = add_rms_norm_quantize(x[:0], None, weight, EPS, torch.int8, backend=backend)
     assert [tuple(t.shape) for t in empty] == [(0, 123), (0,), (0, 123)]
 
@@ -120,11 +117,13 @@ def test_fp8_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Each is a plausible slip; the checks below must catch every one of them.
 PLANTED_BUGS = {
-    "scale of the sum": ("quantize_tile(normed.to", "quantize_tile(x.to"),
+    "scale of the sum": ("tile = normed.to", "tile = x.to"),
     "columns unmasked": ("in_row = columns < hidden_size", "in_row = columns < 1 << 30"),
-    "rows unmasked": ("inside = (row < rows)[:, None]", "inside = (row < 1 << 30)[:, None]"),
-    "scales unmasked": ("scales, row < rows", "scales, row < 1 << 30"),
-    "values' stride taken for width": ("* values_stride", "* hidden_size"),
+    "rows unmasked": ("known = row < rows", "known = row < 1 << 30"),
+    "values' stride taken for width": (
+        "values_ptr, values_stride, scales",
+        "values_ptr, hidden_size, scales",
+    ),
     "residual forgotten": ("(x + residual)", "(x)"),
 }
 
@@ -136,9 +135,30 @@ def check(module: ModuleType) -> None:
     outputs = [view for _, view in frames]
     inputs = surrounded(x), surrounded(residual), surrounded(weight)
     module._launch_norm_quantize(*outputs, *inputs, EPS)
-    assert_same(tuple(outputs), expected)
+    assert_identical(tuple(outputs), expected)
     for buffer, view in frames:
         assert_guard_untouched(buffer, view)
+
+
+test_planted_bugs_are_caught = each_caught(norm_quantize, PLANTED_BUGS, check)
+
+STORING_BUGS = {
+    "scales unmasked": ("row, scales, known)", "row, scales, row >= 0)"),
+    "one scale for a program": ("row, scales, known)", "row, tl.max(scales), known)"),
+    "columns for rows": ("row[:, None] * values_stride", "row[:, None]"),
+}
+
+
+@pytest.mark.parametrize("bug", STORING_BUGS)
+def test_planted_bugs_in_the_storing_are_caught(
+    bug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A copy of the caller too: what `check` expects is computed by the right one.
+    caller = load_broken_copy(norm_quantize, tmp_path, "store_quantized(", "store_quantized(")
+    broken = load_broken_copy(quantize, tmp_path, *STORING_BUGS[bug])
+    monkeypatch.setattr(caller, "store_quantized", broken.store_quantized)
+    with pytest.raises(AssertionError):
+        check(caller)
 
 
 ROUNDING_BUGS = {
@@ -154,9 +174,9 @@ def test_planted_bugs_in_the_rounding_are_caught(bug: str, tmp_path: Path) -> No
     broken = load_broken_copy(quantize, tmp_path, *ROUNDING_BUGS[bug])
     rows = torch.stack((HALVES, draw(128), torch.zeros(128), -HALVES))
     expected = quantize_rows_reference(rows, torch.int8)
-    assert_same(quantized(quantize, rows, torch.int8), expected)
+    assert_identical(quantized(quantize, rows, torch.int8), expected)
     with pytest.raises(AssertionError):
-        assert_same(quantized(broken, rows, torch.int8), expected)
+        assert_identical(quantized(broken, rows, torch.int8), expected)
 
 
 @jit
@@ -181,6 +201,3 @@ def quantized(module: ModuleType, rows: Tensor, target: torch.dtype) -> tuple[Te
     limit = LIMITS[target]
     _quantize_kernel[(1,)](values, scales, rows, module.quantize_tile, limit, *rows.shape)
     return values, scales
-
-
-test_planted_bugs_are_caught = each_caught(norm_quantize, PLANTED_BUGS, check)

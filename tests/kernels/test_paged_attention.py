@@ -19,9 +19,7 @@ from tests.kernels.paged_checks import (
     check_strides,
     check_unused_tiles,
 )
-from tests.kernels.truth import DTYPES, assert_accurate, max_error
-
-BACKENDS = ["torch", "triton"]
+from tests.kernels.truth import BACKENDS, DTYPES, assert_accurate, max_error
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

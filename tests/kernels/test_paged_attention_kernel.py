@@ -43,7 +43,8 @@ PLANTED_BUGS = {
         "tl.where((keys >= 0)[None, :], scores",
     ),
     "the end of the prefix forgotten": ("range(full, prefix_length", "range(full, full"),
-    "pages not read ahead": ("pages, start + BLOCK_KEYS + lanes", "pages, start + lanes"),
+    "pages not read ahead": ("pages, keys + BLOCK_KEYS, prefix", "pages, keys, prefix"),
+    "pages of the first step": ("page_of(pages, keys, full", "page_of(pages, lanes, full"),
     "first group's pages": ("page_ids_ptr + tl.load(page_offsets_ptr + group)", "page_ids_ptr"),
     "first group's length": ("tl.load(prefix_lengths_ptr + group)", "tl.load(prefix_lengths_ptr)"),
     "heads of one group mixed": ("head = rows % GROUP_ROWS", "head = rows % 1"),
@@ -66,10 +67,18 @@ PLANTED_STEP_BUGS = {
 }
 
 
+TELLING = (
+    "candidates share tiles",
+    "a group of three heads",
+    "pages of one token",
+    "head_dim 128",
+)
+
+
 def run_all_checks(found: ModuleType) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(public, "launch_paged_attention", found.launch_paged_attention)
-        for name in ("candidates share tiles", "a group of three heads", "pages of one token"):
+        for name in TELLING:
             check(paged_case(*CASES[name]))
         check_strides()
         check_large_scores()
@@ -82,6 +91,7 @@ def run_all_checks_of_a_step(found: ModuleType) -> None:
         patch.setattr(module, "attend_to_tile", found.attend_to_tile)
         patch.setattr(module, "load_prefix", found.load_prefix)
         patch.setattr(module, "page_of", found.page_of)
+        patch.setattr(module, "starts_of", found.starts_of)
         run_all_checks(module)
 
 

@@ -14,8 +14,9 @@ from kernels.norm import rms_norm
 from kernels.qk_norm_rope import PageStore, qk_norm_rope, qk_norm_rope_reference
 from kernels.rope import rope
 from tests.kernels.planted import each_caught
-from tests.kernels.test_rope import BACKENDS, SHAPES, operands, tables, truth
+from tests.kernels.test_rope import SHAPES, operands, tables, truth
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_accurate,
     assert_guard_untouched,

@@ -16,6 +16,7 @@ from kernels.quantize import LIMITS, UnsupportedDeviceError
 from kernels.quantized_gemm import quantized_gemm
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
+    BACKENDS,
     SENTINEL,
     assert_accurate,
     assert_guard_untouched,
@@ -23,7 +24,6 @@ from tests.kernels.truth import (
     spread,
 )
 
-BACKENDS = ["torch", "triton"]
 KINDS = list(LIMITS)
 MARGIN = 260  # more than a tile
 # One value, a tile with ragged edges, several tiles, depths beside and on the block's.
@@ -201,8 +201,11 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "kind", "residual", "tile"),
     [
-        (8192, 6144, torch.int8, False, (128, 256)),
-        (8192, 6144, torch.int8, True, (128, 128)),
+        (8192, 6144, torch.int8, False, (128, 128)),
+        (8192, 1024, torch.int8, False, (128, 128)),
+        (512, 6144, torch.int8, False, (128, 128)),
+        (2048, 1024, torch.int8, False, (64, 128)),  # two small ones side by side, not one large
+        (2048, 1024, torch.int8, True, (128, 128)),
         (8192, 6144, torch.float8_e4m3fn, False, (128, 128)),
         (256, 1024, torch.int8, False, (64, 64)),
     ],

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from kernels import gemm_choice
 from kernels.gemm_choice import choose_provider
 from kernels.gemm_measure import layers
-from kernels.quantized_linear import QuantizedWeight, quantized_linear
+from kernels.quantize import quantize_rows_reference
+from kernels.quantized_linear import QuantizedWeight, quantized_linear, vendor_gemm
 from tests.kernels.truth import draw, rmse_ratio
 
 GPU = torch.device("cuda", 0)
@@ -133,3 +134,12 @@ def test_providers_agree_on_a_gpu(provider: gemm_choice.Provider, kind: torch.dt
     layer = QuantizedWeight.of(weight, kind)
     actual = quantized_linear(x, layer, provider=provider)
     assert rmse_ratio(actual, x.double() @ weight.double().T) <= ERRORS[kind]
+
+
+@pytest.mark.gpu
+def test_short_sums_of_the_vendor_round_off_little() -> None:
+    """Next to the 0.037 that rounding to eight bits costs; bf16 alone is 0.0017."""
+    a, b = (draw(n, 3072, seed=n).cuda() for n in (512, 1024))
+    (a, a_scales), (b, b_scales) = (quantize_rows_reference(x, torch.float8_e4m3fn) for x in (a, b))
+    exact = (a.double() * a_scales[:, None]) @ (b.double() * b_scales[:, None]).T
+    assert rmse_ratio(vendor_gemm(a, b, a_scales, b_scales), exact) <= 4e-3

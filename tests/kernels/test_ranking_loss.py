@@ -18,11 +18,10 @@ from kernels import ranking_loss as module
 from kernels.ranking_kernel import ranking_operator, scaling_operator
 from kernels.ranking_loss import ranking_loss
 from kernels.ranking_terms import KINDS, ranking_loss_reference
-from tests.kernels.truth import assert_accurate, draw, spread, surrounded
+from tests.kernels.truth import BACKENDS, assert_accurate, draw, spread, surrounded
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 LENGTHS = [7, 1, 0, 33, 2, 20]  # one item, none, a pair, more than a block of rows
 LONGEST = 40  # a bound, as callers have one
 # RMS of the error over RMS of the truth; the worst measured is 2.4e-7.

@@ -15,6 +15,7 @@ from kernels import rope_kernel
 from kernels.rope import rope, rope_reference
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_accurate,
     assert_guard_untouched,
@@ -25,7 +26,6 @@ from tests.kernels.truth import (
     surrounded,
 )
 
-BACKENDS = ["torch", "triton"]
 # tokens, heads, kv_heads, d: grouped queries, heads and halves that fill no power of two, one value
 SHAPES = [(5, 4, 2, 16), (3, 3, 1, 12), (1, 14, 2, 64), (1, 1, 1, 2)]
 MAX_POSITIONS = 40

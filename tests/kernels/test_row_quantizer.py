@@ -91,7 +91,7 @@ PLANTED_BUGS = {
     "columns unmasked in the load": ("columns[None, :], inside, 0.0)", "columns[None, :])"),
     "output stride taken for the operand's": ("row[:, None] * x_row_stride", "row[:, None] * 33"),
     "the other limit": ("LIMIT=LIMITS[dtype]", "LIMIT=448.0 if dtype == torch.int8 else 127.0"),
-    "one scale for a program": ("scales_ptr + row, scales", "scales_ptr + row, tl.max(scales)"),
+    "rows in another order": ("tile, row, columns", "tile, rows - 1 - row, columns"),
 }
 
 

@@ -16,6 +16,7 @@ from kernels.score_head import label_difference, score_head, score_probabilities
 from tests.kernels.planted import each_caught
 from tests.kernels.score_case import EPS, TOLERANCE, operands, truth
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_accurate,
     assert_guard_untouched,
@@ -24,7 +25,6 @@ from tests.kernels.truth import (
     surrounded,
 )
 
-BACKENDS = ["torch", "triton"]
 # rows, hidden, labels: the demo ranker, one value, a tail block, two tail blocks, many labels
 SHAPES = [(24, 192, 2), (1, 1, 1), (3, 123, 2), (5, 2049, 3), (2, 700, 128)]
 # |p - truth| in fp32; the worst measured is 1.6e-6, of 128 labels whose logits reach 50
@@ -183,13 +183,13 @@ def test_torch_library_accepts_the_operator() -> None:
 
 # Each is a plausible slip; the checks above must catch every one of them.
 PLANTED_BUGS = {
-    "eps forgotten": ("/ hidden_size + eps", "/ hidden_size"),
-    "norm weight forgotten": ("(x * weight)[None, :]", "x[None, :]"),
+    "eps forgotten": ("/ HIDDEN + eps", "/ HIDDEN"),
+    "norm weight forgotten": ("label_row * (x * weight)", "label_row * x"),
     "only the last block squared": ("squares += x * x", "squares = x * x"),
-    "mean over the block": ("/ hidden_size + eps", "/ BLOCK_HIDDEN + eps"),
-    "columns unmasked": ("inside = columns < hidden_size", "inside = columns < 1 << 30"),
+    "mean over the block": ("/ HIDDEN + eps", "/ BLOCK_HIDDEN + eps"),
+    "columns unmasked": ("inside = columns < HIDDEN", "inside = columns < 1 << 30"),
     "labels unmasked in the store": ("labels, logits, labels < label_count", "labels, logits"),
-    "row stride taken for width": ("row * hidden_row_stride", "row * hidden_size"),
+    "row stride taken for width": ("row * hidden_row_stride", "row * HIDDEN"),
     "output stride taken for width": ("program * logits_row_stride", "program * label_count"),
     "rows in order": ("row = tl.load(rows_ptr + program).to(tl.int64)", "row = program"),
     "scale forgotten": ("scale * logits + shift)\n        else", "logits + shift)\n        else"),

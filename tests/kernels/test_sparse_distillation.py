@@ -20,11 +20,10 @@ from kernels.sparse_mix import Kept, Mix
 from kernels.token_chunks import Head
 from tests.kernels.allocations import LargestTensor
 from tests.kernels.divergence_truth import between, distillation
-from tests.kernels.truth import assert_accurate, draw
+from tests.kernels.truth import BACKENDS, assert_accurate, draw
 
 # Interpreted lanes that no result takes in compute with infinities.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-BACKENDS = ["torch", "triton"]
 KINDS = list(MIXTURES)
 TOKENS, HIDDEN, VOCABULARY, KEPT = 7, 24, 123, 9
 TEMPERATURES = [1.0, 2.5]

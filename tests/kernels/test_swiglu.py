@@ -24,6 +24,7 @@ from kernels.swiglu import (
 )
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_accurate,
     assert_guard_untouched,
@@ -35,7 +36,6 @@ from tests.kernels.truth import (
     surrounded,
 )
 
-BACKENDS = ["torch", "triton"]
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
 TWO: dict[str, Callable[..., Tensor]] = {"swiglu": swiglu, "geglu": geglu}
 ONE: dict[str, Callable[..., Tensor]] = {"swiglu": swiglu_packed, "geglu": geglu_packed}

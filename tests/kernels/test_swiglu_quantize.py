@@ -13,11 +13,12 @@ from kernels.quantize import LIMITS, quantize_rows_reference
 from kernels.swiglu import swiglu_packed
 from kernels.swiglu_quantize import swiglu_quantize
 from tests.kernels.planted import each_caught
-from tests.kernels.test_norm_quantize import assert_same
 from tests.kernels.test_swiglu import truth
 from tests.kernels.truth import (
+    BACKENDS,
     DTYPES,
     assert_guard_untouched,
+    assert_identical,
     draw,
     guarded,
     rmse_ratio,
@@ -25,7 +26,6 @@ from tests.kernels.truth import (
     surrounded,
 )
 
-BACKENDS = ["torch", "triton"]
 TARGETS = list(LIMITS)
 # rows, inner: an odd width, one value, a wide row
 SHAPES = [(5, 123), (1, 1), (2, 2345)]
@@ -46,7 +46,7 @@ def test_values_and_scales_are_those_of_the_two_in_turn(
     gate_up = packed(*shape, dtype)
     values, scales = swiglu_quantize(gate_up, target, backend="triton")
     unit = swiglu_packed(gate_up, backend="triton")
-    assert_same((values, scales), quantize_rows_reference(unit, target))
+    assert_identical((values, scales), quantize_rows_reference(unit, target))
     ratio = rmse_ratio(
         values.double() * scales.double()[:, None], truth("swiglu", *gate_up.chunk(2, -1))
     )
@@ -57,7 +57,7 @@ def test_values_and_scales_are_those_of_the_two_in_turn(
 def test_the_torch_backend_is_the_two_in_turn(target: torch.dtype) -> None:
     gate_up = packed(5, 123, torch.bfloat16)
     unit = swiglu_packed(gate_up, backend="torch")
-    assert_same(swiglu_quantize(gate_up, target), quantize_rows_reference(unit, target))
+    assert_identical(swiglu_quantize(gate_up, target), quantize_rows_reference(unit, target))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -91,10 +91,13 @@ def test_bad_operands_are_named() -> None:
 # Each is a plausible slip; the checks below must catch every one of them.
 PLANTED_BUGS = {
     "halves exchanged": ("gate * tl.sigmoid(gate) * up", "up * tl.sigmoid(up) * gate"),
-    "columns unmasked": ("inside = columns < inner_size", "inside = columns < 1 << 30"),
-    "values' stride taken for width": ("row * values_stride", "row * inner_size"),
-    "rows' stride taken for width": ("row * gate_up_stride", "row * inner_size"),
-    "one scale for all": ("scales_ptr + row +", "scales_ptr +"),
+    "columns unmasked": ("inside = (columns < inner_size)", "inside = (columns < 1 << 30)"),
+    "values' stride taken for width": (
+        "values_ptr, values_stride, scales",
+        "values_ptr, inner_size, scales",
+    ),
+    "rows' stride taken for width": ("* gate_up_stride", "* inner_size"),
+    "one row for all": ("unit, row, columns", "unit, row * 0, columns"),
 }
 
 
@@ -104,7 +107,7 @@ def check(module: ModuleType) -> None:
     frames = [guarded(5, 123, dtype=torch.int8), guarded(5)]
     outputs = frames[0][1], frames[1][1]
     module._launch_swiglu_quantize(*outputs, surrounded(gate_up))
-    assert_same(outputs, quantize_rows_reference(unit, torch.int8))
+    assert_identical(outputs, quantize_rows_reference(unit, torch.int8))
     for buffer, view in frames:
         assert_guard_untouched(buffer, view)
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from kernels import topk as module
 from kernels.topk import MAX_LENGTH, segmented_topk
 from tests.kernels.planted import each_caught
-from tests.kernels.truth import draw, surrounded
+from tests.kernels.truth import BACKENDS, draw, surrounded
 
-BACKENDS = ["torch", "triton"]
 # One score, none, two alike, an odd length, the longest.
 LENGTHS = [[1], [0, 3, 0], [2, 2], [123, 1, 16, 17], [MAX_LENGTH, 5]]
 INF, NAN = math.inf, math.nan

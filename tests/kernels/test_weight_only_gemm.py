@@ -21,9 +21,15 @@ from kernels.weight_only_gemm import (
     weight_only_gemm_reference,
 )
 from tests.kernels.planted import each_caught
-from tests.kernels.truth import SENTINEL, assert_accurate, assert_guard_untouched, draw, spread
+from tests.kernels.truth import (
+    BACKENDS,
+    SENTINEL,
+    assert_accurate,
+    assert_guard_untouched,
+    draw,
+    spread,
+)
 
-BACKENDS = ["torch", "triton"]
 MARGIN = 300  # more than a tile and a group
 # rows, columns, depth: one row, an odd tile of columns, as many rows as may be
 SHAPES = [(1, 3, 128), (5, 70, 256), (32, 33, 384)]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BACKENDS = ("torch", "triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # The limits no kernel may pass: RMS of the error over RMS of the truth. Tests state tighter ones.
 RMSE_LIMITS = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
@@ -64,6 +65,14 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tens
     """Standard normal values, the same for the same shape and seed."""
     generator = torch.Generator().manual_seed(seed * 7919 + sum(shape))
     return torch.randn(shape, generator=generator).to(dtype)
+
+
+def assert_identical(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Dtypes, shapes and values, bit for bit; fp8 has no comparison of its own."""
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+        assert torch.equal(ours.float(), theirs.float())
 
 
 def guarded(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

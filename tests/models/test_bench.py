@@ -20,7 +20,7 @@ from models.bench_providers import SHORT_NAMES, ours
 from models.bench_quality import Quality, kendall_tau, ndcg
 from models.bench_rows import Row, keep_rows, read_csv, rows_of
 from models.bench_shapes import TINY_SLATE, linear_operations
-from models.bench_slates import demo_slates, graded_jobs, random_slates
+from models.bench_slates import GradedJob, demo_slates, graded_jobs, random_slates
 from models.bench_subjects import Subject, prepare
 from models.bench_turns import Process, ProviderError, Reading, Spec, take_turns
 from models.checkpoint import load_model_directory
@@ -51,7 +51,7 @@ class Fake(Process):
         tokens = sum(map(len, job.candidates))
         tokens += len(job.context_ids) if job.context_ids != self._held else 0
         self._held = job.context_ids
-        return Reading(job, float(tokens), 7.0, [0.0] * len(job.candidates))
+        return Reading(job, float(tokens), 7.0, [float(n) for n in range(len(job.candidates))])
 
 
 def spec(name: str, dtype: str = "int8", kind: str = "fairslate") -> Spec:
@@ -142,6 +142,22 @@ def test_likeness_is_what_the_libraries_say() -> None:
     assert (quality.max_abs_dp, quality.kendall_tau, quality.ndcg_1) == (0.25, -1, 0)
 
 
+def test_everybody_is_compared_on_the_same_slates(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [slate.job for slate, _ in zip(subject.slates(warm=False), range(9), strict=False)]
+    graded = [GradedJob(job, (1, 0, 2, 0)) for job in jobs]
+    monkeypatch.setattr("models.bench.Process", lambda spec: Fake(spec, []))
+    log: list[tuple[str, ScoreJob]] = []
+    processes = [Fake(spec(name), log) for name in ("fairslate", "peer")]
+    found = bench.measure_quality(replace(subject, graded=graded), processes)
+    ours, peer = found["fairslate", "int8"], found["peer", "int8"]
+    assert (ours.ndcg_10, ours.ndcg_1) == (peer.ndcg_10, peer.ndcg_1)
+    assert [job for name, job in log if name == "peer"] == jobs[::8]
+    assert ours.ndcg_10_all is not None
+    assert peer.ndcg_10_all is None
+
+
 def test_memory_at_its_peak_is_seen() -> None:
     reset_peak()
     before = resident_mb()
@@ -177,7 +193,8 @@ def test_a_provider_that_cannot_load_says_so(subject: Subject) -> None:
 
 def test_every_dtype_that_runs_here_has_a_row(subject: Subject) -> None:
     found = [(s.provider, s.dtype) for s in ours(subject.setting)]
-    assert {("fairslate-torch", name) for name in SHORT_NAMES.values()} <= set(found)
+    for provider in ("fairslate-torch", "fairslate-compiled"):
+        assert {(provider, name) for name in SHORT_NAMES.values()} <= set(found)
     assert len(found) == len(set(found))
 
 
@@ -216,7 +233,23 @@ def test_promises_that_are_kept_and_broken(
 
 def test_the_page_shows_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        Row("A", name, "int8", cache, rate, 1, 300, 5, 6, 7, 8, 0.5, 900, ndcg_10=ndcg_10)
+        Row(
+            "A",
+            name,
+            "int8",
+            cache,
+            rate,
+            1,
+            300,
+            5,
+            6,
+            7,
+            8,
+            0.5,
+            900,
+            ndcg_10=ndcg_10,
+            ndcg_10_all=0.9,
+        )
         for cache in ("warm", "cold")
         for name, rate, ndcg_10 in (("slow", 20.0, 0.7), ("fast", 234.0, 0.8))
     ]
@@ -226,7 +259,9 @@ def test_the_page_shows_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     bench_report.main()
     page = (tmp_path / "README.md").read_text("utf-8")
     lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
-    assert [line.split("|")[1].strip() for line in lines] == ["fast", "slow", "broken"]
+    named = [line.split("|")[1].strip() for line in lines]
+    assert named == ["fast", "slow", "broken", "provider", "---", "slow", "fast"]
+    assert "0.9" in lines[5]
     assert "234 (1-300)" in lines[0]
     assert "0.8" in lines[0]
     assert "| cannot | not measured |" in lines[2]

@@ -15,9 +15,8 @@ from models.card import ModelCard
 from models.checkpoint import ModelDirectory, load_decoder, load_model_directory
 from models.decoder import Decoder
 from models.engines.base import ScoreJob
-from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.fairslate import FairslateEngine
-from models.errors import ModelDirectoryError, ModelUnavailableError
+from models.errors import ModelDirectoryError
 from models.prompt import block_hashes
 from tests.models.families import VARIANTS, random_model, store
 
@@ -106,14 +105,3 @@ def test_a_window_within_the_cards_limits_is_refused(
     store(short, tmp_path / "short", tiny_tokenizer_path, tiny_card)
     with pytest.raises(ModelDirectoryError, match=f"sliding_window {window - 1} is below"):
         load_model_directory(tmp_path / "short")
-
-
-@pytest.mark.parametrize("name", ["llama", "qwen3 biased"])
-def test_a_gpu_refuses_what_only_a_cpu_serves(
-    name: str, tiny_tokenizer_path: Path, tiny_card: ModelCard, tmp_path: Path
-) -> None:
-    model = random_model(*VARIANTS[name])
-    directory = load_model_directory(store(model, tmp_path, tiny_tokenizer_path, tiny_card))
-    settings = DeviceSettings(device="cpu", precision="fp32", token_buckets=(64,))
-    with pytest.raises(ModelUnavailableError, match="device='cpu'"):
-        DeviceRunner.from_directory(directory, 1 << 20, settings)

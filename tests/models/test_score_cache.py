@@ -38,6 +38,11 @@ def test_a_key_tells_contexts_and_candidates_apart() -> None:
     assert pair_key("00" * 16, (1, 2)) == pair_key("00" * 16, [1, 2])
 
 
+def test_a_key_tells_catalogues_apart() -> None:
+    digests = ["", "ab" * 32, "cd" * 32]
+    assert len({pair_key("00" * 16, [1, 2], digest) for digest in digests}) == 3
+
+
 def test_a_pair_expires_however_often_it_is_read() -> None:
     clock = Clock()
     cache = ScoreCache(10 * ENTRY, 60, clock)

@@ -90,9 +90,9 @@ class Flaky(AsyncGate):
             raise GateUnavailableError("away", retry_after_ms=1)
         return await super().cancel_all(job_ids)
 
-    async def stats(self, max_nodes: int = 100) -> GateStats:
+    async def stats(self, nodes: Sequence[str] = ()) -> GateStats:
         self.looks += 1
-        return await super().stats(max_nodes)
+        return await super().stats(nodes)
 
 
 def test_those_who_hang_up_are_cancelled_in_few_calls_and_again_until_redis_answers(
@@ -206,6 +206,36 @@ def test_a_flood_of_probes_looks_once_and_shows_the_pool_to_nobody(
         await gate.close()
 
     asyncio.run(probe())
+
+
+def test_an_answered_chunk_of_a_slate_is_told_from_one_that_waits_and_from_an_unknown_one(
+    service_redis_url: str, pool: str
+) -> None:
+    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
+    worker.join()
+
+    async def ask() -> None:
+        gate = AsyncGate(service_redis_url, pool, GateSettings())
+        dispatcher = Dispatcher(gate)
+        assert await dispatcher.ready()
+        reading = asyncio.create_task(dispatcher.read_replies())
+        chunks = [replace(job(name, 20_000), reply_to=dispatcher.reply_to) for name in ("a", "b")]
+        waiting = asyncio.create_task(dispatcher.score(chunks))
+        await until(lambda: queued(gate, 2))
+        [claimed] = (await asyncio.to_thread(worker.claim, 10_000, 1)).jobs
+        worker.settle([Settlement("a", claimed.epoch, 1, encode_failure(JobFailure("x", "y")))])
+
+        async def told(*expected: str) -> bool:
+            answers = await dispatcher.explain(["a", "b", "c"])
+            return tuple(answer.state for answer in answers) == expected
+
+        await until(lambda: told("answered", "queued", "unknown"))
+        waiting.cancel()
+        dispatcher.close()
+        await reading
+        await gate.close()
+
+    asyncio.run(asyncio.wait_for(ask(), 20.0))
 
 
 def test_few_explanations_are_asked_for_at_once(service_redis_url: str, pool: str) -> None:

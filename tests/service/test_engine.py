@@ -203,10 +203,18 @@ def test_stopping_settles_the_batch_in_hand_and_takes_no_other(
     assert stats.service == 4, "the batch in hand was settled, not given back"
 
 
-def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop(
+def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop_once_it_is_back(
     service_redis_url: str, pool: str
 ) -> None:
     class Away(WorkerGate):
+        outages = 2
+
+        def settle(self, settlements: Sequence[Settlement], *rest: Any) -> list[bool]:
+            if self.outages:
+                self.outages -= 1
+                raise GateUnavailableError("away", retry_after_ms=1)
+            return super().settle(settlements, *rest)
+
         def exchange(self, settlements: Sequence[Settlement], *rest: Any) -> Claim:
             if settlements:
                 loop.stop()
@@ -221,6 +229,7 @@ def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop(
     loop.run()
     stats = observer.stats()
     assert (stats.leased_jobs, stats.queued_jobs, stats.service) == (0, 0, 4)
+    assert stats.workers == {}
 
 
 async def submit(url: str, pool: str, *jobs: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -99,9 +100,12 @@ def test_an_earlier_request_ends_without_hiding_a_later_one_of_its_id(
 
 def test_the_bound_in_time_is_the_bound_at_the_drain_rate() -> None:
     levels = (LevelStanding("ada", -5, 2, 3, 1, 4),)
-    explanation = Explanation("queued", levels=levels, drain_rate=500, bound=1000)
-    assert explained(explanation)["bound_ms"] == 2000
-    assert explained(Explanation("queued", bound=1000))["bound_ms"] is None
+    explanation = Explanation(
+        "queued", levels=levels, queued_cost=9_000, drain_rate=500, bound=1_000
+    )
+    assert explained(explanation)["bound_ms"] == 2_000
+    assert explained(replace(explanation, queued_cost=600))["bound_ms"] == 1_200
+    assert explained(replace(explanation, drain_rate=0))["bound_ms"] is None
 
 
 def test_policy_is_switched_with_the_admin_key_only(service_redis_url: str, pool: str) -> None:

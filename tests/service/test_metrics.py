@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.gate.job import GateStats, NodeStats
 from service.metrics import quantile
-from service.pool_metrics import MAX_TENANT_LABELS, PoolMetrics, labels
+from service.pool_metrics import MAX_TENANT_LABELS, SHOWN_NODES, PoolMetrics, labels
 from service.tenants import Tenant
 
 NUMBERS = st.lists(st.integers(0, 9), min_size=1, max_size=30)
@@ -27,6 +27,12 @@ def test_a_quantile_is_the_least_value_not_below_its_share(values: list[int], sh
 def test_tenants_beyond_the_first_hundred_share_a_label() -> None:
     names = [f"tenant-{number}" for number in range(MAX_TENANT_LABELS + 50)]
     assert list(labels([*names, *names])) == names[:MAX_TENANT_LABELS]
+
+
+def test_a_look_at_the_pool_asks_for_no_more_nodes_than_are_shown() -> None:
+    tenants = [Tenant(f"tenant-{number}") for number in range(SHOWN_NODES + 1)]
+    nodes = PoolMetrics(tenants, 10, CollectorRegistry()).nodes
+    assert list(nodes) == [tenant.name for tenant in tenants][:SHOWN_NODES]
 
 
 def test_a_snapshot_is_shown_by_tenant_and_the_rest_together() -> None:

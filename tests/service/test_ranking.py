@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,11 @@ from service.config import Settings
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError, EngineAbsentError
+from service.gate.errors import TenantThrottledError
 from service.gate.gate import AsyncGate
+from service.gate.job import Job
 from service.insight import Insight
+from service.jobs import JobResult
 from service.metrics import Metrics
 from service.ranking import Call, Ranker
 from service.schemas import RankRequest
@@ -112,3 +115,22 @@ def test_a_long_body_is_parsed_off_the_event_loop(
 
     asyncio.run(rank_both())
     assert parsed_in == [True, False]
+
+
+def test_a_tenant_at_its_cap_is_refused_unread_for_a_moment(
+    make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def full(_: Dispatcher, jobs: Sequence[Job]) -> list[JobResult]:
+        asked.append(jobs[0].tenant)
+        raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
+
+    async def call(ranker: Ranker, *keys: str) -> None:
+        for key in keys:
+            with pytest.raises(TenantThrottledError, match="wait for answers"):
+                await ranker.rank(Call("request", f"Bearer {key}", slate))
+
+    monkeypatch.setattr(Dispatcher, "score", full)
+    asyncio.run(call(make_ranker(10_000), "ada", "ada", "bob"))
+    assert asked == ["ada", "bob"]

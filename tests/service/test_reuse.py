@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from models.engines.base import JobScores
 from models.prompt import EncodedCandidate, EncodedContext
+from models.score_cache import pair_key
 from service.jobs import JobResult
 from service.reuse import Reuse
 from service.slate import Slate
@@ -41,6 +44,18 @@ def test_another_context_knows_nothing() -> None:
     reuse = Reuse(MUCH, 60)
     reuse.complete(slate(1), {}, scored([0.1]))
     assert reuse.recall(slate(1, context="01" * 16)) == {}
+
+
+def test_keys_cover_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def key(context_id: str, candidate_ids: Sequence[int], catalogue_digest: str) -> bytes:
+        named.append(catalogue_digest)
+        return pair_key(context_id, candidate_ids, catalogue_digest)
+
+    monkeypatch.setattr("service.reuse.pair_key", key)
+    Reuse(MUCH, 60, "ab" * 32).recall(slate(1, 2))
+    assert named == ["ab" * 32] * 2
 
 
 def test_all_heads_come_back() -> None:

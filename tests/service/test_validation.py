@@ -56,6 +56,28 @@ def test_of_many_faults_only_the_first_is_written_up(wrong: dict[str, Any]) -> N
     assert caught.value.error_count() <= 2
 
 
+@pytest.mark.parametrize(
+    ("content", "param", "message"),
+    [
+        ({}, "text", "Field required"),
+        ({"text": None}, "text", "Field required"),
+        ({"text": "b", "embedding": "c"}, "embedding", "both text and embedding"),
+        ({"embedding": " "}, "embedding", "empty"),
+        ({"embedding": "c" * 257}, "embedding", "257 characters; the limit is 256"),
+        ({"embedding": 3}, "embedding", "valid string"),
+    ],
+    ids=["neither", "nothing", "both", "blank", "long", "number"],
+)
+def test_a_candidate_is_either_a_text_or_an_entry(
+    content: dict[str, Any], param: str, message: str
+) -> None:
+    candidates = [{"id": "a", "text": "b"}, {"id": "c", **content}]
+    refusal = refusal_of(json.dumps(GOOD | {"candidates": candidates}).encode())
+    assert refusal is not None
+    assert refusal.param == f"candidates[1].{param}"
+    assert message in str(refusal)
+
+
 def test_a_slate_above_the_limit_is_refused_before_its_candidates_are_looked_at() -> None:
     refusal = refusal_of(json.dumps(GOOD | {"candidates": [{}] * 513}).encode())
     assert refusal is not None

@@ -4,7 +4,7 @@ for at = 1, #ARGV do
   local job = gate.find_job(ARGV[at])
   local queued = job and job.epoch == 0
   if queued then
-    gate.stand(gate.unqueue(job), job.queue)
+    gate.withdraw(job)
     gate.drop_job(job)
   elseif job then
     job.cancelled = true
@@ -12,5 +12,4 @@ for at = 1, #ARGV do
   end
   answer[at + 1] = queued and 1 or 0
 end
-gate.save()
 return answer

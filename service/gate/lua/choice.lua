@@ -40,11 +40,9 @@ function gate.next_job(worker)
 end
 
 -- Who bears the context's part of a cost beside the job's own leaf: of the leaves that wait on the
--- same context, 15 at most that are in credit; or the platform.
+-- same context, 15 at most that are in credit; or the platform, which leaves it nothing of that.
 local function sharers(job)
-  if settings.attribution == 'platform' then return { '' } end
-  local found = {}
-  local leaves = settings.attribution == 'split' and call('ZRANGE', gate.waiters(job), 0, 255) or {}
+  local found, leaves = {}, call('ZRANGE', gate.waiters(job), 0, 255)
   for _, id in ipairs(leaves) do
     local credit = id ~= job.leaf and #found < 15
     for node in gate.up, gate.load_node(id) do
@@ -53,16 +51,18 @@ local function sharers(job)
     end
     if credit then found[#found + 1] = id end
   end
-  return found
+  return found, #found + 1
 end
 
--- Leaves and what each pays; false when the job's own pays all.
+-- Leaves and what each pays.
 function gate.payers(job, cost, context_cost)
-  local others = context_cost > 0 and sharers(job) or {}
-  local among = #others + (settings.attribution == 'platform' and 0 or 1)
+  local row, others, among = { job.leaf, cost }, {}, 1
+  if settings.attribution == 'platform' then others = { '' }
+  elseif settings.attribution == 'split' and context_cost > 0 then others, among = sharers(job) end
   local part = math.floor(context_cost / among)
-  if part == 0 or #others == 0 then return false end
-  local row = { job.leaf, cost - part * #others }
-  for _, id in ipairs(others) do row[#row + 1], row[#row + 2] = id, part end
+  for _, id in ipairs(part > 0 and others or {}) do
+    row[2] = row[2] - part
+    row[#row + 1], row[#row + 2] = id, part
+  end
   return row
 end

@@ -15,43 +15,41 @@ local function lease(job, matched, cached)
   for node in gate.up, leaf do
     node.virtual = node.virtual + math.floor(job.tokens * 1000 / node.weight)
   end
-  gate.charge(job.payers or { job.leaf, cost }, 1, policy == 'vtc' or job.queue)
+  gate.charge(job.payers, 1, policy == 'vtc' or job.queue)
   gate.assume(worker, job, matched)
   gate.save_job(job)
   call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
   return { job.id, job.epoch, job.payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
-local instance, known = ARGV[6], me.alive ~= 0 and 1 or 0
-if instance ~= '' then
-  if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
-  me.instance = instance
-end
-me.alive, me.woken = now, 0
+local known, instance = me.alive > 0 and 1 or 0, ARGV[6] ~= '' and ARGV[6] or me.instance
+if known == 1 and (me.instance or instance) ~= instance then return { now, -1, 0 } end
+me.alive, me.instance = now, instance
 if known == 1 then gate.hear(worker, 7) -- a part of its events would tell of chains without their front
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
 local most_expired = 64
-local answer = { now, known, gate.expire_overdue(most_expired) }
+local resuming = now - root.resumed < settings.pause_ms -- nobody could tell meanwhile that it listens
+gate.expire_overdue(most_expired)
+local answer = { now, known, 0 }
 while #answer - 3 < max_jobs do
   local job, streak, matched = gate.next_job(worker)
   if not job then break end
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
   if job.tokens - cached > room and (#answer > 3 or strict) then break end
-  local orphan = job.watched and not gate.listens(job.reply_to)
+  local orphan = job.watched and not resuming and not gate.listens(job.reply_to)
   local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
-  if ended and answer[3] >= most_expired then break end -- the next claim goes on
+  if ended and fates.deadline >= most_expired then break end -- the next claim goes on
   me.streak = me.streak + streak
   if ended then
     gate.expire(job, ended)
-    answer[3] = answer[3] + 1
   else
     answer[#answer + 1] = lease(job, matched, cached)
     room = room - (job.tokens - cached)
   end
 end
-if me.jobs > 0 then gate.wake(worker) end
-gate.save()
+if me.jobs > 0 then waking[worker] = true end
+answer[3] = fates.deadline
 return answer

@@ -8,5 +8,4 @@ for at = 1, #page[2], 2 do
   gate.rank(job, gate.group_of(job), true)
   gate.stand(gate.load_node(job.leaf), true)
 end
-gate.save()
 return { now, page[1], gate.fleet_with('jobs') }

@@ -11,8 +11,8 @@ elseif job then
   end
   answer = { now, 'queued', job.queue, now - job.submitted_at, job.due - now,
     call('ZRANK', pool .. 'deadlines:' .. job.queue, job.member), gate.match(job.queue, job), levels,
+    root.tokens * math.max(settings.extend_weight, settings.output_weight) + root.jobs,
     root.largest_cost, root.drain_rate, settings.quantum, settings.refill, settings.overtakes }
 end
 nodes = { [''] = root } -- the others were only read
-gate.save()
 return answer

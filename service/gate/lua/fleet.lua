@@ -1,11 +1,11 @@
 -- The pool's workers: who lives, what each has to do, and D2LPM's routing among them.
 -- Knows no lease's end and no charge.
 
+local awake -- as long as nobody comes or goes
+
 -- A worker, or the queue of one that is gone; "" is the queue of jobs that came when there was none.
 function gate.of_fleet(name)
-  if not fleet[name] then
-    fleet[name] = { alive = 0, load = 0, leased = 0, streak = 0, sent = 0, woken = 0, jobs = 0 }
-  end
+  fleet[name] = fleet[name] or setmetatable({}, zeros)
   return fleet[name]
 end
 
@@ -24,26 +24,24 @@ function gate.heard(name) return gate.of_fleet(name).alive > now - settings.work
 
 -- Names of the workers heard lately, in order; of all when nobody was, for nobody knows better then.
 function gate.awake()
+  if awake then return awake end
   local all, names = gate.fleet_with('alive'), {}
   for _, name in ipairs(all) do
     if gate.heard(name) then names[#names + 1] = name end
   end
-  return names[1] and names or all
+  awake = names[1] and names or all
+  return awake
 end
 
 -- Wakes the queue's worker; when it is busy, an idle one too, which will steal.
 function gate.wake(queue)
-  local function push(name)
-    local worker = gate.of_fleet(name)
-    if worker.woken ~= 0 or worker.alive == 0 then return end
-    call('RPUSH', pool .. 'wake:' .. name, 1)
-    call('LTRIM', pool .. 'wake:' .. name, 0, 0) -- who is never idle claims without taking any
-    worker.woken = 1
-  end
-  push(queue)
-  local busy = fleet[queue].leased > 0 or not gate.heard(queue)
+  local names, busy = { queue }, fleet[queue].leased > 0 or not gate.heard(queue)
   for _, name in ipairs(busy and gate.awake() or {}) do
-    if fleet[name].leased == 0 then return push(name) end
+    if fleet[name].leased == 0 then names[2] = name end
+  end
+  for _, name in ipairs(names) do
+    call('DEL', pool .. 'wake:' .. name) -- who is never idle claims without taking any
+    if fleet[name].alive > 0 then call('RPUSH', pool .. 'wake:' .. name, 1) end
   end
 end
 

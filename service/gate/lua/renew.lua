@@ -7,5 +7,4 @@ for at = 2, #ARGV, 2 do
   if current then call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id) end
   answer[#answer + 1] = current and 1 or 0
 end
-gate.save()
 return answer

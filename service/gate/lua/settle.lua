@@ -20,5 +20,4 @@ for at = 3, 2 + 6 * count, 6 do
   end
   answer[#answer + 1] = current and 1 or 0
 end
-gate.save()
 return answer

@@ -2,11 +2,11 @@
 -- `settings` stands above this text and are the caller's; KEYS[1] is "{pool}:node:". What is zero is absent.
 --
 -- node:N       packed  a node of the tree, "" is the root: weight, deficit as of its parent's round
---                      `as_of`, virtual, service, jobs, tokens, leased, seen, stands (its bucket) and its
---                      `scores` there, as hot:W and due:W; of its children: round, front, children,
---                      waiting_weight; credits (D2LPM) by worker. The root also holds the clock, the
---                      policy, the accounts, `agreed` and `fleet`, by worker: alive, load, jobs, leased,
---                      streak, sent, woken, instance
+--                      `as_of`, virtual, service, jobs, tokens, leased, stands (its bucket) and its
+--                      `scores` there, as hot:W and due:W; of its children: round, front,
+--                      waiting_weight; credits (D2LPM) by worker. Vanishes by itself when it was idle
+--                      for long. The root stays; it also holds the clock, the policy, the accounts,
+--                      `agreed` and `fleet`, by worker: alive, load, jobs, leased, streak, sent, instance
 -- settings     packed  what the whole pool serves by; the root knows their digest, `agreed`
 -- job:J        hash    `facts`, packed, never change; `state`, packed; `payload`
 -- waiting:N    zset    children of N with jobs, by bucket: the round at which they turn positive, plus 1
@@ -22,26 +22,21 @@
 -- waiters:W:C  zset    when contexts are split: leaves with a group on context C in the queue of W
 -- contexts:W   hash    jobs routed to W and not yet ended, by context
 -- leases       zset    leased jobs by the time their lease ends
--- seen         zset    nodes by the time they were last in use
--- wake:W       list    a token: W should claim. reply:R list of answers for the API process R
+-- wake:W       list    a token: W should claim. reply:R stream of answers for the API process R
 -- listens:R    string  while R looks for them: nobody is charged for jobs of one that no longer does
 
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.
 local gate, nodes, policy, gated = {}, {}, nil, nil
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
 local zeros = { __index = {} }
-for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased seen stands round '
-  .. 'front children waiting_weight skew resumed last sequence epoch platform uncharged drained drain_rate '
-  .. 'rated_at largest_cost', '%S+') do zeros.__index[field] = 0 end
+for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased stands round front '
+  .. 'waiting_weight skew resumed last sequence epoch platform uncharged drained drain_rate rated_at '
+  .. 'largest_cost alive load streak sent', '%S+') do zeros.__index[field] = 0 end
 
--- Walk a path from the leaf up, without the root or with it: `for node in gate.up, leaf do`.
+-- Walks a path from the leaf up, without the root: `for node in gate.up, leaf do`.
 function gate.up(leaf, node)
   if not node then return leaf end
   return node.parent.parent and node.parent
-end
-function gate.to_root(leaf, node)
-  if not node then return leaf end
-  return node.parent
 end
 
 -- Refills until the counter is positive.
@@ -73,17 +68,21 @@ function gate.load_node(id)
   return node
 end
 
--- Writes back what was loaded, but for nodes that nobody made.
+-- Writes back what was loaded, but for nodes that nobody made. What is idle for so long that Redis
+-- drops it owes one job at most: its siblings were refilled, and so was it, or nobody was served.
 function gate.save()
   for id, node in pairs(nodes) do
     node.id, node.name, node.parent = nil, nil, nil
-    if node.weight > 0 or id == '' then call('SET', pool .. 'node:' .. id, cmsgpack.pack(node)) end
+    local key, packed = pool .. 'node:' .. id, cmsgpack.pack(node)
+    if id == '' or node.jobs + node.leased > 0 then call('SET', key, packed)
+    elseif node.weight > 0 then call('SET', key, packed, 'PX', settings.tenant_idle_ms) end
   end
 end
 
 local root = gate.load_node('')
 root.policy, root.fleet = root.policy or settings.policy, root.fleet or {}
 local fleet, given = root.fleet, settings
+for _, worker in pairs(fleet) do setmetatable(worker, zeros) end
 
 -- Whoever calls first and workers that join bring settings; a caller that has others is served by those.
 function gate.agree()
@@ -109,15 +108,6 @@ local now = time_ms - root.skew
 -- What a job costs; nothing is free.
 function gate.cost(extend_tokens, output_tokens)
   return math.max(1, settings.extend_weight * extend_tokens + settings.output_weight * output_tokens)
-end
-
-function gate.see(leaf)
-  for node in gate.up, leaf do
-    if node.seen == 0 or now - node.seen >= math.floor(settings.tenant_idle_ms / 16) then
-      node.seen = now
-      call('ZADD', pool .. 'seen', now, node.id)
-    end
-  end
 end
 
 -- Charges (a refund is negative) at all levels and stands who paid anew, the first as `where` says.

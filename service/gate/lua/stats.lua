@@ -1,8 +1,10 @@
--- stats: a snapshot of the pool, with the nodes seen last.
+-- stats: a snapshot of the pool, with the nodes that are named.
 local rows, seen = {}, {}
-for _, id in ipairs(call('ZREVRANGE', pool .. 'seen', 0, tonumber(ARGV[1]) - 1)) do
+for _, id in ipairs(ARGV) do
   local node = gate.load_node(id)
-  rows[#rows + 1] = { id, node.deficit, node.weight, node.jobs, node.tokens, node.leased, node.service }
+  if node.weight > 0 then
+    rows[#rows + 1] = { id, node.deficit, node.weight, node.jobs, node.tokens, node.leased, node.service }
+  end
 end
 for _, name in ipairs(gate.fleet_with('alive')) do
   local alive = fleet[name].alive
@@ -10,6 +12,5 @@ for _, name in ipairs(gate.fleet_with('alive')) do
   seen[#seen + 1] = { name, math.max(now - alive, unheard) }
 end
 nodes = { [''] = root } -- the others were only read
-gate.save()
 return { now, policy, root.jobs, root.tokens, root.leased, root.round, root.service, root.platform,
   root.uncharged, root.drain_rate, rows, seen }

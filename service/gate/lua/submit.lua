@@ -8,6 +8,7 @@ local function read_job(at)
   local state = { id = facts.id, leaf = facts.leaf, tokens = facts.tokens, reply_to = facts.reply_to,
     queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0, payers = false,
     cancelled = false, watched = gate.listens(facts.reply_to) }
+  facts.id, facts.leaf, facts.tokens, facts.reply_to = nil, nil, nil, nil
   return setmetatable(state, { __index = facts }), facts
 end
 
@@ -28,54 +29,45 @@ local function parts_of(tenant)
   return parts
 end
 
+local function above(most_jobs, most_tokens, node, job)
+  return node.jobs + 1 > most_jobs or node.tokens + job.tokens > most_tokens
+end
+
+-- Above the pool's limits a tenant below its part of them may go on, up to a quarter.
+local function pool_is_full(job, tenant)
+  local jobs, tokens = settings.max_pool_jobs, settings.max_pool_tokens
+  if not above(jobs, tokens, root, job) then return false end
+  local parts = parts_of(tenant)
+  return above(1.25 * jobs, 1.25 * tokens, root, job) or above(jobs / parts, tokens / parts, tenant, job)
+end
+
 local function refusal(job, leaf, tenant)
-  local function full(node, kind, times, parts)
-    local function limit(what) return math.floor(settings['max_' .. kind .. what] * times / parts) end
-    return node.jobs + 1 > limit('_jobs') or node.tokens + job.tokens > limit('_tokens')
-  end
-  local function pool_full()
-    if not full(root, 'pool', 1, 1) then return false end
-    return full(root, 'pool', 1.25, 1) or full(tenant, 'pool', 1, parts_of(tenant))
-  end
-  local in_flight = tenant.jobs + tenant.leased
   return conflicts(leaf) and 'level_conflict'
     or call('EXISTS', pool .. 'job:' .. job.id) == 1 and 'known'
     or job.deadline_ms <= 0 and 'deadline'
-    or pool_full() and 'pool_full'
-    or full(tenant, 'tenant', 1, 1) and 'tenant_full'
-    or in_flight >= settings.max_tenant_in_flight and 'tenant_busy'
-end
-
--- Makes a node where it is new; weights are those named last.
-local function weigh(node, weight)
-  if node.weight == 0 then
-    node.as_of = node.parent.round -- a new node waits for the next refill
-    node.parent.children = node.parent.children + 1
-  elseif node.stands > 0 then
-    node.parent.waiting_weight = node.parent.waiting_weight + (weight - node.weight)
-  end
-  node.weight = weight
+    or pool_is_full(job, tenant) and 'pool_full'
+    or above(settings.max_tenant_jobs, settings.max_tenant_tokens, tenant, job) and 'tenant_full'
+    or tenant.jobs + tenant.leased >= settings.max_tenant_in_flight and 'tenant_busy'
+    or 'queued'
 end
 
 local answer = { now }
 for at = 1, #ARGV, 2 do
   local job, facts = read_job(at)
   local leaf, tenant = gate.load_node(job.leaf), gate.load_node(job.tenant)
-  local verdict = refusal(job, leaf, tenant) or 'queued'
-  for _, cell in ipairs({ verdict, root.tokens, tenant.tokens, root.drain_rate }) do
-    answer[#answer + 1] = cell
-  end
+  local verdict = refusal(job, leaf, tenant)
+  answer[#answer + 1] = { verdict, root.tokens, tenant.tokens, root.drain_rate }
   if verdict == 'queued' then
     for node in gate.up, leaf do
-      weigh(node, table.remove(facts.weights))
-      node.holds_jobs = node == leaf
+      local parent, weight = node.parent, table.remove(facts.weights)
+      if node.weight == 0 then node.as_of = parent.round end -- a new one waits for the next refill
+      if node.stands > 0 then parent.waiting_weight = parent.waiting_weight + weight - node.weight end
+      node.weight, node.holds_jobs = weight, node == leaf
     end
     root.sequence = job.sequence
     local worst = gate.cost(job.context_tokens + job.candidate_tokens, job.output_tokens)
     root.largest_cost = math.max(root.largest_cost, worst)
-    gate.see(leaf)
     gate.enqueue(job, 'facts', cmsgpack.pack(facts), 'payload', ARGV[at + 1])
   end
 end
-gate.save()
 return answer

@@ -56,10 +56,15 @@ def random_decoder(config: DecoderConfig, seed: int = 7) -> Decoder:
 
 
 def native_engine(
-    decoder: Decoder, dtype: str = "float32", cache_bytes: int = 1 << 22, threads: int = 2
+    decoder: Decoder,
+    dtype: str = "float32",
+    cache_bytes: int = 1 << 22,
+    threads: int = 2,
+    vectors: torch.Tensor | None = None,
 ) -> RunnerEngine:
     settings = NativeSettings(CpuChoice(dtype, "native", "test"), BLOCK, 640, threads)
-    return RunnerEngine(NativeRunner(decoder, LABELS, cache_bytes, native_library(), settings))
+    library = native_library()
+    return RunnerEngine(NativeRunner(decoder, LABELS, cache_bytes, library, settings, vectors))
 
 
 def torch_engine(
@@ -67,9 +72,12 @@ def torch_engine(
     dtype: str = "float32",
     cache_bytes: int = 1 << 22,
     deterministic: bool = False,
+    vectors: torch.Tensor | None = None,
 ) -> RunnerEngine:
     choice = CpuChoice(dtype, "torch", "test")
-    return RunnerEngine(PackedRunner(decoder, LABELS, BLOCK, cache_bytes, choice, deterministic))
+    return RunnerEngine(
+        PackedRunner(decoder, LABELS, BLOCK, cache_bytes, choice, deterministic, vectors)
+    )
 
 
 def job(context: TokenIds, candidates: Sequence[TokenIds]) -> ScoreJob:

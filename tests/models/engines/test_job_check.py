@@ -53,6 +53,14 @@ def test_what_just_fits_is_let_through(config: DecoderConfig) -> None:
     check_job(config, job((), (1,) * 64))
 
 
+def test_stored_tokens_are_known_to_candidates_alone(config: DecoderConfig) -> None:
+    check_job(config, job((1,), (7, 305, 2)), stored_tokens=6)
+    with pytest.raises(TokenOutOfVocabularyError, match=r"candidate 0 .* 2 to 306, .* 0 to 305"):
+        check_job(config, job((1,), (7, 306, 2)), stored_tokens=6)
+    with pytest.raises(TokenOutOfVocabularyError, match=r"context .* 1 to 300, .* 0 to 299"):
+        check_job(config, job((1, 300), (1,)), stored_tokens=6)
+
+
 def test_a_window_is_a_limit_too(config: DecoderConfig) -> None:
     with pytest.raises(CandidateTooLongError, match="32"):
         check_job(replace(config, sliding_window=32), job((1,) * 20, (1,) * 13))

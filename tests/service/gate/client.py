@@ -9,6 +9,7 @@ from service.gate.job import Explanation, GateStats, Job, Reply
 from service.gate.settings import GateSettings
 
 POOL = "pool"
+SETTINGS = GateSettings(quantum=100)
 
 
 class Api:
@@ -35,9 +36,9 @@ class Api:
         """Why it waits."""
         return self._loop.run(self._gate.explain(job_id))
 
-    def stats(self) -> GateStats:
-        """A snapshot."""
-        return self._loop.run(self._gate.stats(10_000))
+    def stats(self, *nodes: str) -> GateStats:
+        """A snapshot, with these nodes."""
+        return self._loop.run(self._gate.stats(nodes))
 
     def replies(self, timeout_s: float = 0.01) -> list[Reply]:
         """All that are there."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -13,11 +15,10 @@ from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import WorkerGate
 from service.gate.job import Job
 from service.gate.settings import GateSettings
-from tests.service.gate.client import POOL
+from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job
 
 DEBIAN = shutil.which("redis-server")
-SETTINGS = GateSettings(quantum=100)
 
 
 @pytest.fixture(
@@ -83,3 +84,21 @@ def worker(open_worker: Callable[..., WorkerGate]) -> WorkerGate:
     gate = open_worker()
     gate.join()
     return gate
+
+
+@pytest.fixture
+def open_api(redis_url: str) -> Iterator[Callable[..., Api]]:
+    apis: list[Api] = []
+
+    def open_one(**changes: Any) -> Api:
+        apis.append(Api(redis_url, replace(SETTINGS, **changes)))
+        return apis[-1]
+
+    yield open_one
+    for api in apis:
+        api.close()
+
+
+@pytest.fixture
+def api(open_api: Callable[..., Api]) -> Api:
+    return open_api()

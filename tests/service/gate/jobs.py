@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from service.gate.job import Job, Level
+from service.gate.job import Claimed, Job, Level, Settlement
 
 BLOCK_SIZE = 16
 BLOCKS = 5  # at most, in a random context
@@ -76,6 +76,11 @@ def build_job(
         reply_to=reply_to,
         payload=payload or job_id.encode(),
     )
+
+
+def scored(claimed: Claimed, result: bytes = b"result") -> Settlement:
+    """It took what was reserved for it."""
+    return Settlement(claimed.job_id, claimed.epoch, claimed.charged, result)
 
 
 def random_job(random: Random, job_id: str, tree: tuple[str, ...]) -> Job:

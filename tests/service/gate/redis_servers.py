@@ -94,6 +94,17 @@ def running(*servers: RedisServer) -> Iterator[None]:
             server.kill()
 
 
+@contextmanager
+def limited(client: redis.Redis, setting: str, value: str = "1") -> Iterator[None]:
+    """Has Redis refuse writes: 1 byte of `maxmemory`, or one replica of `min-replicas-to-write`."""
+    before = client.config_get(setting)[setting]
+    client.config_set(setting, value)
+    try:
+        yield
+    finally:
+        client.config_set(setting, before)
+
+
 def is_new_enough_for_cluster() -> bool:
     """Whether redis-server lets its cluster bus have any port, as Redis 7 does."""
     version = subprocess.run([EXECUTABLE, "--version"], capture_output=True, text=True, check=True)

@@ -46,7 +46,7 @@ def serve_one(api: Api, worker: WorkerGate, name: str) -> tuple[int, int]:
     """The counter of a new tenant and the job's cost, once one job of 42 tokens was claimed."""
     api.submit(build_job(name, name))
     [claimed] = worker.claim(1_000, 1).jobs
-    return api.stats().nodes[name].deficit, claimed.charged
+    return api.stats(name).nodes[name].deficit, claimed.charged
 
 
 def test_a_caller_with_other_settings_is_served_by_the_pools(api: Api, join: Join) -> None:

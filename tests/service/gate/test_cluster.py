@@ -12,9 +12,17 @@ from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Outcome, Settlement
 from service.gate.settings import GateSettings
+from tests.e2e.server import wait_until
+from tests.service.gate.audit import audit
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
-from tests.service.gate.redis_servers import RedisServer, is_new_enough_for_cluster, join_cluster
+from tests.service.gate.load import Load, finish
+from tests.service.gate.redis_servers import (
+    RedisServer,
+    is_new_enough_for_cluster,
+    join_cluster,
+    running,
+)
 
 SETTINGS = GateSettings(quantum=100, lease_ms=0, max_attempts=9)
 
@@ -91,3 +99,53 @@ def test_a_cluster_that_lost_a_node_is_an_outage(tmp_path: Path) -> None:
             except GateUnavailableError:
                 outages += 1
     assert outages > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_a_pool_goes_on_where_its_replica_took_over_under_load(tmp_path: Path) -> None:
+    """What the replica had not received is lost; its books agree, and nothing is answered twice."""
+    replica = RedisServer(tmp_path / "replica", {"cluster-enabled": "yes"})
+    with join_cluster(tmp_path, 3) as servers, running(replica):
+        owner = next(server for server in servers if owns(server, f"{{{POOL}}}"))
+        witness = next(server for server in servers if server is not owner)
+        replicate(replica, owner)
+        load = Load(witness.cluster_url)
+        load.wait_for(100)
+        owner.kill()
+        replica.client().execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+        load.wait_for(len(load.settled) + 100)
+        load.stop()
+        audit(replica.client(), POOL)
+        replies, _cost = finish(witness.cluster_url)
+        audit(replica.client(), POOL)
+    assert load.outages > 0
+    assert set(replies.values()) == {1}
+
+
+def owns(server: RedisServer, tag: str) -> bool:
+    """Whether the tag's slot is this node's."""
+    try:
+        server.client().exists(tag)
+    except redis.exceptions.MovedError:
+        return False
+    return True
+
+
+def replicate(replica: RedisServer, primary: RedisServer) -> None:
+    """Makes a node of the primary's Cluster its replica, and waits until it follows."""
+    client, primary_id = replica.client(), primary.client().execute_command("CLUSTER MYID")
+    address = ("127.0.0.1", primary.port, primary.bus_port)
+    client.execute_command("CLUSTER", "MEET", *address)
+    wait_until(lambda: accepts(client, primary_id), 20.0, "the replica's Cluster")
+    wait_until(
+        lambda: client.info("replication").get("master_link_status") == "up", 20.0, "its link"
+    )
+
+
+def accepts(client: redis.Redis, primary_id: bytes) -> bool:
+    """Whether the node has heard of the primary, whose replica it then is."""
+    try:
+        return bool(client.execute_command("CLUSTER", "REPLICATE", primary_id))
+    except redis.ResponseError:
+        return False

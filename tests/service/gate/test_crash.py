@@ -112,9 +112,10 @@ class Model:
         self.read_replies()
 
     def read_replies(self) -> None:
-        """What the API process finds in its list."""
-        raw = self.client.lpop(self.inbox, 1_000) or []
-        self.replies += [wire.read_reply(one) for one in raw]
+        """What the API process finds in its stream."""
+        for entry, fields in self.client.xrange(self.inbox):
+            self.replies.append(wire.read_reply(fields[b"reply"]))
+            self.client.xdel(self.inbox, entry)
 
     def submit(self) -> None:
         """A new job, unless enough wait."""
@@ -230,6 +231,5 @@ def reported(model: Model) -> Counter[str]:
 
 def charged(model: Model) -> Counter[str]:
     """Cost by leaf, as the gate's books have it."""
-    nodes = model.api.stats().nodes
-    leaves = {job.leaf for job in model.jobs.values()} & set(nodes)
-    return Counter({leaf: nodes[leaf].service for leaf in leaves if nodes[leaf].service})
+    nodes = model.api.stats(*{job.leaf for job in model.jobs.values()}).nodes
+    return Counter({leaf: node.service for leaf, node in nodes.items() if node.service})

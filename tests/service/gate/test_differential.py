@@ -9,15 +9,17 @@ import pytest
 import redis
 
 from service.gate import wire
-from service.gate.job import NodeStats
+from service.gate.job import Job, NodeStats
 from service.gate.settings import ATTRIBUTIONS, POLICIES
 from service.gate.tree import Node
+from tests.service.gate.audit import audit
 from tests.service.gate.histories import SMALL, History
 from tests.service.gate.jobs import TREES
 from tests.service.gate.remote import Remote
 
 EVENTS = 500
 FLIPPING = ("ada:1", "ada:1/u1:1", "ada:1/u2:2", "bob:2/u1:1", "bob:2")  # one depth at a time
+CHANGED_WEIGHTS = 0.05  # of jobs
 PAUSES_MS = (-30_000, -5, 2_001, 30_000)
 
 
@@ -35,7 +37,6 @@ class Twins(History):
             policy=policy,
             attribution=attribution,
             quantum_parts=parts,
-            tenant_idle_ms=160,
         )
         super().__init__(seed, settings)
         self.tree = (*TREES, FLIPPING)[seed % (len(TREES) + 1)]
@@ -51,6 +52,14 @@ class Twins(History):
         """Several calls on Redis, so the clock's last step is taken in before."""
         self.compare()
         super().configure()
+
+    def draw_job(self) -> Job:
+        """Now and then somebody's file gives other weights than those that jobs wait under."""
+        job = super().draw_job()
+        if self.random.random() < CHANGED_WEIGHTS:
+            path = [replace(level, weight=self.random.choice([1, 3, 50])) for level in job.path]
+            job = replace(job, path=tuple(path))
+        return job
 
     def submit_together(self) -> None:
         """What came while a call was under way goes in one."""
@@ -99,6 +108,7 @@ def run(client: redis.Redis, url: str, seed: int, events: int) -> None:
         if number % 20 == 0:
             twins.compare()
     assert twins.pool.nodes[""].service > events
+    audit(client, f"pool-{seed}")
 
 
 @pytest.mark.parametrize("seed", range(8))

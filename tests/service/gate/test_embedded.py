@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 
+from service.gate import embedded as embedded_module
 from service.gate.embedded import EmbeddedRedis
 from service.gate.errors import GateUnavailableError
 
@@ -110,6 +112,37 @@ def test_stop_ends_the_server(state_dir: Path) -> None:
     server.stop()
     with pytest.raises(redis.ConnectionError):
         client.ping()
+
+
+@pytest.mark.timeout(20)
+def test_who_stops_the_server_lets_the_others_go_first(state_dir: Path) -> None:
+    owner, guest = EmbeddedRedis(state_dir), EmbeddedRedis(state_dir)
+    client = redis.Redis.from_url(owner.start())
+    guest.start()
+    assert guest.server_pid is None
+    stopping = threading.Thread(target=owner.stop)
+    stopping.start()
+    stopping.join(0.5)  # would it end by itself?
+    assert stopping.is_alive()
+    assert client.set("goodbye", "said")
+    guest.stop()
+    stopping.join()
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
+
+
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_ever_for_others_who_stay(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_module, "_OTHERS_S", 0.1)
+    owner, guest = EmbeddedRedis(state_dir), EmbeddedRedis(state_dir)
+    client = redis.Redis.from_url(owner.start())
+    guest.start()
+    owner.stop()
+    assert eventually(client, "PING")
+    assert guest.server_pid
+    guest.stop()
 
 
 def test_a_long_state_directory_still_gets_a_usable_socket(tmp_path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
 
 import pytest
 import redis
@@ -21,45 +20,13 @@ from service.gate.errors import (
     TenantThrottledError,
 )
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Claimed, Explanation, LevelStanding, Outcome, Reply, Settlement
+from service.gate.job import Explanation, LevelStanding, Outcome, Reply
 from service.gate.moves import EXPIRED_PER_CLAIM
-from service.gate.settings import POLICIES, GateSettings
+from service.gate.settings import POLICIES
 from service.gate.store import LISTENS_MS
-from tests.service.gate.client import POOL, Api
-from tests.service.gate.jobs import build_job, chain
+from tests.service.gate.client import POOL, SETTINGS, Api
+from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.remote import Remote
-
-SETTINGS = GateSettings(quantum=100)
-
-
-@pytest.fixture
-def worker(redis_url: str) -> Iterator[WorkerGate]:
-    gate = WorkerGate(redis_url, POOL, SETTINGS, "worker")
-    gate.join()
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-def open_api(redis_url: str) -> Iterator[Callable[..., Api]]:
-    apis: list[Api] = []
-
-    def open_one(**changes: Any) -> Api:
-        apis.append(Api(redis_url, replace(SETTINGS, **changes)))
-        return apis[-1]
-
-    yield open_one
-    for api in apis:
-        api.close()
-
-
-@pytest.fixture
-def api(open_api: Callable[..., Api]) -> Api:
-    return open_api()
-
-
-def scored(job: Claimed, result: bytes = b"result") -> Settlement:
-    return Settlement(job.job_id, job.epoch, job.charged, result)
 
 
 def test_a_job_walks_from_submit_to_its_reply(api: Api, worker: WorkerGate) -> None:
@@ -213,6 +180,7 @@ def test_a_job_is_explained_while_it_waits_while_it_is_leased_and_when_it_is_gon
         LevelStanding("acme", 0, 3, 1, 0, 0),
         LevelStanding("acme/bob", 0, 2, 1, 1, 1),
     )
+    assert why.queued_cost == 2 * (42 + 42) + 2
     assert why.bound == policy.wait_bound(why.levels, 1, 100, 100, SETTINGS.overtakes, 42)
     worker.claim(1_000, 1)
     assert api.explain("rival").state == "leased"
@@ -220,12 +188,35 @@ def test_a_job_is_explained_while_it_waits_while_it_is_leased_and_when_it_is_gon
     assert api.explain("unknown") == Explanation("unknown")
 
 
-def test_a_snapshot_shows_the_nodes_seen_last(api: Api, worker: WorkerGate) -> None:
+def test_a_snapshot_shows_the_nodes_that_are_asked_for_and_known(
+    api: Api, worker: WorkerGate
+) -> None:
     for number in range(4):
-        api.submit(build_job(f"job-{number}", f"tenant-{number}"))
-    assert len(api.stats().nodes) == 4
-    assert len(worker.stats(max_nodes=2).nodes) == 2
+        api.submit(build_job(f"job-{number}", f"acme/tenant-{number}"))
+    assert set(worker.stats(["acme", "acme/tenant-2", "nobody"]).nodes) == {"acme", "acme/tenant-2"}
+    assert api.stats().nodes == {}
     assert list(api.stats().workers) == ["worker"]
+
+
+def test_a_node_vanishes_by_itself_once_nothing_of_it_waits_or_is_leased(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    keys = [f"{{{POOL}}}:node:{name}" for name in ("acme", "acme/ada")]
+
+    def lifetimes() -> set[bool]:
+        return {0 < redis_client.pttl(key) <= SETTINGS.tenant_idle_ms for key in keys}
+
+    api.submit(build_job("job", "acme/ada"))
+    assert lifetimes() == {False}
+    [claimed] = worker.claim(1_000, 1).jobs
+    assert lifetimes() == {False}
+    worker.settle([scored(claimed)])
+    assert lifetimes() == {True}
+    api.submit(build_job("again", "acme/ada"))
+    assert lifetimes() == {False}
+    api.cancel("again")
+    assert lifetimes() == {True}
+    assert redis_client.pttl(f"{{{POOL}}}:node:") == -1
 
 
 def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
@@ -239,7 +230,7 @@ def test_an_emptied_pool_leaves_nothing_behind_but_its_tree(
     worker.leave()
     api.replies()
     kinds = {key.split(b":")[1] for key in redis_client.scan_iter()}
-    assert kinds <= {b"node", b"seen", b"settings", b"wake", b"listens"}
+    assert kinds <= {b"node", b"settings", b"wake", b"listens", b"reply"}
 
 
 def test_a_warm_job_is_seen_when_its_sibling_leaves_the_front_to_it(
@@ -272,7 +263,7 @@ def test_a_tenants_depth_changes_both_ways_while_it_is_idle(api: Api, worker: Wo
         [claimed] = worker.claim(1_000, 9).jobs
         assert claimed.job_id == f"job-{number}"
         assert worker.settle([scored(claimed)]) == [True]
-    assert api.stats().nodes["ada"].service == 5 * claimed.charged
+    assert api.stats("ada").nodes["ada"].service == 5 * claimed.charged
 
 
 def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
@@ -287,7 +278,7 @@ def test_jobs_of_an_api_process_that_is_gone_are_neither_served_nor_charged(
     redis_client.delete(f"{{{POOL}}}:listens:api")  # as it does by itself when nobody looks
     assert [worker.claim(1_000, 9).expired for _ in range(3)] == [EXPIRED_PER_CLAIM, 1, 0]
     assert worker.settle([scored(served)]) == [True]
-    assert api.stats().nodes["tenant"].service == served.charged
+    assert api.stats("tenant").nodes["tenant"].service == served.charged
     assert Counter(reply.outcome for reply in api.replies()) == {
         Outcome.WORKER_LOST: EXPIRED_PER_CLAIM + 1,
         Outcome.SCORED: 1,

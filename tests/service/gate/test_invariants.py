@@ -15,8 +15,6 @@ from tests.service.gate.histories import SMALL, WORKERS, History
 from tests.service.gate.jobs import BLOCK_SIZE, BLOCKS
 
 EVENTS = 3_000
-FOREVER = 10**12
-SETTINGS = replace(SMALL, tenant_idle_ms=FOREVER)
 LARGEST_COST = BLOCKS * BLOCK_SIZE + 300 + 2 * 20
 
 
@@ -27,7 +25,7 @@ class Counted(History):
 
     def __init__(self, seed: int, attribution: str) -> None:
         parts = 1 + 2 * (seed % 2)
-        super().__init__(seed, replace(SETTINGS, attribution=attribution, quantum_parts=parts))
+        super().__init__(seed, replace(SMALL, attribution=attribution, quantum_parts=parts))
         self.granted: Counter[str] = Counter()  # by refills, as of the last event
         self.service: Counter[str] = Counter()
         self.refunds: Counter[str] = Counter()  # since the last refill
@@ -57,7 +55,7 @@ class Audited(History):
     """Adds up what engines reported, and looks for workers that idle beside work."""
 
     def __init__(self, seed: int, attribution: str) -> None:
-        super().__init__(seed, replace(SETTINGS, attribution=attribution))
+        super().__init__(seed, replace(SMALL, attribution=attribution))
         self.charged: dict[int, int] = {}  # by epoch
         self.used: Counter[str] = Counter()  # by leaf
 
@@ -125,7 +123,7 @@ def test_charges_less_refunds_are_what_engines_reported_and_nobody_idles_beside_
     history.finish()
     pool, used = history.pool, history.used
     leaves = {name: node.service for name, node in pool.nodes.items() if node.holds_jobs}
-    assert pool.nodes[""].service == used.total() > 100 * SETTINGS.quantum
+    assert pool.nodes[""].service == used.total() > 100 * SMALL.quantum
     assert sum(leaves.values()) + pool.ledger.platform == used.total()
     if attribution == "first":
         assert leaves == {leaf: used[leaf] for leaf in leaves}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.gate.job import LevelStanding
-from service.gate.ledger import FORGOTTEN_AT_ONCE, Ledger
+from service.gate.ledger import Ledger
 from service.gate.queues import Entry
 from service.gate.settings import ATTRIBUTIONS, GateSettings
 from service.gate.tree import VIRTUAL_SCALE, Node
@@ -162,52 +162,3 @@ def test_a_levels_standing_names_the_waiting_rivals_beside_it() -> None:
     seated(ledger, "two:4", jobs=1)
     seated(ledger, "idle:5")
     assert ledger.standing(node) == LevelStanding("me", -350, 2, 2, 2, 7)
-
-
-def test_only_nodes_idle_for_the_whole_span_are_forgotten_and_parents_after_children() -> None:
-    ledger = Ledger(SETTINGS)
-    ledger.see(seated(ledger, "acme/alice"), 1_000)
-    ledger.see(seated(ledger, "acme/bob"), 1_001)
-    ledger.forget_idle(1_100, idle_ms=100)
-    assert set(ledger.tree.nodes) == {"", "acme", "acme/bob"}
-    for now in (1_200, 1_300):
-        ledger.forget_idle(now, idle_ms=100)
-    assert set(ledger.tree.nodes) == {""}
-
-
-def test_a_debt_to_waiting_siblings_keeps_a_node_known() -> None:
-    ledger = Ledger(SETTINGS)
-    seated(ledger, "debtor", deficit=-1)
-    rival = seated(ledger, "rival", deficit=50, jobs=1)
-    ledger.see(rival, 99)
-    ledger.forget_idle(100, idle_ms=100)
-    assert "debtor" in ledger.tree.nodes
-    ledger.tree.enqueue(rival, -1, -1)
-    ledger.forget_idle(200, idle_ms=100)
-    assert "debtor" not in ledger.tree.nodes
-
-
-@pytest.mark.parametrize("kind", ["jobs", "leased"])
-def test_a_node_with_work_is_kept_however_old(kind: str) -> None:
-    ledger = Ledger(SETTINGS)
-    setattr(seated(ledger, "busy"), kind, 1)
-    ledger.forget_idle(10**9, idle_ms=1)
-    assert "busy" in ledger.tree.nodes
-
-
-def test_a_call_forgets_a_bounded_number_of_nodes() -> None:
-    ledger = Ledger(SETTINGS)
-    for number in range(FORGOTTEN_AT_ONCE + 6):
-        seated(ledger, f"tenant-{number}")
-    ledger.forget_idle(10**9, idle_ms=1)
-    assert len(ledger.tree.nodes) == 1 + 6
-
-
-def test_nodes_in_use_are_noted_a_few_times_per_idle_span() -> None:
-    ledger = Ledger(replace(SETTINGS, tenant_idle_ms=1_600))
-    leaf = seated(ledger, "acme/alice")
-    seen = []
-    for now in (1_000, 1_099, 1_100):
-        ledger.see(leaf, now)
-        seen.append([node.seen for node in leaf.lineage()])
-    assert seen == [[1_000] * 2, [1_000] * 2, [1_100] * 2]

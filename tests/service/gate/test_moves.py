@@ -80,17 +80,6 @@ def test_a_worker_unseen_for_long_is_forgotten_with_its_cache() -> None:
     assert waiting(pool, "alive") == ["job"]
 
 
-def test_idle_tenants_are_forgotten_by_the_heartbeat() -> None:
-    pool = pool_of("w", tenant_idle_ms=100)
-    submit(pool, "job")
-    [claimed] = pool.claim("w", 0, 1, 1_000).jobs
-    pool.settle("w", [Settlement("job", claimed.epoch, 42, b"")], 1_000)
-    pool.reap(1_099)
-    assert "tenant" in pool.nodes
-    pool.reap(1_100)
-    assert set(pool.nodes) == {""}
-
-
 def test_overdue_jobs_are_answered_by_claim_and_by_reap() -> None:
     pool = pool_of("w")
     submit(pool, "soon", deadline_ms=5)

@@ -14,14 +14,12 @@ import pytest
 from service.gate.embedded import shipped_executable
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
-from service.gate.job import Claimed, Settlement
-from service.gate.settings import GateSettings
 from tests.e2e.server import wait_until
-from tests.service.gate.client import POOL, Api
+from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job
+from tests.service.gate.load import Load, finish, scored
 from tests.service.gate.redis_servers import RedisServer, running
 
-SETTINGS = GateSettings(quantum=100)
 DURABLE = {"appendfsync": "always"}
 FAKE_TIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
@@ -31,76 +29,6 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path / "primary", DURABLE)
     with running(server):
         yield server
-
-
-class Load:
-    """An API process and a worker in two threads, until told to stop; remembers what was said."""
-
-    def __init__(self, url: str, settings: GateSettings = SETTINGS) -> None:
-        self.api, self.worker = Api(url, settings), WorkerGate(url, POOL, settings, "worker")
-        self.accepted: set[str] = set()
-        self.settled: Counter[str] = Counter()  # acknowledged, by job
-        self.outages = 0
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=one) for one in (self._submit, self._serve)]
-        self.worker.join()
-        for thread in self._threads:
-            thread.start()
-
-    def wait_for(self, jobs: int) -> None:
-        """Returns when so many jobs have been settled."""
-        wait_until(lambda: len(self.settled) >= jobs, 60.0, f"{jobs} settled jobs")
-
-    def stop(self) -> None:
-        """Ends the threads after the call each is in."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _submit(self) -> None:
-        number = 0
-        while not self._stopping.is_set():
-            number += 1
-            job = build_job(f"job-{number}", f"tenant-{number % 7}", "abc"[: number % 4])
-            try:
-                self.api.submit(job)
-            except GateUnavailableError:
-                self.outages += 1
-            else:
-                self.accepted.add(job.job_id)
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._settle(self.worker.claim(1_000, 8).jobs)
-            except GateUnavailableError:
-                self.outages += 1
-
-    def _settle(self, jobs: tuple[Claimed, ...]) -> None:
-        settlements = [scored(claimed) for claimed in jobs]
-        taken = self.worker.settle(settlements)
-        self.settled.update(
-            item.job_id for item, flag in zip(settlements, taken, strict=True) if flag
-        )
-
-
-def scored(claimed: Claimed) -> Settlement:
-    return Settlement(claimed.job_id, claimed.epoch, claimed.charged, str(claimed.charged).encode())
-
-
-def finish(url: str) -> tuple[Counter[str], int]:
-    """Serves what is left; returns replies by job and the cost they tell."""
-    api, worker = Api(url, SETTINGS), WorkerGate(url, POOL, SETTINGS, "worker")
-    worker.join()
-    while jobs := worker.claim(10_000, 100).jobs:
-        worker.settle([scored(claimed) for claimed in jobs])
-    replies, cost = Counter[str](), 0
-    while some := api.replies():
-        replies.update(reply.job_id for reply in some)
-        cost += sum(int(reply.result) for reply in some)
-    assert api.stats().queued_jobs == api.stats().leased_jobs == 0
-    assert api.stats().service == cost
-    return replies, cost
 
 
 @pytest.mark.timeout(120)
@@ -167,6 +95,7 @@ def test_a_clock_that_steps_by_thirty_seconds_ends_no_lease_and_no_deadline(
     with running(server):
         api, worker = Api(server.url, settings), WorkerGate(server.url, POOL, settings, "worker")
         worker.join()
+        api.replies()  # it listens; what says so ends by Redis' clock
         api.submit(build_job("leased"))
         api.submit(build_job("queued", deadline_ms=20_000))
         [first] = worker.claim(1, 1).jobs

@@ -173,6 +173,7 @@ def test_a_job_is_explained_while_it_waits_and_while_it_is_leased() -> None:
         due_before=1,
         matched_blocks=2,
         levels=(LevelStanding("b", -250, 2, 2, 1, 1),),
+        queued_cost=2 * (42 + 58) + 2,  # if all of it were output
         largest_cost=58,
         bound=2 * 4 * 58 + (2 + 3) * (100 + 58),
     )

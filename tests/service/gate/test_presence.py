@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,34 +10,29 @@ import redis
 
 from service.gate.errors import GateUnavailableError, WorkerNameTakenError
 from service.gate.gate import WorkerGate
-from service.gate.job import Claimed, Settlement
 from service.gate.moves import EXPIRED_PER_CLAIM
-from service.gate.settings import GateSettings
-from tests.service.gate.client import POOL, Api
-from tests.service.gate.jobs import build_job, chain
+from tests.service.gate.client import POOL, SETTINGS, Api
+from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.remote import Remote
-
-SETTINGS = GateSettings(quantum=100)
 
 
 @pytest.fixture
-def api(redis_url: str) -> Iterator[Api]:
-    api = Api(redis_url, SETTINGS)
-    yield api
-    api.close()
+def clock(redis_client: redis.Redis, redis_url: str) -> Remote:
+    return Remote(redis_client, redis_url, POOL, SETTINGS)
 
 
-def scored(job: Claimed) -> Settlement:
-    return Settlement(job.job_id, job.epoch, job.charged, b"result")
+@pytest.fixture
+def two_workers(open_worker: Callable[..., WorkerGate]) -> tuple[WorkerGate, WorkerGate]:
+    gates = open_worker("dead"), open_worker("alive")
+    for gate in gates:
+        gate.join()
+    return gates
 
 
 def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
-    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
+    clock: Remote, api: Api, two_workers: tuple[WorkerGate, WorkerGate]
 ) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    dead, alive = open_worker("dead"), open_worker("alive")
-    for gate in (dead, alive):
-        gate.join()
+    dead, alive = two_workers
     dead.claim(1, 0, chain("ab"))
     api.submit(build_job("before"))
     assert api.explain("before").worker == "dead"
@@ -50,12 +45,9 @@ def test_a_vanished_workers_jobs_are_served_by_one_that_lives(
 
 
 def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
-    redis_client: redis.Redis, redis_url: str, api: Api, open_worker: Callable[..., WorkerGate]
+    clock: Remote, api: Api, two_workers: tuple[WorkerGate, WorkerGate]
 ) -> None:
-    clock = Remote(redis_client, redis_url, POOL, SETTINGS)
-    dead, alive = open_worker("dead"), open_worker("alive")
-    for gate in (dead, alive):
-        gate.join()
+    _dead, alive = two_workers
     clock.step_clock(30_000)
     assert set(api.stats().workers.values()) == {SETTINGS.worker_idle_ms}
     clock.pass_time(1)

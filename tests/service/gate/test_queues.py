@@ -78,44 +78,44 @@ def test_an_emptied_queue_has_no_name() -> None:
     assert line.queues.by_deadline("w") == []
 
 
-def test_the_longest_match_is_the_hottest_and_ties_go_by_arrival() -> None:
+@pytest.mark.parametrize(
+    ("rows", "counting", "plain"),
+    [
+        pytest.param(
+            "cold:a:q:1 warm:a:xy:9 hot:b:xyz:9 hot-due-before:b:xyz:2 as-hot:a:xyzw:1",
+            "hot",
+            "hot",
+            id="the longest match goes, and ties by arrival",
+        ),
+        pytest.param(
+            "first:a:q:9 soon:b:r:2",
+            "soon",
+            "soon",
+            id="where nothing matches the earliest deadline goes",
+        ),
+        pytest.param(
+            "alone:a:xp:1 first-of-2:a:xq:9 as-many:b:xr:2 second-of-2:a:xq:2 as-many-2:b:xr:1",
+            "first-of-2",
+            "alone",
+            id="of equal matches the context with most jobs waiting goes",
+        ),
+        pytest.param(
+            "soon:a:q:1 first-of-2:b:r:9 second-of-2:b:r:9 bare:c::5 bare-2:c::5 bare-3:c::5",
+            "first-of-2",
+            "soon",
+            id="many that wait on what nobody holds go before the earliest deadline",
+        ),
+    ],
+)
+def test_the_hottest_goes_whether_or_not_those_who_wait_count(
+    rows: str, counting: str, plain: str
+) -> None:
     line = Line(held="xyz")
-    line.add("cold", "a", "q", due=1)
-    line.add("warm", "a", "xy", due=9)
-    line.add("hot", "b", "xyz", due=9)
-    line.add("hot, due before", "b", "xyz", due=2)
-    line.add("as hot", "a", "xyzw", due=1)
-    assert hottest(line.groups, line.batch, counting=True) is line.entries["hot"]
-
-
-def test_where_nothing_matches_the_earliest_deadline_is_the_hottest() -> None:
-    line = Line()
-    line.add("first", "a", "q", due=9)
-    line.add("soon", "b", "r", due=2)
-    assert hottest(line.groups, line.batch, counting=True) is line.entries["soon"]
-
-
-def test_of_equal_matches_the_context_with_most_jobs_waiting_goes() -> None:
-    line = Line(held="x")
-    line.add("alone", "a", "xp", due=1)
-    line.add("first of two", "a", "xq", due=9)
-    line.add("first of as many", "b", "xr", due=2)
-    line.add("second of two", "a", "xq", due=2)
-    line.add("second of as many", "b", "xr", due=1)
-    assert hottest(line.groups, line.batch, counting=True) is line.entries["first of two"]
-    assert hottest(line.groups, line.batch, counting=False) is line.entries["alone"]
-
-
-def test_many_that_wait_on_a_context_that_nobody_holds_go_before_the_earliest_deadline() -> None:
-    line = Line()
-    line.add("soon", "a", "q", due=1)
-    line.add("first of two", "b", "r", due=9)
-    line.add("second of two", "b", "r", due=9)
-    line.add("without a context", "c", "", due=5)
-    line.add("also without", "c", "", due=5)
-    line.add("and a third", "c", "", due=5)
-    assert hottest(line.groups, line.batch, counting=True) is line.entries["first of two"]
-    assert hottest(line.groups, line.batch, counting=False) is line.entries["soon"]
+    for row in rows.split():
+        name, path, context, due = row.split(":")
+        line.add(name, path, context, int(due))
+    assert hottest(line.groups, line.batch, counting=True) is line.entries[counting]
+    assert hottest(line.groups, line.batch, counting=False) is line.entries[plain]
 
 
 def test_equal_deadlines_are_told_apart_by_name_level_by_level() -> None:

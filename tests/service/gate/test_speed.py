@@ -61,7 +61,7 @@ def serve(counting: Counting, jobs: int, tenants: int) -> Counter[str]:
         counting.call("explain", [f"waiting-{jobs - number - 1}"])
         counting.call("cancel", [f"waiting-{jobs - number - 1}"])
         counting.call("reap", [])
-        counting.call("stats", [10])
+        counting.call("stats", ["tenant-0"])
     return counting.most
 
 

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from redis.asyncio.client import Pipeline
 
 from service.gate import wire
 from service.gate.embedded import EmbeddedRedis
-from service.gate.errors import GateUnavailableError
+from service.gate.errors import EvictingRedisError, GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Level, Settlement
-from service.gate.settings import GateSettings
 from service.gate.store import Store
-from tests.service.gate.client import POOL, Api
+from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job, chain
-
-SETTINGS = GateSettings()
-
-
-@pytest.fixture
-def api(redis_url: str) -> Iterator[Api]:
-    api = Api(redis_url, SETTINGS)
-    yield api
-    api.close()
+from tests.service.gate.redis_servers import limited
 
 
 @pytest.fixture
@@ -101,22 +94,63 @@ def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) 
     assert outage.value.retry_after_ms == 1_000
 
 
-@pytest.mark.parametrize(
-    ("setting", "trouble", "remedy"),
-    [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")],
-    ids=["memory is full", "replicas are missing"],
-)
 def test_a_redis_that_refuses_writes_is_gate_unavailable(
-    redis_client: redis.Redis, worker: WorkerGate, setting: str, trouble: str, remedy: str
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
     worker.claim(1_000, 10)
-    redis_client.config_set(setting, trouble)
-    try:
+    with limited(redis_client, "min-replicas-to-write"):
         with pytest.raises(GateUnavailableError):
             worker.claim(1_000, 10)
-    finally:
-        redis_client.config_set(setting, remedy)
+        with pytest.raises(GateUnavailableError):
+            api.replies()
     worker.claim(1_000, 10)
+    assert api.replies() == []
+
+
+def test_no_worker_joins_a_redis_that_may_throw_its_jobs_away(
+    redis_client: redis.Redis, worker: WorkerGate
+) -> None:
+    with limited(redis_client, "maxmemory-policy", "allkeys-lru"):
+        worker.join()  # without a limit nothing is thrown away
+        with (
+            limited(redis_client, "maxmemory", "1000000000"),
+            pytest.raises(EvictingRedisError, match=r"allkeys-lru.*noeviction"),
+        ):
+            worker.join()
+
+
+def test_a_redis_that_keeps_its_settings_to_itself_is_joined(
+    redis_client: redis.Redis, worker: WorkerGate
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", "default", "-info")
+    try:
+        worker.join()
+    finally:
+        redis_client.execute_command("ACL", "SETUSER", "default", "+info")
+
+
+def test_a_redis_whose_memory_is_full_takes_no_more_jobs_and_drains(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    jobs = [build_job(f"job-{number}", "acme/ada") for number in range(3)]
+    for job in jobs:
+        api.submit(job)
+    api.replies()
+    with limited(redis_client, "maxmemory"):
+        with pytest.raises(GateUnavailableError):
+            api.submit(build_job("refused"))
+        first, *others = worker.claim(1_000, 2, chain("ab")).jobs
+        worker.renew([first, *others])
+        worker.reap()
+        rows = [Settlement(job.job_id, job.epoch, 1, b"") for job in (first, *others)]
+        assert worker.settle(rows) == [True, True]
+        assert api.stats("acme").nodes["acme"].queued_jobs == 1
+        assert {reply.job_id for reply in api.replies()} == {"job-0", "job-1"}
+        assert api.explain("job-2").state == "queued"
+        assert api.cancel("job-2")
+        worker.drain()
+        worker.leave()
+    assert not redis_client.exists("{pool}:job:refused")
 
 
 @pytest.mark.timeout(30)
@@ -139,13 +173,13 @@ def test_a_frozen_redis_is_noticed_and_used_again_when_it_thaws(
 
 def test_a_mistake_in_a_script_is_not_called_an_outage(store: Store) -> None:
     with pytest.raises(redis.ResponseError):
-        store.call("stats", ["many"])
+        store.call("claim", ["worker", "many"])
 
 
 def test_several_calls_of_one_round_trip_each_get_their_answer(store: Store) -> None:
     store.call("join", ["one"])
-    store.call("stats", [10])
-    joined, stats = store.call_all([("join", ["two"]), ("stats", [10])])
+    store.call("stats", [])
+    joined, stats = store.call_all([("join", ["two"]), ("stats", [])])
     assert joined[1] == 0
     assert set(wire.read_stats(stats).workers) == {"one", "two"}
 
@@ -171,3 +205,44 @@ def test_answers_that_nobody_reads_vanish_by_themselves(
 
 def test_a_store_tells_what_redis_says_of_itself(redis_server: EmbeddedRedis, store: Store) -> None:
     assert store.info()["process_id"] == redis_server.server_pid
+
+
+def test_replies_whose_answer_came_too_late_come_again(
+    monkeypatch: pytest.MonkeyPatch, api: Api, worker: WorkerGate
+) -> None:
+    answered(api, worker, "first")
+    answered(api, worker, "second")
+    with monkeypatch.context() as network:
+        network.setattr(Pipeline, "execute", losing_answers(Pipeline.execute))
+        with pytest.raises(GateUnavailableError):
+            api.replies()
+    assert [reply.job_id for reply in api.replies()] == ["first", "second"]
+    assert api.replies() == []
+
+
+def test_replies_that_were_read_leave_redis_with_the_next_look(
+    redis_client: redis.Redis, store: Store, api: Api, worker: WorkerGate
+) -> None:
+    for name in ("first", "second", "third"):
+        answered(api, worker, name)
+        assert [reply.job_id for reply in api.replies()] == [name]
+    assert redis_client.xlen(store.reply_key("api")) == 1
+    assert api.replies() == []
+    assert redis_client.xlen(store.reply_key("api")) == 0
+
+
+def answered(api: Api, worker: WorkerGate, job_id: str) -> None:
+    """A job of this name that was sent, served and settled."""
+    api.submit(build_job(job_id))
+    [claimed] = worker.claim(1_000, 1).jobs
+    worker.settle([Settlement(job_id, claimed.epoch, 1, b"")])
+
+
+def losing_answers(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """What Redis does it does; its answer does not arrive."""
+
+    async def late(pipeline: Pipeline, **options: Any) -> Any:
+        await execute(pipeline, **options)
+        raise redis.TimeoutError
+
+    return late

@@ -196,17 +196,3 @@ def test_whoever_was_ahead_under_vtc_stays_ahead_when_it_comes_back(tree: Tree) 
     tree.enqueue(ahead, -1, -1)
     tree.enqueue(ahead, 1, 1)
     assert ahead.virtual == 90 * VIRTUAL_SCALE
-
-
-def test_a_forgotten_node_is_made_anew(tree: Tree) -> None:
-    node = leaf(tree, "acme/alice", deficit=-5)
-    tree.forget(node)
-    assert set(tree.nodes) == {"", "acme"}
-    assert tree.leaf(levels("acme/alice")).deficit == 0
-
-
-def test_a_node_with_children_or_jobs_is_never_forgotten(tree: Tree) -> None:
-    node = leaf(tree, "acme/alice", jobs=1)
-    for kept in (node, tree.nodes["acme"]):
-        with pytest.raises(AssertionError):
-            tree.forget(kept)

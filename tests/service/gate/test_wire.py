@@ -87,7 +87,7 @@ def test_a_renewal_names_jobs_and_epochs() -> None:
 
 def test_verdicts_keep_the_order_of_the_jobs() -> None:
     jobs = [build_job("one"), build_job("two", candidate_tokens=68)]
-    answer = [1_000, b"queued", 0, 0, 50, b"tenant_full", 300, 100, 50]
+    answer = [1_000, [b"queued", 0, 0, 50], [b"tenant_full", 300, 100, 50]]
     expected = [Verdict("queued"), Verdict("tenant_full", 6_000)]  # 3 x 100 tokens at 50 a second
     assert wire.read_verdicts(answer, jobs, SETTINGS) == expected
 
@@ -129,7 +129,7 @@ def test_a_waiting_jobs_explanation_holds_the_bound_that_follows() -> None:
     rows = [[b"acme", -50, 2, 1, 1, 4], [b"acme/alice", 30, 1, 0, 0, 0]]
     acme = LevelStanding("acme", deficit=-50, weight=2, rounds=1, rivals=1, rival_weight=4)
     levels = (acme, LevelStanding("acme/alice", 30, 1, 0, 0, 0))
-    answer = [1_000, b"queued", b"w", 30, 500, 2, 4, rows, 350, 9_000, 100, 100, 3]
+    answer = [1_000, b"queued", b"w", 30, 500, 2, 4, rows, 700, 350, 9_000, 100, 100, 3]
     assert wire.read_explanation(answer) == Explanation(
         state="queued",
         worker="w",
@@ -138,6 +138,7 @@ def test_a_waiting_jobs_explanation_holds_the_bound_that_follows() -> None:
         due_before=2,
         matched_blocks=4,
         levels=levels,
+        queued_cost=700,
         largest_cost=350,
         drain_rate=9_000,
         bound=policy.wait_bound(levels, 2, 100, 100, 3, 350),

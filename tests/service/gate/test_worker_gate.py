@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,34 +10,12 @@ import pytest
 import redis
 
 from service.gate.errors import GateUnavailableError
-from service.gate.gate import WorkerGate
-from service.gate.job import Claimed, Outcome, Reply, Settlement
-from service.gate.settings import GateSettings
-from tests.service.gate.client import POOL, Api
-from tests.service.gate.jobs import build_job, chain
+from service.gate.gate import EVENTS_AT_ONCE, WorkerGate
+from service.gate.job import Outcome, Reply
+from tests.service.gate.client import POOL, SETTINGS, Api
+from tests.service.gate.jobs import build_job, chain, scored
+from tests.service.gate.redis_servers import limited
 from tests.service.gate.remote import Remote
-
-SETTINGS = GateSettings(quantum=100)
-
-
-@pytest.fixture
-def api(redis_url: str) -> Iterator[Api]:
-    api = Api(redis_url, SETTINGS)
-    yield api
-    api.close()
-
-
-@contextmanager
-def refusing_writes(client: redis.Redis) -> Iterator[None]:
-    client.config_set("min-replicas-to-write", "1")
-    try:
-        yield
-    finally:
-        client.config_set("min-replicas-to-write", "0")
-
-
-def scored(job: Claimed, result: bytes = b"result") -> Settlement:
-    return Settlement(job.job_id, job.epoch, job.charged, result)
 
 
 def believed(api: Api, worker: WorkerGate, context: str = "abcd") -> int:
@@ -67,7 +44,7 @@ def test_settle_refunds_what_was_not_used_and_never_charges_more(
     less, more = worker.claim(1_000, 10).jobs
     rows = [replace(scored(less), extend_tokens=10), replace(scored(more), output_tokens=99)]
     worker.settle(rows)
-    stats = api.stats()
+    stats = api.stats("a", "b")
     assert {name: node.service for name, node in stats.nodes.items()} == {"a": 10, "b": 52}
     assert (stats.service, stats.uncharged) == (62, 2 * 99)
 
@@ -86,11 +63,51 @@ def test_cache_events_of_a_failed_call_are_sent_by_the_next(
     redis_client: redis.Redis, api: Api, worker: WorkerGate, call: str, arguments: Any
 ) -> None:
     worker.claim(1_000, 0, ["x_______"])
-    with refusing_writes(redis_client), pytest.raises(GateUnavailableError):
+    with limited(redis_client, "min-replicas-to-write"), pytest.raises(GateUnavailableError):
         getattr(worker, call)(*arguments, chain("abc"), ["x_______"])
     worker.settle([], evicted=["abc_____"])
     assert believed(api, worker) == 2
     assert believed(api, worker, "x") == 0
+
+
+def test_more_cache_events_than_a_call_takes_are_told_by_the_next_ones(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    many = [f"{number:08x}" for number in range(2 * EVENTS_AT_ONCE)]
+    worker.claim(1_000, 0, [*many, *chain("ab")])
+    assert redis_client.scard(f"{{{POOL}}}:held:worker") == EVENTS_AT_ONCE
+    worker.settle([])
+    assert redis_client.scard(f"{{{POOL}}}:held:worker") == 2 * EVENTS_AT_ONCE
+    assert believed(api, worker) == 2
+
+
+def test_of_very_many_who_wait_for_a_block_the_others_are_looked_at_by_the_next_calls(
+    redis_client: redis.Redis, api: Api, worker: WorkerGate
+) -> None:
+    tenants = 300  # more than two calls look at
+    for number in range(tenants):
+        api.submit(build_job(f"job-{number}", f"tenant-{number}"))
+
+    def hot() -> int:
+        return len(redis_client.keys(f"{{{POOL}}}:hot:worker:tenant-*:1"))
+
+    worker.claim(0, 0, chain("ab"))
+    assert 0 < hot() < tenants // 2
+    worker.claim(0, 0)
+    worker.claim(0, 0)
+    assert hot() == tenants
+
+
+def test_a_context_of_more_blocks_than_lua_takes_apart_is_served(
+    api: Api, worker: WorkerGate
+) -> None:
+    blocks = tuple(f"{number:08x}" for number in range(20_000))
+    for name in ("first", "second"):
+        job = build_job(name, candidate_tokens=0)
+        api.submit(replace(job, context_hashes=blocks, context_tokens=16 * len(blocks)))
+    first, second = worker.claim(10**6, 2).jobs
+    assert (first.cached_tokens_believed, second.cached_tokens_believed) == (0, 320_000)
+    assert worker.settle([scored(first), scored(second)]) == [True, True]
 
 
 def test_a_wiped_redis_hears_of_the_whole_cache_again(
@@ -112,7 +129,7 @@ def test_a_wiped_redis_hears_of_the_cache_though_the_answer_that_asked_for_it_wa
     redis_client.flushall()
     lost = Remote(redis_client, redis_url, POOL, SETTINGS).claim("worker", 1_000, 0)
     assert not lost.known  # but `worker` never hears of it
-    with refusing_writes(redis_client), pytest.raises(GateUnavailableError):
+    with limited(redis_client, "min-replicas-to-write"), pytest.raises(GateUnavailableError):
         worker.claim(1_000, 0)
     assert believed(api, worker) == 4
 
@@ -158,11 +175,12 @@ def test_work_for_a_busy_worker_wakes_an_idle_one(
     api: Api, worker: WorkerGate, open_worker: Callable[..., WorkerGate]
 ) -> None:
     api.submit(build_job("first"))
-    worker.claim(0, 1)
+    worker.claim(0, 1, chain("ab"))
     idle = open_worker("idle")
     idle.join()
     for number in range(3):
         api.submit(build_job(f"job-{number}"))
+        assert api.explain(f"job-{number}").worker == "worker"
     assert idle.wait_for_work()
     assert len(idle.claim(1_000, 10).jobs) == 3
 

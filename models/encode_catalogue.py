@@ -1,0 +1,136 @@
+"""Writes a catalogue: candidates' texts as vectors, which slates then name instead of sending text.
+
+python -m models.encode_catalogue MODEL --items FILE.jsonl[.gz] --out CATALOGUE
+Each line is an object with a unique "id" and a "text"; other fields are left alone. The texts are
+read twice and never held all together. Knows nothing of training and of serving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from models.catalogue import reader_digest
+from models.catalogue_file import CatalogueOrigin, write_catalogue
+from models.checkpoint import load_decoder
+from models.directory import ModelDirectory, load_model_directory
+from models.errors import CatalogueError, FairslateError
+from models.item_encoder import (
+    ENCODER_PATH,
+    ItemEncoder,
+    encoder_digest,
+    item_features,
+    load_item_encoder,
+)
+
+BATCH_ITEMS = 32
+Item = tuple[str, str]  # id, text
+
+
+def encode_catalogue(
+    directory: ModelDirectory, encoder_path: Path, items: Path, out: Path
+) -> CatalogueOrigin:
+    """Raises CatalogueError for a bad line, naming it, and for an encoder of another model."""
+    encoder, prompt = load_item_encoder(encoder_path, directory)
+    ids = _checked_ids(items)
+    origin = CatalogueOrigin(
+        reader=reader_digest(directory.card, prompt),
+        prompt=prompt,
+        encoder=encoder_digest(encoder_path),
+        vectors=encoder.vectors,
+        width=encoder.hidden,
+    )
+    write_catalogue(out, origin, ids, _vectors(directory, encoder, prompt, items, len(ids)))
+    return origin
+
+
+def encode_items(
+    directory: ModelDirectory, texts: Sequence[str], prompt: str
+) -> list[tuple[int, ...]]:
+    """Token ids of candidates as a slate of texts would send them."""
+    return [candidate.ids for candidate in directory.prompt.encode_candidates(texts, prompt)]
+
+
+def _vectors(
+    directory: ModelDirectory, encoder: ItemEncoder, prompt: str, items: Path, count: int
+) -> Iterator[bytes]:
+    """bfloat16 of all items in order. Raises CatalogueError for one that is not finite."""
+    decoder = load_decoder(directory)
+    pairs = _read(items)
+    with tqdm(total=count, desc="encode", mininterval=5) as progress:
+        while batch := list(itertools.islice(pairs, BATCH_ITEMS)):
+            ids = encode_items(directory, [text for _, text in batch], prompt)
+            vectors = encoder(item_features(decoder, ids)).bfloat16()
+            for (name, _), own in zip(batch, vectors, strict=True):
+                if not own.isfinite().all():
+                    raise CatalogueError(f"{items}: the vectors of {name!r} are not finite")
+            progress.update(len(batch))
+            yield vectors.view(torch.uint8).numpy().tobytes()
+
+
+def _checked_ids(path: Path) -> list[str]:
+    """All ids in order, of a file without a bad line."""
+    ids = [name for name, _ in _read(path)]
+    if not ids:
+        raise CatalogueError(f"{path}: holds no items; write one JSON object a line")
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise CatalogueError(f"{path}: id {name!r} stands there {count} times; ids must be unique")
+    return ids
+
+
+def _read(path: Path) -> Iterator[Item]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                yield _item(path, number, line)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: cannot be read ({error}); write it again") from error
+
+
+def _item(path: Path, number: int, line: str) -> Item:
+    try:
+        row = json.loads(line)
+        name, text = row["id"], row["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogueError(
+            f'{path}: line {number} is no object with "id" and "text" ({error!r})'
+        ) from error
+    if not (isinstance(name, str) and name and isinstance(text, str) and text.strip()):
+        raise CatalogueError(f"{path}: line {number}: id and text must be strings, and not empty")
+    return name, text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 1 when nothing was written, with the reason."""
+    parser = argparse.ArgumentParser(prog="python -m models.encode_catalogue")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--items", type=Path, required=True, help="JSON lines, may be gzipped")
+    parser.add_argument("--out", type=Path, required=True, help="catalogue to write")
+    parser.add_argument("--encoder", type=Path, help=f"by default MODEL/{ENCODER_PATH}")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args(argv)
+    torch.set_num_threads(given.threads)
+    try:
+        directory = load_model_directory(given.model)
+        encoder = given.encoder or given.model / ENCODER_PATH
+        origin = encode_catalogue(directory, encoder, given.items, given.out)
+    except FairslateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.out}: {origin.vectors} vectors of {origin.width} an item, for {origin.prompt}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

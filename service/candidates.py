@@ -1,0 +1,43 @@
+"""A request's candidates as tokens, texts and stored vectors mixed. Knows no context and no job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from models.catalogue import Catalogue
+from models.errors import StoredCandidateError
+from models.prompt import EncodedCandidate, PromptBuilder
+from service.errors import InvalidRequestError
+from service.schemas import Candidate
+
+
+def encode_candidates(
+    listed: Sequence[Candidate], prompt: PromptBuilder, name: str, catalogue: Catalogue | None
+) -> tuple[EncodedCandidate, ...]:
+    """One per candidate, in order, for the prompt called `name`.
+
+    Raises PromptError, and InvalidRequestError for an entry that the catalogue does not have.
+    """
+    stored = {
+        index: prompt.frame_candidate(_token_ids(index, candidate.embedding, name, catalogue), name)
+        for index, candidate in enumerate(listed)
+        if candidate.embedding is not None
+    }
+    texts = [candidate.text for candidate in listed if candidate.text is not None]
+    encoded = iter(prompt.encode_candidates(texts, name))
+    return tuple(stored[i] if i in stored else next(encoded) for i in range(len(listed)))
+
+
+def _token_ids(index: int, entry: str, name: str, catalogue: Catalogue | None) -> range:
+    param = f"candidates[{index}].embedding"
+    if catalogue is None:
+        raise InvalidRequestError(
+            f"{param} names a catalogue's entry, but this server has no catalogue; send text, or "
+            "start it with FAIRSLATE_CATALOGUE",
+            code="no_catalogue",
+            param=param,
+        )
+    try:
+        return catalogue.token_ids(entry, name)
+    except StoredCandidateError as error:
+        raise InvalidRequestError(f"{param}: {error}", code=error.code, param=param) from error

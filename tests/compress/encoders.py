@@ -1,0 +1,97 @@
+"""A tiny BERT encoder with random weights, written as Hugging Face would. Knows no downloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import BertConfig, BertModel
+
+WORDS = [
+    "weld",
+    "cut",
+    "braze",
+    "steel",
+    "nurse",
+    "patients",
+    "write",
+    "reports",
+    "level",
+    "some",
+    "headline",
+    "duties",
+    "tools",
+    "skills",
+    "welder",
+    "teacher",
+    "teach",
+    "pupils",
+    "drive",
+    "truck",
+    "trucks",
+    "background",
+    "knowledge",
+    "experience",
+    "used",
+    "preparation",
+    "little",
+    "or",
+    "no",
+    "medium",
+    "considerable",
+    "extensive",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "g",
+    "h",
+    "i",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "o",
+    "p",
+    "q",
+    "r",
+    "s",
+    "t",
+    "u",
+    "v",
+    "w",
+    "x",
+    "y",
+    "z",
+    ".",
+    ",",
+    ";",
+    ":",
+]
+PIECES = ("##s", "##ing", "##er", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"))
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *PIECES)
+
+
+def write_encoder(directory: Path, hidden: int = 32, layers: int = 2) -> Path:
+    """config.json, model.safetensors and tokenizer.json of a BERT whose words are WORDS."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+    )
+    BertModel(config, add_pooling_layer=False).eval().save_pretrained(directory)
+    model = models.WordPiece({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]")
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
