@@ -74,5 +74,12 @@ def leading_phrase(task: str) -> str:
     words = task.split(" ")
     for index in range(SHORTEST, len(words)):
         if words[index - 1][-1:] in (",", ";", ":") or words[index] in CLAUSE_OPENERS:
-            return " ".join(words[:index]).rstrip(",;:")
+            return _without_openers(words[:index])
     return task
+
+
+def _without_openers(words: list[str]) -> str:
+    """A phrase that ends neither in a clause's first words nor in a comma."""
+    while len(words) > 1 and words[-1] in CLAUSE_OPENERS:
+        words = words[:-1]
+    return " ".join(words).rstrip(",;:")

@@ -21,7 +21,6 @@ STAGES = {
     "encoder_teacher": "compress.encoder_teacher",
     "imitate": "compress.imitate",
     "lexicon": "compress.lexicon",
-    "request_lexicon": "compress.request_lexicon",
     "train": "compress.train",
     "reasoner": "compress.reasoner",
     "distill": "compress.distill",

@@ -48,6 +48,9 @@ def test_a_task_is_cut_at_its_first_clause() -> None:
         "Direct or coordinate budget activities"
     )
     assert leading_phrase("Weld by hand") == "Weld by hand"
+    assert leading_phrase("Install protective devices, such as guards") == (
+        "Install protective devices"
+    )
 
 
 @pytest.mark.parametrize("level", [None, "some preparation"])

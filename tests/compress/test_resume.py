@@ -28,6 +28,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_run_killed_in_every_stage_ends_with_bit_identical_files(
     tmp_path: Path, small_data: Path
 ) -> None:
