@@ -10,6 +10,7 @@ from models.errors import (
     CandidateTooLongError,
     ContextTooLongError,
     FairslateError,
+    OutOfMemoryError,
     TokenOutOfVocabularyError,
 )
 
@@ -96,10 +97,15 @@ class ScoringError(FairslateError):
     code = "scoring_failed"
 
 
-# What an engine refuses in the words of the client who sent it; the rest is the engine's own fault.
+# What an engine says to the client who sent the job; the rest is the engine's own fault.
 _REFUSALS: dict[str, type[FairslateError]] = {
     kind.code: kind
-    for kind in (CandidateTooLongError, ContextTooLongError, TokenOutOfVocabularyError)
+    for kind in (
+        CandidateTooLongError,
+        ContextTooLongError,
+        OutOfMemoryError,
+        TokenOutOfVocabularyError,
+    )
 }
 
 
