@@ -107,13 +107,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found = []
+    digest, found = load_model_directory(given.model).digest, []
     with tempfile.TemporaryDirectory() as work:
         for row in rows(given.model, given.data, Path(work), given.slates, given.every):
             print(json.dumps(row), file=sys.stderr)
             found.append(row)
     report = {
-        "model": load_model_directory(given.model).digest,
+        "model": digest,
         "data": directory_digest(given.data),
         "split": "valid, the selecting half",
         "every": given.every,

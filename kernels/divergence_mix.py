@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kernels.divergence_terms import divergence_terms_reference, resolve
+from kernels.forward_kl_rows import forward_kl_rows
 from kernels.token_chunks import row_slices, wide_dtype
 
 
@@ -36,11 +37,11 @@ def distillation_reference(
     """Losses (N,) by the formula in plain torch, differentiable in `student`."""
     x, log_p, log_q = _log_probabilities(student, teacher, mix)
     terms, _ = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
-    return _losses_of(x, terms, targets, mix)
+    return _losses_of(x, terms.sum(dim=-1), targets, mix)
 
 
-def _losses_of(x: Tensor, terms: Tensor, targets: Tensor | None, mix: Mix) -> Tensor:
-    losses = mix.soft_weight * mix.temperature**2 * terms.sum(dim=-1)
+def _losses_of(x: Tensor, divergences: Tensor, targets: Tensor | None, mix: Mix) -> Tensor:
+    losses = mix.soft_weight * mix.temperature**2 * divergences
     if targets is None:
         return losses
     kept = targets != mix.ignore_index
@@ -78,20 +79,52 @@ def distillation_rows_in_torch(
     losses = student.new_empty(student.shape[:1], dtype=wide_dtype(student))
     for rows in row_slices(student):
         named = None if targets is None else targets[rows]
-        x, log_p, log_q = _log_probabilities(student[rows], teacher[rows], mix)
-        terms, slope = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
-        losses[rows] = _losses_of(x, terms, named, mix)
-        if weights is not None:
-            gradient = _gradient_of(x, log_q, slope, named, mix)
-            torch.mul(gradient, weights[rows, None], out=student[rows])
+        scale = None if weights is None else weights[rows, None]
+        if not _by_forward_kl(losses[rows], student[rows], teacher[rows], named, scale, mix):
+            losses[rows] = _in_general(student[rows], teacher[rows], named, scale, mix)
     return losses
 
 
-def _gradient_of(
-    x: Tensor, log_q: Tensor, slope: Tensor, targets: Tensor | None, mix: Mix
+def _in_general(
+    student: Tensor, teacher: Tensor, targets: Tensor | None, scale: Tensor | None, mix: Mix
 ) -> Tensor:
-    """The derivative written out: autograd would keep copies of the rows."""
-    gradient = slope - log_q.exp() * slope.sum(dim=-1, keepdim=True)
+    """The losses of a few rows; with `scale` (n, 1) their gradient goes over `student`.
+
+    The derivative is written out: autograd would keep copies of the rows.
+    """
+    x, log_p, log_q = _log_probabilities(student, teacher, mix)
+    terms, slope = divergence_terms_reference(mix.kind, mix.mixture, log_p, log_q)
+    losses = _losses_of(x, terms.sum(dim=-1), targets, mix)
+    if scale is not None:
+        gradient = slope - log_q.exp() * slope.sum(dim=-1, keepdim=True)
+        torch.mul(_gradient_of(x, gradient, targets, mix), scale, out=student)
+    return losses
+
+
+def _by_forward_kl(
+    losses: Tensor,
+    student: Tensor,
+    teacher: Tensor,
+    targets: Tensor | None,
+    scale: Tensor | None,
+    mix: Mix,
+) -> bool:
+    """As `_in_general`, on a CPU, for forward KL; False, and nothing done, for what it is not."""
+    if mix.kind != "forward_kl" or student.shape != teacher.shape or not student.is_cpu:
+        return False
+    if not student.dtype == teacher.dtype == losses.dtype:
+        return False
+    divergences, gradient = forward_kl_rows(student, teacher, mix.temperature)
+    if not divergences.isfinite().all():
+        return False
+    losses.copy_(_losses_of(student, divergences, targets, mix))
+    if scale is not None:
+        torch.mul(_gradient_of(student, gradient, targets, mix), scale, out=student)
+    return True
+
+
+def _gradient_of(x: Tensor, gradient: Tensor, targets: Tensor | None, mix: Mix) -> Tensor:
+    """d loss / d x, from the divergence's own by log q, in place."""
     gradient *= mix.soft_weight * mix.temperature
     if targets is None:
         return gradient

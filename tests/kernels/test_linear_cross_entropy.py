@@ -235,9 +235,9 @@ def test_operator_passes_opcheck() -> None:
 @pytest.mark.parametrize(
     ("tokens", "vocabulary", "dtype", "expected"),
     [
-        (1024, 151_936, torch.float32, 64),  # 32 MiB hold 55 rows; products want multiples of 32
+        (1024, 151_936, torch.float32, 96),  # 56 MiB hold 96 rows; products want multiples of 32
         (1024, 1000, torch.float32, 1024),
-        (10_000, 1000, torch.float32, 5024),  # two chunks, not 8388 and a remainder
+        (20_000, 1000, torch.float32, 10_016),  # two chunks, not 14,680 and a remainder
         (0, 1000, torch.float32, 1),
         (10, 1 << 26, torch.float32, 10),
     ],
