@@ -70,5 +70,10 @@ def test_a_time_that_nothing_meets_is_refused() -> None:
         allocate([[Choice(1, 2.0, 0.1)], [Choice(1, 2.0, 0.1)]], 3.9)
 
 
+def test_a_time_that_only_the_fastest_meet_is_met() -> None:
+    choices = [[Choice(1, 0.1, 0.5), Choice(2, 0.2, 0.0)]] * 7
+    assert [choice.size for choice in allocate(choices, 7 * 0.1)] == [1] * 7
+
+
 def test_a_larger_size_is_never_faster() -> None:
     assert monotone({4: 3.0, 1: 1.0, 2: 4.0}) == {1: 1.0, 2: 4.0, 4: 4.0}
