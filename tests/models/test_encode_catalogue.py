@@ -12,16 +12,17 @@ import torch
 
 from models.catalogue import load_catalogue
 from models.checkpoint import load_decoder
-from models.directory import ModelDirectory
+from models.directory import ModelDirectory, load_model_directory
 from models.encode_catalogue import main
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
 from models.errors import CatalogueError
 from models.extended_embedding import stored_vectors
-from models.item_encoder import item_features, load_item_encoder, save_item_encoder
+from models.item_encoder import ENCODER_PATH, item_features, load_item_encoder, save_item_encoder
 from models.prompt import block_hashes
 from tests.models.catalogues import PROMPT, random_encoder, write_encoder, write_items
 
+DEMO = Path(__file__).parents[2] / "models" / "demo"
 ITEMS = [
     {"id": "nurse", "text": "Registered nurse, night shift", "title": "left alone"},
     {"id": "welder", "text": "Welder in a shipyard. Duties: weld."},
@@ -135,6 +136,11 @@ def test_an_encoder_of_another_model_is_refused(
         load_item_encoder(tiny_directory.path / "model.safetensors", tiny_directory)
     with pytest.raises(CatalogueError, match="is no item encoder"):
         load_item_encoder(tmp_path / "absent", tiny_directory)
+
+
+def test_the_shipped_encoder_is_of_the_shipped_ranker() -> None:
+    encoder, prompt = load_item_encoder(DEMO / ENCODER_PATH, load_model_directory(DEMO))
+    assert (encoder.vectors, prompt) == (1, PROMPT)
 
 
 def test_vectors_that_are_not_finite_are_not_written(
