@@ -94,7 +94,7 @@ def test_overdue_jobs_are_answered_by_claim_and_by_reap() -> None:
 
 
 def test_no_call_answers_more_than_so_many_overdue_jobs_and_none_is_claimed() -> None:
-    pool = pool_of("w", "other")
+    pool = pool_of("w", "other", max_tenant_jobs=4 * EXPIRED_PER_REAP)
     for worker in ("w", "other"):
         late = [f"{worker}-{number}" for number in range(EXPIRED_PER_REAP)]
         submit(pool, *late, deadline_ms=5, worker=worker)
