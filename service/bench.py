@@ -135,8 +135,15 @@ def serve(
 
 
 def new_engine(settings: Settings, directory: ModelDirectory) -> FairslateEngine:
-    """An engine with an empty cache that has scored one slate already."""
-    engine = FairslateEngine(directory, settings.cache_bytes, settings.threads, settings.device)
+    """An engine as it serves, with an empty cache, that has scored one slate already."""
+    engine = FairslateEngine(
+        directory,
+        settings.cache_bytes,
+        settings.threads,
+        settings.device,
+        dtype=settings.dtype,
+        backend="auto",
+    )
     engine.score([ScoreJob((1,), ("warm-up",), ((1, 2),))])
     return engine
 
