@@ -23,6 +23,7 @@ from compress.pair_slates import (
     tower_vectors,
 )
 from compress.student_steps import (
+    StepDraws,
     StudentSteps,
     is_mixed,
 )
@@ -101,19 +102,14 @@ class TeacherPhases(GpuRun):
         write_changes(self.out / f"teacher_{part}.npz", model, self._encoder())
 
     @cached_property
-    def _draws(self) -> StudentSteps:
-        return self._student_steps(torch.empty(0))
+    def _draw(self) -> StepDraws:
+        return StepDraws(
+            self.source, self.s.student_slates, self.s.candidates, self.s.inverted_share
+        )
 
     def _student_steps(self, labels: Tensor) -> StudentSteps:
         return StudentSteps(
-            self.source,
-            self._world,
-            lambda step: labels[step],
-            len(labels),
-            self.device,
-            self.s.student_slates,
-            self.s.candidates,
-            self.s.inverted_share,
+            self._draw, self._world, lambda step: labels[step], len(labels), self.device
         )
 
     @torch.inference_mode()
@@ -125,10 +121,10 @@ class TeacherPhases(GpuRun):
             for mixed, worlds in self.worlds.items()
         }
         self.log("labels", tower_tables=True)
-        draws = self._draws
+        draw = self._draw
 
         def batch_of(step: int) -> tuple[Any, Chunks]:
-            drawn, random = draws.draw(step), np.random.default_rng(0)
+            drawn, random = draw(step), np.random.default_rng(0)
             texts, size = self._world(step).encoder, 2 * self.s.chunk
             return drawn, joint_chunks(drawn, texts, self.marks, size, 0.0, random)
 

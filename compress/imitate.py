@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.pair_teacher import EncoderTeacher
@@ -35,6 +34,7 @@ from compress.stage import (
 )
 from compress.student import StudentShape, deepened, student_of
 from compress.student_steps import (
+    StepDraws,
     StudentRates,
     StudentSteps,
     bag_weights,
@@ -154,23 +154,9 @@ def _steps(
     source: WorldSource,
     world_of: Callable[[int], TokenWorld],
 ) -> StudentSteps:
-    unlabelled = StudentSteps(
-        source,
-        world_of,
-        _none_yet,
-        options.labelled,
-        teacher.device,
-        options.slates,
-        options.candidates,
-        options.inverted_share,
-        options.parts,
-    )
-    labels = TeacherLabels(teacher, unlabelled.draw, world_of, stage.work / "labels")
-    return replace(unlabelled, labels_of=labels)
-
-
-def _none_yet(step: int) -> Tensor:
-    raise NotImplementedError(step)
+    draw = StepDraws(source, options.slates, options.candidates, options.inverted_share)
+    labels = TeacherLabels(teacher, draw, world_of, stage.work / "labels")
+    return StudentSteps(draw, world_of, labels, options.labelled, teacher.device, options.parts)
 
 
 def _start(

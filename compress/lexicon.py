@@ -29,6 +29,7 @@ from compress.plan import (
     shape_of,
 )
 from compress.sampling import SlateSampler
+from compress.sizes import HEAD_DIM, decoder_config
 from compress.stage import (
     Cost,
     Shape,
@@ -43,11 +44,8 @@ from compress.stage import (
 from compress.tokenizer import train_tokenizer
 from compress.wiring import JOB, MEMBER, layers_of, movable_embeddings, wire
 from models.checkpoint import save_model_directory
-from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
-
-HEAD_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +127,9 @@ def _texts(data: Path, seed: int) -> list[str]:
 
 def wired_decoder(options: LexiconOptions, vocab_size: int) -> Decoder:
     """A decoder of the options' shape that already compares bags of words."""
-    decoder = Decoder(_config(options, vocab_size))
+    decoder = Decoder(decoder_config(options, vocab_size))
     wire(decoder)
     return decoder
-
-
-def _config(options: LexiconOptions, vocab_size: int) -> DecoderConfig:
-    return DecoderConfig(
-        vocab_size=vocab_size,
-        hidden_size=options.hidden_size,
-        intermediate_size=options.intermediate_size,
-        num_hidden_layers=options.layers,
-        num_attention_heads=options.heads,
-        num_key_value_heads=options.kv_heads,
-        head_dim=HEAD_SIZE,
-        rope_theta=1e6,
-        max_position_embeddings=1024,
-    )
 
 
 def optimizer_of(decoder: Decoder, embedding_rate: float, rate: float) -> torch.optim.Optimizer:
@@ -165,9 +149,9 @@ def optimizer_of(decoder: Decoder, embedding_rate: float, rate: float) -> torch.
 
 def cost(options: LexiconOptions, shape: Shape | None) -> Cost:
     """Both roles' tables of the vocabulary, and the last layer's MLP for every pair of a slate."""
-    shape = shape_of(_config(options, options.vocab_size))
+    shape = shape_of(decoder_config(options, options.vocab_size))
     pairs, hidden = options.slates * options.candidates, options.hidden_size
-    tables = 2 * options.vocab_size * hidden * 2 * options.kv_heads * HEAD_SIZE
+    tables = 2 * options.vocab_size * hidden * 2 * options.kv_heads * HEAD_DIM
     operations = 2.0 * TRAINED * (tables + pairs * 3 * hidden * options.intermediate_size)
     tokens = options.slates * (CONTEXT_TOKENS + CANDIDATE_TOKENS)  # postings are shared
     memory = FLOAT * (4 * shape.parameters + 2 * options.vocab_size * hidden * KEPT)

@@ -202,19 +202,25 @@ def _smoothed(
 
 
 @torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Attention that notes by how much the largest key and value exceed what fp8 holds."""
+
+    attention: SlateAttention
+    largest: dict[str, Tensor]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        for name, tensor in zip(kv_scale_names(layer), (k, v), strict=True):
+            most = tensor.abs().amax().reshape(1) / LARGEST_FP8
+            self.largest[name] = torch.maximum(self.largest.get(name, most), most)
+        return self.attention(layer, q, k, v)
+
+
 def cache_scales(decoder: Decoder, slates: Iterable[SlateBatch]) -> dict[str, Tensor]:
     """The scale by which the largest key, and the largest value, of each layer fill fp8's range."""
     largest: dict[str, Tensor] = {}
     for batch in slates:
-        attention = SlateAttention(batch)
-
-        def watched(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            for name, tensor in zip(kv_scale_names(layer), (k, v), strict=True):
-                most = tensor.abs().amax().reshape(1) / LARGEST_FP8
-                largest[name] = torch.maximum(largest.get(name, most), most)
-            return attention(layer, q, k, v)  # noqa: B023 - called within this round
-
-        decoder(batch.token_ids, batch.positions, watched)
+        decoder(batch.token_ids, batch.positions, _Watched(SlateAttention(batch), largest))
     return {name: scale.clone() for name, scale in largest.items()}
 
 

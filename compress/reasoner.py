@@ -29,6 +29,7 @@ from compress.data import load_occupations
 from compress.generate import World, member, posting
 from compress.plan import shape_of
 from compress.reason_frames import CLOSE, END, FRAMES, LEVEL_TAIL, OPEN
+from compress.sizes import decoder_config
 from compress.stage import (
     MEMBER_FIELDS,
     Cost,
@@ -44,7 +45,6 @@ from compress.stage import (
 from compress.tokenizer import MARKERS
 from models.card import ModelCard, PromptTemplate, Truncation
 from models.checkpoint import save_model_directory
-from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
 
@@ -83,24 +83,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
 def copying_decoder(options: ReasonerOptions, vocabulary: int) -> Decoder:
     """A decoder of the options' shape that copies."""
-    decoder = Decoder(copying_config(options, vocabulary))
+    decoder = Decoder(decoder_config(options, vocabulary))
     wire_copying(decoder)
     return decoder
-
-
-def copying_config(options: ReasonerOptions, vocabulary: int) -> DecoderConfig:
-    """Its shape."""
-    return DecoderConfig(
-        vocab_size=vocabulary,
-        hidden_size=options.hidden_size,
-        intermediate_size=options.intermediate_size,
-        num_hidden_layers=options.layers,
-        num_attention_heads=options.heads,
-        num_key_value_heads=options.kv_heads,
-        head_dim=64,
-        rope_theta=1e6,
-        max_position_embeddings=1024,
-    )
 
 
 def reason_card(name: str, version: str) -> ModelCard:
@@ -166,7 +151,7 @@ def _texts(stage: StageInput) -> list[str]:
 
 def cost(options: ReasonerOptions, shape: Shape | None) -> Cost:
     """Nothing is trained; the shape of what is written."""
-    return Cost(shape=shape_of(copying_config(options, options.vocab_size)))
+    return Cost(shape=shape_of(decoder_config(options, options.vocab_size)))
 
 
 def quality(options: ReasonerOptions, directory: Path, data: Path) -> Mapping[str, float]:

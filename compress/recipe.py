@@ -47,7 +47,7 @@ class RecipeStage:
         if isinstance(self.gates, str):
             raise RecipeError(f"stage {self.stage!r}: gates is a list of lines, not one string")
         self.kind.parse(self.options)
-        self.conditions  # noqa: B018, what cannot be read is refused now
+        _ = self.conditions  # what cannot be read must be refused before a stage runs
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compress.losses import slate_loss
+from compress.sizes import decoder_config
 from compress.wiring import RESERVED, layers_of, norms_of, slow_dimensions, wire
 from models.config import DecoderConfig
 from models.decoder import Decoder
@@ -25,21 +26,10 @@ class StudentShape:
     layers: int = 3
     heads: int = 4
     kv_heads: int = 2
-    head_dim: int = 64
 
     def config(self, vocab_size: int) -> DecoderConfig:
         """The Qwen3 config."""
-        return DecoderConfig(
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            rope_theta=1e6,
-            max_position_embeddings=1024,
-        )
+        return decoder_config(self, vocab_size)
 
 
 @torch.no_grad()

@@ -49,27 +49,34 @@ class StudentRates:
 
 
 @dataclass(frozen=True, slots=True)
-class StudentSteps:
-    """Slates of every step, as bags and packed for the whole decoder."""
+class StepDraws:
+    """Which members and postings make a step's slates, before their texts or labels are known."""
 
     source: WorldSource
-    world_of: Callable[[int], TokenWorld]  # by labelled step
-    labels_of: Callable[[int], Tensor]  # by labelled step: (slates, candidates) log-odds
-    labelled: int  # steps that have labels; later ones start over with other words left out
-    device: torch.device
     slates: int
     candidates: int
     inverted_share: float
-    parts: int = 2  # steps of the whole decoder that share one labelled step
 
-    def draw(self, step: int) -> Draw:
+    def __call__(self, step: int) -> Draw:
         """A function of (seed, step) alone."""
         random = np.random.default_rng([self.source.seed, DRAWING, step])
         return self.source.draw(random, self.slates, self.candidates, self.inverted_share)
 
+
+@dataclass(frozen=True, slots=True)
+class StudentSteps:
+    """Slates of every step, as bags and packed for the whole decoder."""
+
+    draw: StepDraws
+    world_of: Callable[[int], TokenWorld]  # by labelled step
+    labels_of: Callable[[int], Tensor]  # by labelled step: (slates, candidates) log-odds
+    labelled: int  # steps that have labels; later ones start over with other words left out
+    device: torch.device
+    parts: int = 2  # steps of the whole decoder that share one labelled step
+
     def bags(self, step: int, token_dropout: float) -> BagBatch:
         """All slates of a step."""
-        random = np.random.default_rng([self.source.seed, FRAMING, step])
+        random = np.random.default_rng([self.draw.source.seed, FRAMING, step])
         step %= self.labelled
         texts = self.world_of(step).student
         members, postings = texts

@@ -1,4 +1,4 @@
-"""A small slice of the demo data, and a tokenizer trained on it."""
+"""A small slice of the demo data, a tokenizer trained on it, and slates for the tiny model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from compress.calibration_slates import CalibrationOptions, calibration_slates
 from compress.lexicon import LexiconOptions, wired_decoder
+from compress.slates import SlateBatch
 from compress.tokenizer import train_tokenizer
 from models.decoder import Decoder
+from models.directory import ModelDirectory
+from tests.compress.slate_data import write_slates
 
 DEMO_DATA = Path(__file__).parents[2] / "models" / "demo" / "onet_jobs"
 OCCUPATIONS = 60
@@ -76,3 +80,15 @@ def wired() -> Decoder:
     torch.manual_seed(3)
     options = LexiconOptions(hidden_size=256, intermediate_size=512, layers=2)
     return wired_decoder(options, 400).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Requests that the tiny model reads."""
+    return write_slates(tmp_path_factory.mktemp("slates") / "data")
+
+
+@pytest.fixture(scope="session")
+def slates(data: Path, tiny_directory: ModelDirectory) -> list[SlateBatch]:
+    """What pruning and quantizing the tiny model look at."""
+    return list(calibration_slates(tiny_directory, data, CalibrationOptions(12, 10), seed=5))

@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from compress.budgets import Budget, BudgetError
-from compress.calibration_slates import CalibrationOptions, calibration_slates
 from compress.gram import CalibrationDataError
 from compress.latency import LatencyTable, measure_latency
 from compress.prune import prune_decoder, run
@@ -24,19 +23,9 @@ from compress.streaming import MLP, Half, Streams
 from compress.wiring import layers_of
 from models.checkpoint import load_decoder, load_model_directory
 from models.directory import ModelDirectory
-from tests.compress.slate_data import stage_input, write_slates
+from tests.compress.slate_data import stage_input
 
 SMALL = {"slates": 12, "candidates": 10, "multiple": 8}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slates(tmp_path_factory.mktemp("prune") / "data")
-
-
-@pytest.fixture(scope="module")
-def slates(data: Path, tiny_directory: ModelDirectory) -> list[SlateBatch]:
-    return list(calibration_slates(tiny_directory, data, CalibrationOptions(12, 10), seed=5))
 
 
 def pruned(source: Path, data: Path, out: Path, **options: Any) -> ModelDirectory:

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compress.calibration_slates import CalibrationOptions, calibration_slates
 from compress.gram import CalibrationDataError
 from compress.plan import shape_of
 from compress.quantize import QuantizeOptions, cache_scales, cost, quantize_decoder, run
@@ -25,7 +24,7 @@ from compress.wiring import layers_of
 from models.checkpoint import load_decoder, load_model_directory
 from models.directory import ModelDirectory
 from models.quantization import INT, OUTLIERS, PACKED
-from tests.compress.slate_data import stage_input, write_slates
+from tests.compress.slate_data import stage_input
 
 SMALL = {"slates": 12, "candidates": 10, "group_size": 16}
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -34,16 +33,6 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "w4a16": {"scheme": "w4a16", "group_size": 32},
     "fp8": {"scheme": "fp8", "method": "rtn"},
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slates(tmp_path_factory.mktemp("quantize") / "data")
-
-
-@pytest.fixture(scope="module")
-def slates(data: Path, tiny_directory: ModelDirectory) -> list[SlateBatch]:
-    return list(calibration_slates(tiny_directory, data, CalibrationOptions(12, 10), seed=5))
 
 
 def stored(source: Path, data: Path, out: Path, **options: Any) -> ModelDirectory:

@@ -15,6 +15,7 @@ from compress.pair_encoder import PairEncoder
 from compress.pair_teacher import EncoderTeacher, encoder_tokenizer, save_teacher
 from compress.student import StudentShape, student_of
 from compress.student_steps import (
+    StepDraws,
     StudentRates,
     StudentSteps,
     bag_weights,
@@ -44,7 +45,7 @@ def steps(encoder: Path, small_data: Path, word_tokenizer: Tokenizer) -> Student
     worlds = {mixed: source.build(0, mixed) for mixed in (False, True)}
     labels = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
     return StudentSteps(
-        source, lambda step: worlds[is_mixed(step)], lambda s: labels[s], 6, CPU, 4, 5, 0.5
+        StepDraws(source, 4, 5, 0.5), lambda s: worlds[is_mixed(s)], lambda s: labels[s], 6, CPU
     )
 
 
@@ -132,7 +133,7 @@ def test_labels_are_the_teachers_answers_asked_once(
     step = next(s for s in (0, 2, 4, 5) if steps.draw(s).jobs_are_candidates)
     asked = labels(step)
     drawn = steps.draw(step)
-    members, postings = steps.source.texts(0, is_mixed=False)
+    members, postings = steps.draw.source.texts(0, is_mixed=False)
     slates = [[postings[i] for i in row] for row in drawn.chosen]
     expected = teacher.label_log_odds([members[row] for row in drawn.rows], slates)
     np.testing.assert_allclose(asked.numpy(), np.stack(expected), atol=2e-2)
