@@ -6,8 +6,9 @@ Without torchrun there is one process, rank 0, and every function here does noth
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,19 @@ def leave() -> None:
     """Lets the other processes go."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end(code: int) -> NoReturn:
+    """Ends this process with the code.
+
+    Threads of gloo live on after `leave`. One that asks for the interpreter while Python ends
+    aborts the process, so a process that torchrun started ends without Python's own ending.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def world() -> int:
