@@ -11,8 +11,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import combinations
 from operator import ge, le
 from pathlib import Path
@@ -27,6 +27,7 @@ from compress.grid import Grid
 from compress.kept_runs import read_runs
 from compress.osscar import Problem, Removal, prune, refit
 from compress.quantease import layer_error, quantease
+from compress.rows import Row, figure
 
 SMALL, KEPT, PROBLEMS = 12, 6, 100  # groups, of which kept, and how many problems
 HIDDEN, INTERMEDIATE = 1_024, 3_072  # of Qwen3-0.6B
@@ -34,16 +35,6 @@ ROWS = 4_096  # calibration rows of the large layers
 REMOVALS = 100
 LAYERS = 5  # compared by QuantEase and GPTQ
 SWAPPED = 64  # neurons that change places at once in the large layer
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure; `met` says on which side of the target it is."""
-
-    name: str
-    value: float
-    target: float
-    met: bool
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,11 +62,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write(text)
     else:
         Path(options.json).write_text(text, encoding="utf-8")
-
-
-def figure(name: str, value: float, target: float, better: Callable[[float, float], bool]) -> Row:
-    """A row whose target is met when better(value, target)."""
-    return Row(name, float(f"{value:.6g}"), target, better(value, target))
 
 
 def osscar_small() -> Iterator[Row]:

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compress.bench import figure
 from compress.quantize import quantize_decoder
 from compress.quantizers import QuantizerSettings
+from compress.rows import figure
 from compress.slates import SlateBatch
 from compress.streaming import Streams
 from models.bench_shapes import QWEN3_27M

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from compress.data import Request, halves, load_requests
-from compress.evaluate import evaluate
+from compress.evaluation import evaluate
 from compress.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
 from compress.slices import slice_names
 from compress.stage import (

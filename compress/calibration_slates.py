@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, pass_cost
 from compress.data import Request, load_requests
 from compress.gram import CalibrationDataError
-from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, pass_cost
 from compress.slates import SlateBatch
 from compress.stage import Cost, Shape
 from models.directory import ModelDirectory

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.distill_options import RATIONALES, STORAGE, DistillOptions
 from compress.distill_teachers import ranking_teachers, text_teacher, vocabulary_teachers
 from compress.evaluate_reason import measure_reasons
 from compress.loop import Checkpoints, Schedule, run_steps
-from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.rationales import RationaleExamples
 from compress.slate_distillation import SlateTask
 from compress.stage import (

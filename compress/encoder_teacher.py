@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.costs import training_cost
 from compress.encoder import EncoderConfig, load_encoder
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.pair_encoder import PairEncoder
@@ -23,7 +24,6 @@ from compress.pair_teacher import (
     encoder_tokenizer,
     save_teacher,
 )
-from compress.plan import training_cost
 from compress.stage import (
     Cost,
     RecipeError,

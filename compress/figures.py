@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compress.bench import Row
 from compress.kept_runs import KeptRun, read_runs
 from compress.records import Record, read_records
+from compress.rows import Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "compress" / "results"

@@ -17,9 +17,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from compress.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, shape_of, training_cost
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.pair_teacher import EncoderTeacher
-from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, shape_of, training_cost
 from compress.stage import (
     Cost,
     RecipeError,

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from compress.data import Request, load_requests
-from compress.evaluate import RESAMPLES
+from compress.evaluation import RESAMPLES
 from compress.intervals import Scored, mean_difference, values
 from compress.kept_runs import FIGURES, KeptRun, KeptRunError
 from compress.records import write_json

@@ -16,11 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from compress.bags import score_bags
-from compress.data import load_occupations
-from compress.generate import World, member, posting
-from compress.loop import Checkpoints, Schedule, run_steps
-from compress.losses import slate_loss
-from compress.plan import (
+from compress.costs import (
     CANDIDATE_TOKENS,
     CONTEXT_TOKENS,
     FLOAT,
@@ -28,6 +24,10 @@ from compress.plan import (
     TRAINED,
     shape_of,
 )
+from compress.data import load_occupations
+from compress.generate import World, member, posting
+from compress.loop import Checkpoints, Schedule, run_steps
+from compress.losses import slate_loss
 from compress.sampling import SlateSampler
 from compress.sizes import HEAD_DIM, decoder_config
 from compress.stage import (

@@ -17,6 +17,7 @@ from pathlib import Path
 from compress import parallel
 from compress.data import halves, load_requests
 from compress.loop import LOSSES_NAME
+from compress.page import write_report
 from compress.recipe import SOURCE, TEACHER, Recipe, RecipeStage
 from compress.records import (
     MEASURED_NAME,
@@ -26,7 +27,6 @@ from compress.records import (
     write_records,
     writer_record,
 )
-from compress.report import write_report
 from compress.scorers import SCORER_NAME
 from compress.slices import slice_names
 from compress.stage import GateError, RecipeError, StageInput, directory_digest

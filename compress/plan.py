@@ -13,20 +13,16 @@ from pathlib import Path
 
 import torch
 
+from compress.costs import pass_cost, shape_of
 from compress.data import halves, load_requests
 from compress.recipe import Recipe
 from compress.records import SLATES
-from compress.stage import Cost, Shape
-from models.config import DecoderConfig
+from compress.stage import Cost
 from models.config_reader import read_config
 
 SLOWER = 2.5  # measured on the demo's stages
 CHARACTERS = 4.5  # of a token
-TRAINED = 3  # passes' worth of operations: forward, and two products backward
-KEPT = 16  # activations of hidden size that a layer keeps for the backward pass
-FLOAT = 4  # bytes
 PRODUCT = 1024  # rows of the timed product
-CONTEXT_TOKENS, CANDIDATE_TOKENS = 110, 75  # of a member and a posting, on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +33,6 @@ class Estimate:
     stage: str
     cost: Cost
     seconds: float
-
-
-def shape_of(config: DecoderConfig, bytes_per_parameter: float = 4.0) -> Shape:
-    """Of a decoder."""
-    sizes = {
-        name: int(torch.tensor(shape).prod()) for name, shape in config.weight_shapes().items()
-    }
-    embeddings = sum(size for name, size in sizes.items() if "embed_tokens" in name)
-    return Shape(
-        sum(sizes.values()),
-        embeddings,
-        config.hidden_size,
-        config.num_hidden_layers,
-        bytes_per_parameter,
-    )
-
-
-def training_cost(steps: int, tokens: int, shape: Shape, teachers: int = 0) -> Cost:
-    """Steps of the whole model with AdamW; `tokens` of one step; `teachers` of the same size."""
-    activations = tokens * shape.hidden * shape.layers * KEPT
-    memory = FLOAT * (4 * shape.parameters + activations)  # weights, gradients and two moments
-    operations = 2.0 * steps * tokens * shape.body * (TRAINED + teachers)
-    return Cost(steps, steps * tokens, operations, memory, shape)
-
-
-def pass_cost(tokens: int, shape: Shape) -> Cost:
-    """One forward pass over so many tokens, a few at a time."""
-    operations = 2.0 * tokens * shape.body
-    return Cost(1, tokens, operations, FLOAT * shape.parameters, shape)
 
 
 def estimates(recipe: Recipe) -> Iterator[Estimate]:

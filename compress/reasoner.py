@@ -25,9 +25,9 @@ from tokenizers import (
 )
 
 from compress.copy_wiring import wire_copying
+from compress.costs import shape_of
 from compress.data import load_occupations
 from compress.generate import World, member, posting
-from compress.plan import shape_of
 from compress.reason_frames import CLOSE, END, FRAMES, LEVEL_TAIL, OPEN
 from compress.sizes import decoder_config
 from compress.stage import (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compress.data import Request, read_rows
-from compress.evaluate import RESAMPLES
+from compress.evaluation import RESAMPLES
 from compress.intervals import Scored, measure
 from compress.scorers import CACHE_BYTES, JOBS_PER_BATCH
 from models.catalogue import Catalogue, load_catalogue

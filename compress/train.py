@@ -13,10 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from compress.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.loop import Checkpoints, Schedule, run_steps
 from compress.losses import slate_loss
 from compress.parallel import share
-from compress.plan import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.sampling import SlateSampler
 from compress.slates import SlateBatch, score_slates
 from compress.stage import (

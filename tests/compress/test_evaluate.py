@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from compress.data import Request, load_requests, read_rows
-from compress.evaluate import evaluate, main
+from compress.evaluate import main
+from compress.evaluation import evaluate
 from compress.scorers import DirectoryScorer, scored_by
 from compress.slices import slice_names
 from models.checkpoint import ModelDirectory

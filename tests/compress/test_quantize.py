@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from compress.costs import shape_of
 from compress.gram import CalibrationDataError
-from compress.plan import shape_of
 from compress.quantize import QuantizeOptions, cache_scales, cost, quantize_decoder, run
 from compress.quantizers import QuantizerSettings, quantize_layer
 from compress.sensitivity import Scores

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from compress.page import render
 from compress.records import MEASURED_NAME, Record, Speed, read_records, write_records
-from compress.report import main, render
+from compress.report import main
 from models.card import ModelCard
 
 SLICE = {"T11": {"requests": 12, "gauc": 0.71, "ndcg@10": 0.6, "ece": None, "logloss": 0.5}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compress.data import Request
-from compress.evaluate import evaluate
+from compress.evaluation import evaluate
 from compress.scorers import DirectoryScorer, open_scorer, scored_by
 from models.errors import ModelDirectoryError, NonFiniteLogitError
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from compress.data import Request, halves, load_requests
-from compress.evaluate import evaluate
+from compress.evaluation import evaluate
 from compress.metrics import auc
 from compress.scorers import DirectoryScorer, scored_by
 from models.calibration import Calibration, fit_platt
