@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.bench_distillation import TOKENS, measured
-from compress.gptq import quantize_gptq
-from compress.gram import Gram, Moments
-from compress.grid import Grid
-from compress.kept_runs import read_runs
-from compress.osscar import Problem, Removal, prune, refit
-from compress.quantease import layer_error, quantease
-from compress.rows import Row, figure
+from compress.benches.bench_distillation import TOKENS, measured
+from compress.benches.kept_runs import read_runs
+from compress.benches.rows import Row, figure
+from compress.layers.gram import Gram, Moments
+from compress.pruning.osscar import Problem, Removal, prune, refit
+from compress.quantization.gptq import quantize_gptq
+from compress.quantization.grid import Grid
+from compress.quantization.quantease import layer_error, quantease
 
 SMALL, KEPT, PROBLEMS = 12, 6, 100  # groups, of which kept, and how many problems
 HIDDEN, INTERMEDIATE = 1_024, 3_072  # of Qwen3-0.6B

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from compress.data import load_requests
-from compress.evaluation import RESAMPLES, evaluate
-from compress.scorers import open_scorer
-from compress.slices import slice_names
+from compress.data.requests import load_requests
+from compress.measure.evaluation import RESAMPLES, evaluate
+from compress.measure.scorers import open_scorer
+from compress.measure.slices import slice_names
 from models.errors import FairslateError
 
 

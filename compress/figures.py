@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compress.kept_runs import KeptRun, read_runs
-from compress.records import Record, read_records
-from compress.rows import Row
+from compress.benches.kept_runs import KeptRun, read_runs
+from compress.benches.rows import Row
+from compress.recipes.records import Record, read_records
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "compress" / "results"

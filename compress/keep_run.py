@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from compress.data import Request, load_requests
-from compress.evaluation import RESAMPLES
-from compress.intervals import Scored, mean_difference, values
-from compress.kept_runs import FIGURES, KeptRun, KeptRunError
-from compress.records import write_json
-from compress.scorers import open_scorer, scored_by
-from compress.stage import directory_digest
+from compress.benches.kept_runs import FIGURES, KeptRun, KeptRunError
+from compress.data.requests import Request, load_requests
+from compress.measure.evaluation import RESAMPLES
+from compress.measure.intervals import Scored, mean_difference, values
+from compress.measure.scorers import open_scorer, scored_by
+from compress.recipes.records import write_json
+from compress.stages.stage import directory_digest
 from models.card import CARD_NAME, read_card
 from models.errors import FairslateError
 

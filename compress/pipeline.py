@@ -1,4 +1,4 @@
-"""The command that runs a recipe; the run itself is in compress.pipeline_run.
+"""The command that runs a recipe; the run itself is in compress.recipes.run.
 
     python -m compress.pipeline compress/recipes/demo_quick.yaml --out DIR [--dry-run]
     torchrun --nproc-per-node 2 -m compress.pipeline ...
@@ -13,10 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from compress import parallel
-from compress.pipeline_run import Run, work_of
-from compress.plan import table
-from compress.recipe import Recipe
+from compress.recipes.plan import table
+from compress.recipes.recipe import Recipe
+from compress.recipes.run import Run, work_of
+from compress.stages import parallel
 from models.errors import FairslateError
 
 

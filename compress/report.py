@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from compress.page import write_report
+from compress.recipes.page import write_report
 from models.errors import FairslateError
 
 

@@ -123,7 +123,9 @@ def encoder_digest(path: Path) -> str:
     return content_digest(path)
 
 
-_HOW_TO_TRAIN = "train one: python -m compress.embed_items --source MODEL --data DIR --out DIR"
+_HOW_TO_TRAIN = (
+    "train one: python -m compress.items.embed_items --source MODEL --data DIR --out DIR"
+)
 
 
 class _Alone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.metadata
 import importlib.util
 import re
@@ -60,6 +61,23 @@ def forbidden_imports(package: str, path: str, tree: ast.Module) -> list[str]:
     ]
 
 
+def room_imports(root: Path, package: str) -> dict[str, set[str]]:
+    """Which folders of a package each of its folders imports from."""
+    rooms: dict[str, set[str]] = {}
+    for path in (root / package).rglob("*.py"):
+        room = path.parent.relative_to(root)
+        names = [name.split(".") for name in imports(ast.parse(path.read_text("utf-8")))]
+        theirs = {room_of(root, name) for name in names if name[0] == package}
+        rooms.setdefault(room.as_posix(), set()).update(theirs - {room.as_posix()})
+    return rooms
+
+
+def room_of(root: Path, name: list[str]) -> str:
+    """The folder that a dotted name is in, or is."""
+    path = Path(*name)
+    return (path if (root / path).is_dir() else path.parent).as_posix()
+
+
 @pytest.mark.parametrize("name", MAY_IMPORT)
 def test_our_names_resolve_into_this_repository(name: str) -> None:
     spec = importlib.util.find_spec(name)
@@ -85,10 +103,23 @@ def test_imports_point_one_way(package: str) -> None:
         assert forbidden_imports(package, name, ast.parse(path.read_text("utf-8"))) == [], name
 
 
+@pytest.mark.parametrize("package", ["compress", "service", "loadtest"])
+def test_rooms_of_a_package_make_no_circle(package: str) -> None:
+    tuple(graphlib.TopologicalSorter(room_imports(ROOT, package)).static_order())  # else CycleError
+
+
+def test_a_circle_of_rooms_is_seen(tmp_path: Path) -> None:
+    for room, other in (("data", "steps"), ("steps", "data")):
+        (tmp_path / "pack" / room).mkdir(parents=True)
+        (tmp_path / "pack" / room / "one.py").write_text(f"from pack.{other}.one import x")
+    with pytest.raises(graphlib.CycleError):
+        tuple(graphlib.TopologicalSorter(room_imports(tmp_path, "pack")).static_order())
+
+
 @pytest.mark.parametrize(
     ("package", "line", "allowed"),
     [
-        ("service", "from compress.data import read", False),
+        ("service", "from compress.data.requests import read", False),
         ("models", "import service.gate.policy", False),
         ("kernels", "from models.errors import FairslateError", False),
         ("loadtest", "from models.prompt import PromptBuilder", False),

@@ -12,10 +12,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from compress.calibration_slates import CalibrationOptions, calibration_slates
-from compress.lexicon import LexiconOptions, wired_decoder
-from compress.slates import SlateBatch
-from compress.tokenizer import train_tokenizer
+from compress.data.tokenizer import train_tokenizer
+from compress.decoders.slates import SlateBatch
+from compress.layers.calibration_slates import CalibrationOptions, calibration_slates
+from compress.students.lexicon import LexiconOptions, wired_decoder
 from models.decoder import Decoder
 from models.directory import ModelDirectory
 from tests.compress.slate_data import write_slates

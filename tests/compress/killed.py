@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress import loop, pipeline
-from compress.pipeline_run import Run, work_of
+from compress import pipeline
+from compress.recipes.run import Run, work_of
+from compress.stages import loop
 
 WRITES = os.O_WRONLY | os.O_RDWR
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compress.stage import StageInput
+from compress.stages.stage import StageInput
 
 WORDS = ("nurse", "welder", "roofer", "clerk", "pilot", "baker", "tailor", "miner")
 

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from compress import bench, bench_distillation
-from compress.kept_runs import KeptRun
+from compress import bench
+from compress.benches import bench_distillation
+from compress.benches.kept_runs import KeptRun
 
 ARMS = {"dense": 0.9, "pruned": 0.8, "recovered": 0.895}
 KEPT = KeptRun("recovered_share", "gauc", "test", "d", ARMS, 0.09, 0.1, {}, "m", "n")

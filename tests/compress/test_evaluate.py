@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from compress.data import Request, load_requests, read_rows
+from compress.data.requests import Request, load_requests, read_rows
 from compress.evaluate import main
-from compress.evaluation import evaluate
-from compress.scorers import DirectoryScorer, scored_by
-from compress.slices import slice_names
+from compress.measure.evaluation import evaluate
+from compress.measure.scorers import DirectoryScorer, scored_by
+from compress.measure.slices import slice_names
 from models.checkpoint import ModelDirectory
 
 ROOT = Path(__file__).parents[2]

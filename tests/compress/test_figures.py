@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from compress.benches.kept_runs import FIGURES, KeptRun, read_runs
+from compress.benches.rows import Row
 from compress.figures import BLOCK, MEANINGS, README, TRAINED, kept_records, kept_rows, table
-from compress.kept_runs import FIGURES, KeptRun, read_runs
-from compress.records import Record
-from compress.rows import Row
+from compress.recipes.records import Record
 
 
 def test_readme_shows_what_is_kept() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from compress.data import load_requests
-from compress.intervals import values
+from compress.benches.kept_runs import KeptRun, KeptRunError
+from compress.data.requests import load_requests
 from compress.keep_run import keep_run, main
-from compress.kept_runs import KeptRun, KeptRunError
-from compress.scorers import DirectoryScorer, scored_by
+from compress.measure.intervals import values
+from compress.measure.scorers import DirectoryScorer, scored_by
 from models.checkpoint import load_model_directory
 
 

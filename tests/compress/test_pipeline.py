@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from compress.pipeline import main
-from compress.records import MEASURED_NAME, read_records
+from compress.recipes.records import MEASURED_NAME, read_records
 from models.checkpoint import load_model_directory
 from tests.compress.small_recipe import ROOT, TRAIN, stages, write_recipe
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.page import render
-from compress.records import MEASURED_NAME, Record, Speed, read_records, write_records
+from compress.recipes.page import render
+from compress.recipes.records import MEASURED_NAME, Record, Speed, read_records, write_records
 from compress.report import main
 from models.card import ModelCard
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.records import MEASURED_NAME, read_records
+from compress.recipes.records import MEASURED_NAME, read_records
 from models.checkpoint import load_decoder, load_model_directory
 from tests.compress.small_recipe import ROOT, TRAIN, every_stage, stages, write_recipe
 

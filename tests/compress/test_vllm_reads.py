@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress import prune, quantize
-from compress.data import load_requests
-from compress.stage import StageInput
+from compress.data.requests import load_requests
+from compress.pruning import prune
+from compress.quantization import quantize
+from compress.stages.stage import StageInput
 from models.bench_providers import VLLM_PYTHON
 from models.checkpoint import load_model_directory
 from models.directory import ModelDirectory

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from compress.data import Request, halves, load_requests
-from compress.evaluation import evaluate
-from compress.metrics import auc
-from compress.scorers import DirectoryScorer, scored_by
+from compress.data.requests import Request, halves, load_requests
+from compress.measure.evaluation import evaluate
+from compress.measure.metrics import auc
+from compress.measure.scorers import DirectoryScorer, scored_by
 from models.calibration import Calibration, fit_platt
 from models.checkpoint import ModelDirectory, load_model_directory
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.evaluate_reason import Trial, evaluate_reasons
+from compress.reasons.evaluate_reason import Trial, evaluate_reasons
 from models.checkpoint import load_model_directory
 
 MODEL = Path("models/demo_reason")

@@ -1,0 +1,1 @@
+"""Benchmarks of the methods, and the rows that are kept."""

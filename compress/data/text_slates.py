@@ -1,0 +1,132 @@
+"""Draws slates as texts, for teachers of any tokenizer. Knows nothing of tokens or weights.
+
+What a step draws is a function of (seed, step) alone, so a resumed run sees the same slates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data.generate import World, member, posting, slate
+from compress.data.requests import (
+    Occupation,
+    Request,
+    load_occupations,
+    load_relations,
+    load_requests,
+)
+from compress.stages.parallel import share
+
+MEMBER_TO_JOBS, JOB_TO_MEMBERS = "member_to_jobs", "job_to_members"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSlates:
+    """S contexts with C candidates each, and what the data say of them."""
+
+    contexts: list[str]
+    candidates: list[list[str]]
+    grades: npt.NDArray[np.int64]  # (S, C)
+    prompt: str | None  # None is the card's default
+
+    def share(self) -> TextSlates:
+        """Those of this process, among those that torchrun started."""
+        ours = list(share(range(len(self.contexts))))
+        return TextSlates(
+            [self.contexts[row] for row in ours],
+            [self.candidates[row] for row in ours],
+            self.grades[ours],
+            self.prompt,
+        )
+
+
+class TextSlateSource(Protocol):
+    """Endless slates by step."""
+
+    def draw(self, step: int, count: int, width: int) -> TextSlates:
+        """`count` slates of `width` candidates, or as many as the shortest has."""
+
+
+@dataclass(frozen=True)
+class RequestSlates:
+    """Recorded requests, drawn without repetition within a step; always the default prompt."""
+
+    requests: Sequence[Request]
+    seed: int
+
+    @classmethod
+    def load(cls, data: Path, seed: int) -> RequestSlates:
+        """The requests of `train`."""
+        return cls(load_requests(data, "train"), seed)
+
+    def draw(self, step: int, count: int, width: int) -> TextSlates:
+        random = np.random.default_rng([self.seed, 2, step])
+        rows = random.choice(len(self.requests), min(count, len(self.requests)), replace=False)
+        drawn = [self.requests[row] for row in rows]
+        width = min(width, *(len(request.candidates) for request in drawn))
+        orders = [random.permutation(len(request.candidates))[:width] for request in drawn]
+        pairs = list(zip(drawn, orders, strict=True))
+        return TextSlates(
+            [request.context for request in drawn],
+            [[request.candidates[index] for index in order] for request, order in pairs],
+            np.array([[request.grades[index] for index in order] for request, order in pairs]),
+            None,
+        )
+
+
+@dataclass
+class GeneratedSlates:
+    """New members and postings of the training occupations, the world renewed now and then."""
+
+    occupations: Sequence[Occupation]
+    relations: npt.NDArray[np.int8]  # (member's occupation, job's occupation)
+    seed: int
+    steps_per_world: int
+    inverted_share: float  # of steps that rank members for a job
+    _world: tuple[int, list[str], list[str]] = field(default=(-1, [], []), init=False)
+
+    @classmethod
+    def load(
+        cls, data: Path, seed: int, steps_per_world: int, inverted_share: float
+    ) -> GeneratedSlates:
+        """Reads the tables of `data`; only rows of the training split are used."""
+        occupations = load_occupations(data)
+        relations = load_relations(data, occupations)
+        return cls(occupations, relations, seed, steps_per_world, inverted_share)
+
+    @cached_property
+    def _majors(self) -> npt.NDArray[np.int64]:
+        return np.array([int(occupation.code[:2]) for occupation in self.occupations])
+
+    def draw(self, step: int, count: int, width: int) -> TextSlates:
+        random = np.random.default_rng([self.seed, 3, step])
+        members, postings = self._texts(step // self.steps_per_world)
+        inverted = bool(random.random() < self.inverted_share)
+        contexts, candidates = (postings, members) if inverted else (members, postings)
+        grades = self.relations.T if inverted else self.relations
+        rows = random.permutation(len(self.occupations))[:count]
+        chosen = np.stack([slate(row, grades, self._majors, random)[:width] for row in rows])
+        return TextSlates(
+            [contexts[row] for row in rows],
+            [[candidates[index] for index in slate_rows] for slate_rows in chosen],
+            np.take_along_axis(grades[rows], chosen, axis=1).astype(np.int64),
+            JOB_TO_MEMBERS if inverted else MEMBER_TO_JOBS,
+        )
+
+    def _texts(self, world: int) -> tuple[list[str], list[str]]:
+        if self._world[0] != world:
+            random = np.random.default_rng([self.seed, 4, world])
+            divided = World.divide(self.occupations, random)
+            ours = zip(self.occupations, divided.member_facts, strict=True)
+            theirs = zip(self.occupations, divided.posting_facts, strict=True)
+            members = [member(occupation, facts, random) for occupation, facts in ours]
+            postings = [posting(occupation, facts, random) for occupation, facts in theirs]
+            self._world = world, members, postings
+        return self._world[1:]

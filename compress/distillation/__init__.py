@@ -1,0 +1,1 @@
+"""The stage that trains a student on what its teachers say."""

@@ -1,0 +1,157 @@
+"""Stage: trains a model directory on what teachers say, phase by phase. Knows no divergence.
+
+Run alone: python -m compress.distillation.distill --source MODEL --data DIR --out DIR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlateSource
+from compress.distillation.distill_options import RATIONALES, STORAGE, DistillOptions
+from compress.distillation.distill_teachers import (
+    ranking_teachers,
+    text_teacher,
+    vocabulary_teachers,
+)
+from compress.distillation.slate_distillation import SlateTask
+from compress.distillation.text_distillation import TextTask
+from compress.reasons.evaluate_reason import measure_reasons
+from compress.reasons.rationales import RationaleExamples
+from compress.reasons.text_examples import FixedExamples, TextSource
+from compress.reasons.text_tokens import TextEncoder
+from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
+from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.stage import (
+    Cost,
+    RecipeError,
+    Shape,
+    StageInput,
+    StageKind,
+    lineage_entry,
+    prepare_process,
+    run_alone,
+)
+from models.checkpoint import load_decoder, load_model_directory, save_model_directory
+from models.decoder import Decoder
+from models.directory import TOKENIZER_NAME, ModelDirectory
+
+Loss = Callable[[int], Tensor]
+
+
+def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
+    """Writes the trained model directory; the card gains one lineage entry, teachers included.
+
+    Raises RecipeError, TeacherError or TeacherCacheError before the first step.
+    """
+    options = DistillOptions.parse(raw_options)
+    if stage.source is None:
+        raise RecipeError("distill starts from a model directory; put a stage that makes one first")
+    prepare_process(stage)
+    directory = load_model_directory(stage.source)
+    decoder = load_decoder(directory).train().requires_grad_(True)
+    loss, taught_by = _task(stage, directory, decoder, options)
+    run_steps(
+        decoder,
+        optimizer_of(decoder, options),
+        loss,
+        Schedule(options.steps, options.warmup),
+        Checkpoints(stage.work / "distill.pt", options.checkpoint_every),
+        "distill",
+    )
+    _blend(decoder, load_decoder(directory), options.trained_share)
+    entry = lineage_entry("distill", stage, options) | {
+        "options": asdict(options),
+        "teachers": taught_by,
+    }
+    stages = [*directory.card.lineage.get("stages", []), entry]
+    card = replace(directory.card, lineage={"stages": stages, "parent": directory.digest})
+    dtype = STORAGE[options.storage]
+    save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card, dtype)
+
+
+def optimizer_of(decoder: Decoder, options: DistillOptions) -> torch.optim.Optimizer:
+    """AdamW; embeddings have a rate of their own and do not decay."""
+    embeddings = decoder.model.embed_tokens.weight
+    rest = [weight for weight in decoder.parameters() if weight is not embeddings]
+    groups = [
+        {"params": [embeddings], "lr": options.embedding_rate, "weight_decay": 0.0},
+        {"params": rest, "lr": options.rate, "weight_decay": options.weight_decay},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+
+
+def _task(
+    stage: StageInput, directory: ModelDirectory, decoder: Decoder, options: DistillOptions
+) -> tuple[Loss, list[str]]:
+    """The loss of a step, and the digests of the teachers."""
+    if options.task == "text":
+        return _text_task(stage, directory, decoder, options)
+    source, seed = _slates(stage, options), stage.seed + 1
+    teachers = ranking_teachers(stage, options)
+    vocabulary = vocabulary_teachers(stage, directory, options)
+    task = SlateTask(decoder, directory.prompt, source, teachers, vocabulary, options, seed)
+    return task.loss, [item.teacher.digest for item in teachers]
+
+
+def _slates(stage: StageInput, options: DistillOptions) -> TextSlateSource:
+    seed = stage.seed + 1
+    if options.slates_of == "requests":
+        return RequestSlates.load(stage.data, seed)
+    return GeneratedSlates.load(stage.data, seed, options.steps_per_world, options.inverted_share)
+
+
+def _text_task(
+    stage: StageInput, directory: ModelDirectory, decoder: Decoder, options: DistillOptions
+) -> tuple[Loss, list[str]]:
+    source, encoder = _examples(stage, options), TextEncoder.of(directory, options.end)
+    teachers = [teacher for teacher in vocabulary_teachers(stage, directory, options) if teacher]
+    weighted = [
+        (given.weight, text_teacher(stage.work, number, given, teacher, encoder, source))
+        for number, (given, teacher) in enumerate(zip(options.teachers, teachers, strict=False))
+    ]
+    task = TextTask(decoder, encoder, source, weighted, options, stage.seed + 1)
+    return task.loss, [teacher.directory.digest for teacher in teachers]
+
+
+def _examples(stage: StageInput, options: DistillOptions) -> TextSource:
+    if options.examples == RATIONALES:
+        return RationaleExamples.load(stage.data, stage.seed + 1)
+    return FixedExamples.load(stage.data / options.examples, stage.seed + 1)
+
+
+@torch.no_grad()
+def _blend(trained: Decoder, source: Decoder, share: float) -> None:
+    """Moves `trained` back towards `source` in place."""
+    if share < 1:
+        for weight, origin in zip(trained.parameters(), source.parameters(), strict=True):
+            weight.lerp_(origin, 1 - share)
+
+
+def cost(options: DistillOptions, shape: Shape | None) -> Cost:
+    """Of slates or sequences of the usual length; teachers count as being of the student's size."""
+    if shape is None:
+        raise RecipeError("distill starts from a model directory; put a stage that makes one first")
+    tokens = options.batch * (CONTEXT_TOKENS + CANDIDATE_TOKENS)
+    if options.task == "ranking":
+        tokens = options.batch * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)
+    return training_cost(options.steps, tokens, shape, len(options.teachers) * options.taught)
+
+
+def quality(options: DistillOptions, directory: Path, data: Path) -> Mapping[str, float] | None:
+    """What gates compare of a model that writes reasons; None for a ranker."""
+    if options.task == "ranking" or options.examples != RATIONALES:
+        return None
+    return measure_reasons(load_model_directory(directory), data, "valid")
+
+
+STAGE = StageKind(run, DistillOptions, cost, quality)
+
+if __name__ == "__main__":
+    run_alone("distillation.distill", run)

@@ -1,0 +1,171 @@
+"""What a distillation is told: its teachers, phases and data. Knows nothing of how it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compress.stages.stage import RecipeError, parse_options
+from kernels.divergence_terms import resolve
+from kernels.ranking_terms import KINDS
+
+PREFIX_SOURCES = ("data", "student", "teacher")
+SCOPES = ("labels", "vocabulary")
+TASKS = ("ranking", "text")
+SLATES = ("generated", "requests")
+RATIONALES = "rationales"
+STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherOptions:
+    """One teacher: the name of an earlier stage of the recipe, or a directory.
+
+    rare_share: candidates whose grade makes up less than this share of `train` are masked.
+    cache: keeps its answers in the stage's work folder; for recorded requests and examples only.
+    kept: outcomes a token that the cache keeps of a vocabulary, beside the mass of the rest.
+    """
+
+    path: str = "teacher"
+    weight: float = 1.0
+    rare_share: float = 0.0
+    cache: bool = False
+    kept: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0 or not 0 <= self.rare_share < 1:
+            raise RecipeError(f"teacher {self.path}: weight above 0 and rare_share from 0 below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Some steps with one loss.
+
+        loss = (1 - soft_share) truth + soft_share (D(teacher, student) + ranking_weight R)
+
+    soft_share 0 is supervised training. D is the `divergence` (kernels.divergence_terms) at
+    `temperature`, times its square, over the two labels or the whole vocabulary; R, slates only, a
+    ranking loss (kernels.ranking_terms) on the teacher's log-odds. The truth is always read on the
+    data. D is read on the data's answers, or in a share `sampled_share` of the steps on what the
+    student or teacher wrote at `sampling_temperature`, up to `new_tokens` of it.
+    """
+
+    steps: int
+    soft_share: float = 0.9
+    divergence: str = "forward_kl"
+    mixture: float | None = None
+    temperature: float = 1.0
+    scope: str = "labels"
+    ranking: str | None = None
+    ranking_weight: float = 1.0
+    ranking_temperature: float = 1.0
+    prefix_source: str = "data"
+    sampled_share: float = 1.0
+    new_tokens: int = 100
+    sampling_temperature: float = 0.8
+
+    def __post_init__(self) -> None:
+        try:
+            resolve(self.divergence, self.mixture)
+        except ValueError as error:
+            raise RecipeError(f"phase: {error}") from error
+        for name, known in (
+            ("prefix_source", PREFIX_SOURCES),
+            ("scope", SCOPES),
+            ("ranking", (None, *KINDS)),
+        ):
+            if getattr(self, name) not in known:
+                raise RecipeError(f"phase: {name} is {getattr(self, name)!r}; use one of {known}")
+        for name in ("soft_share", "sampled_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"phase: {name} is {getattr(self, name)}; use 0 to 1")
+        for name in ("steps", "new_tokens", "temperature", "sampling_temperature"):
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"phase: {name} is {getattr(self, name)}; use more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class DistillOptions:
+    """Recipe options of the stage; counts are in steps, slates, candidates and examples.
+
+    `trained_share` blends as in train. Rates have one warm-up and one decay over all phases.
+    Ranking reads `slates_of` generated ones or the requests of `train`; text reads `examples`:
+    rationales made from the tables, or a file of the data folder; `end` ends an answer.
+    `storage` is the dtype of the weights on disk.
+    """
+
+    phases: Sequence[Phase]
+    teachers: Sequence[TeacherOptions] = (TeacherOptions(),)
+    task: str = "ranking"
+    slates_of: str = "generated"
+    batch: int = 8
+    candidates: int = 12
+    steps_per_world: int = 80
+    inverted_share: float = 0.25
+    token_dropout: float = 0.1
+    rate: float = 2e-4
+    embedding_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: int = 30
+    trained_share: float = 1.0
+    examples: str = RATIONALES
+    end: str = "<end>"
+    storage: str = "float32"
+    checkpoint_every: int = 25
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> DistillOptions:
+        """Raises RecipeError for unknown names and for what cannot be done together."""
+        parts = dict(raw)
+        for name, kind in (("phases", Phase), ("teachers", TeacherOptions)):
+            if name in parts:
+                parts[name] = tuple(parse_options(kind, entry) for entry in parts[name])
+        return parse_options(cls, parts)
+
+    @property
+    def taught(self) -> bool:
+        """Whether any phase asks a teacher."""
+        return any(phase.soft_share for phase in self.phases)
+
+    @property
+    def reads_vocabulary(self) -> bool:
+        """Whether any phase compares whole distributions over tokens."""
+        scopes = [phase.scope for phase in self.phases if phase.soft_share]
+        return bool(scopes) if self.task == "text" else "vocabulary" in scopes
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_of(self, step: int) -> Phase:
+        """The phase that `step`, counted from 0, belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        raise IndexError(step)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS or self.slates_of not in SLATES:
+            raise RecipeError(
+                f"distill: task is one of {TASKS} and slates_of one of {SLATES}, not "
+                f"{self.task!r} and {self.slates_of!r}"
+            )
+        if self.storage not in STORAGE:
+            raise RecipeError(f"distill: storage is one of {', '.join(STORAGE)}")
+        if not self.phases:
+            raise RecipeError("distill: phases is empty; name at least one with its steps")
+        for phase in self.phases:
+            self._refuse(phase)
+
+    def _refuse(self, phase: Phase) -> None:
+        if phase.soft_share and not self.teachers:
+            raise RecipeError("distill: a phase has a soft_share but there are no teachers")
+        if self.task == "ranking" and phase.prefix_source != "data":
+            raise RecipeError("distill: a ranker writes nothing; its prefix_source must be data")
+        if self.task == "text" and phase.ranking:
+            raise RecipeError(f"distill: text has no slates for {phase.ranking}; leave ranking out")

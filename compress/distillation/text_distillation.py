@@ -1,0 +1,97 @@
+"""The loss of one step of a decoder that learns to write from teachers. Knows no files.
+
+The truth is always read on the examples; teachers are compared on the examples' answers, or on what
+the student or the first teacher wrote to the same prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.decoders.decoding import Sampling, write_answers
+from compress.decoders.sequences import SequenceBatch, answer_states
+from compress.distillation.distill_options import DistillOptions, Phase
+from compress.distillation.text_teachers import Reading, ReadingTeacher, TextTeacher
+from compress.reasons.text_examples import TextExample, TextSource
+from compress.reasons.text_tokens import TextEncoder, Tokens
+from compress.stages.parallel import share, world
+from compress.stages.stage import RecipeError
+from kernels.linear_cross_entropy import linear_cross_entropy
+from models.decoder import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class TextTask:
+    """A student that writes, and its teachers with their weights."""
+
+    decoder: Decoder
+    encoder: TextEncoder
+    source: TextSource
+    teachers: Sequence[tuple[float, TextTeacher]]
+    options: DistillOptions
+    seed: int
+
+    def loss(self, step: int) -> Tensor:
+        """A scalar, differentiable in the student."""
+        phase = self.options.phase_of(step)
+        drawn = self.source.draw(step, self.options.batch)
+        examples = share(drawn)
+        prompts, answers = self.encoder.prompts(examples), self.encoder.answers(examples)
+        part = _part(answers, self.encoder.answers(drawn))
+        soft, truth = phase.soft_share, 1 - phase.soft_share
+        if not is_sampled(step, phase):
+            return part * self._loss(self._read(prompts, answers, examples), soft, truth, phase)
+        written = self._written(step, phase, prompts)
+        loss = self._loss(self._read(prompts, written, None), soft, 0.0, phase)
+        if truth:
+            known = self._read(prompts, answers, examples)
+            loss = loss + part * self._loss(known, 0.0, truth, phase)
+        return loss
+
+    def _loss(self, reading: Reading, soft: float, hard: float, phase: Phase) -> Tensor:
+        if not soft:
+            targets = reading.batch.targets
+            return hard * linear_cross_entropy(reading.states, reading.weight, targets)
+        whole = sum(importance for importance, _ in self.teachers)
+        parts = [
+            teacher.loss(reading, phase, soft * importance / whole, 0.0 if number else hard)
+            for number, (importance, teacher) in enumerate(self.teachers)
+        ]
+        return torch.stack(parts).sum()
+
+    def _read(
+        self, prompts: Tokens, answers: Tokens, examples: Sequence[TextExample] | None
+    ) -> Reading:
+        batch = SequenceBatch.pack(prompts, answers)
+        states = answer_states(self.decoder, batch)
+        return Reading(states, self.decoder.output_embedding, batch, examples)
+
+    def _written(self, step: int, phase: Phase, prompts: Tokens) -> Tokens:
+        """What the student or the first teacher writes; no gradient runs through the drawing."""
+        writer = self.decoder
+        if phase.prefix_source == "teacher":
+            first = self.teachers[0][1]
+            if not isinstance(first, ReadingTeacher):
+                raise RecipeError("a cache writes nothing; take a teacher without cache")
+            writer = first.decoder
+        sampling = Sampling(self.encoder.end, phase.new_tokens, phase.sampling_temperature)
+        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        return write_answers(writer, prompts, sampling, generator)
+
+
+def _part(ours: Tokens, everybodys: Tokens) -> float:
+    """What a mean over our tokens counts in that over every process', which hold as many rows."""
+    return world() * sum(map(len, ours)) / sum(map(len, everybodys))
+
+
+def is_sampled(step: int, phase: Phase) -> bool:
+    """Spreads the sampled steps evenly, so that any run of n holds their share to within 1 / n."""
+    if phase.prefix_source == "data" or phase.soft_share == 0:
+        return False
+    wanted = phase.sampled_share
+    return math.floor((step + 1) * wanted) > math.floor(step * wanted)

@@ -1,0 +1,1 @@
+"""Pre-trained encoders that read pairs, and the teachers made of them."""

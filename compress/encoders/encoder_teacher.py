@@ -1,0 +1,180 @@
+"""Stage: makes a ranking teacher of a pre-trained encoder. Knows nothing of students.
+
+Run alone: python -m compress.encoders.encoder_teacher --data DIR --out DIR
+    --options '{"encoder": "DIR"}'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.data.worlds import TokenWorld, WorldSource
+from compress.encoders.encoder import EncoderConfig, load_encoder
+from compress.encoders.pair_encoder import PairEncoder
+from compress.encoders.pair_slates import Marks
+from compress.encoders.pair_teacher import (
+    EncoderTeacher,
+    encoder_tokenizer,
+    save_teacher,
+)
+from compress.encoders.teacher_steps import JOINT, PARTS, TOWERS, TeacherRates, TeacherSteps
+from compress.stages.costs import training_cost
+from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.stage import (
+    Cost,
+    RecipeError,
+    Shape,
+    StageInput,
+    StageKind,
+    lineage_entry,
+    parse_options,
+    prepare_process,
+    run_alone,
+)
+
+DROPOUT_STEPS = 1_000_000  # steps a seed has to itself
+
+__all__ = ["EncoderTeacher", "EncoderTeacherOptions", "run"]
+PAIR_TOKENS, WORLD_TEXT_TOKENS, OCCUPATIONS = 160, 80, 582  # on average, of onet_jobs
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderTeacherOptions:
+    """Recipe options; counts are in steps, slates and texts. A part without steps is left out.
+
+    encoder: a Hugging Face directory of a BERT encoder. joint_weight: share of the joint part's
+    log-odds where both parts are trained. Rates are peaks.
+    """
+
+    encoder: str
+    tower_steps: int = 1000
+    joint_steps: int = 1000
+    joint_weight: float = 0.5
+    slates: int = 64
+    candidates: int = 24
+    worlds: int = 240
+    inverted_share: float = 0.25
+    token_dropout: float = 0.1
+    dropout: float = 0.1
+    rate: float = 1e-4
+    head_rate: float = 1e-3
+    warmup: int = 50
+    chunk: int = 512
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        if not any(self.steps.values()) or not 0 < self.joint_weight < 1:
+            raise RecipeError(
+                "encoder_teacher: give tower_steps, joint_steps or both, and a joint_weight "
+                "between 0 and 1"
+            )
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """By part."""
+        return {TOWERS: self.tower_steps, JOINT: self.joint_steps}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By part that is trained, of its log-odds; they sum to 1."""
+        both = {TOWERS: 1 - self.joint_weight, JOINT: self.joint_weight}
+        trained = {part: both[part] for part in PARTS if self.steps[part]}
+        return trained if len(trained) > 1 else dict.fromkeys(trained, 1.0)
+
+
+def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
+    """Writes a teacher directory, which `EncoderTeacher.load` opens."""
+    options = parse_options(EncoderTeacherOptions, raw_options)
+    prepare_process(stage)
+    encoder = Path(options.encoder)
+    steps = _steps(stage, options, encoder)
+    parts = {part: _train(stage, options, steps, part, encoder) for part in options.weights}
+    entry = lineage_entry("encoder_teacher", stage, options)
+    entry["options"] |= {"encoder": "sha256 in files"}  # a path means nothing elsewhere
+    save_teacher(stage.out, encoder, parts, options.weights, {"lineage": {"stages": [entry]}})
+
+
+def _train(
+    stage: StageInput,
+    options: EncoderTeacherOptions,
+    steps: TeacherSteps,
+    part: str,
+    encoder: Path,
+) -> PairEncoder:
+    model = PairEncoder(load_encoder(encoder), joint=part == JOINT).to(steps.device)
+
+    def loss_of_step(step: int) -> Tensor:
+        torch.manual_seed(DROPOUT_STEPS * stage.seed + step)  # dropout too must resume bit for bit
+        return steps.loss(model, steps.batch(part, step))
+
+    run_steps(
+        model,
+        steps.optimizer(model),
+        loss_of_step,
+        Schedule(options.steps[part], options.warmup),
+        Checkpoints(stage.work / f"{part}.pt", options.checkpoint_every),
+        part,
+        sharded=False,
+    )
+    return model
+
+
+def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> TeacherSteps:
+    reader = encoder_tokenizer(encoder)
+    source = WorldSource.load(stage.data, reader, reader, stage.seed)
+
+    @lru_cache(maxsize=8)
+    def world(number: int) -> TokenWorld:
+        return source.build(number, is_mixed=False)
+
+    rates = TeacherRates(
+        options.rate,
+        options.head_rate,
+        token_dropout=options.token_dropout,
+        dropout=options.dropout,
+    )
+    return TeacherSteps(
+        source,
+        lambda step: world(step % options.worlds),
+        Marks.of(reader),
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        options.slates,
+        options.candidates,
+        options.inverted_share,
+        rates,
+        options.chunk,
+    )
+
+
+def cost(options: EncoderTeacherOptions, shape: Shape | None) -> Cost:
+    """Of both parts, with texts of the usual length."""
+    config = EncoderConfig.load(Path(options.encoder) / "config.json")
+    hidden, inner = config.hidden_size, config.intermediate_size
+    words = config.vocab_size * hidden
+    body = config.num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)
+    encoder = Shape(words + body, words, hidden, config.num_hidden_layers)
+    joint = training_cost(
+        options.joint_steps, options.slates * options.candidates * PAIR_TOKENS, encoder
+    )
+    towers = training_cost(options.tower_steps, 2 * OCCUPATIONS * WORLD_TEXT_TOKENS, encoder)
+    both = [joint, towers]
+    return Cost(
+        sum(part.steps for part in both),
+        sum(part.tokens for part in both),
+        sum(part.operations for part in both),
+        max(part.memory for part in both),
+        None,
+    )
+
+
+STAGE = StageKind(run, EncoderTeacherOptions, cost)
+
+if __name__ == "__main__":
+    run_alone("encoders.encoder_teacher", run)

@@ -1,0 +1,188 @@
+"""Encoders as teacher: log-odds of any texts from what lies on disk. Knows no training.
+
+A teacher directory holds the encoder's config.json and tokenizer.json, the words' vectors that all
+parts share, one safetensors a part, teacher.json with weights and digests, and scorer.json, by
+which `compress.measure.scorers` finds this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from compress.data.requests import Request
+from compress.encoders.encoder import CONFIG_NAME, TOKENIZER_NAME, Encoder, EncoderConfig
+from compress.encoders.pair_encoder import PairEncoder
+from compress.encoders.pair_slates import Chunks, Marks, joint_logits, tower_vectors
+from models.errors import ModelDirectoryError
+
+TEACHER_NAME = "teacher.json"
+WORDS = "encoder.embeddings.word_embeddings.weight"
+ROWS_AT_ONCE = 256
+JOB_TO_MEMBERS = "job_to_members"
+
+
+def encoder_tokenizer(directory: Path) -> Tokenizer:
+    """The encoder's tokenizer without the padding and cutting that its file may ask for."""
+    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_NAME))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def save_teacher(
+    out: Path,
+    encoder: Path,
+    parts: Mapping[str, PairEncoder],
+    weights: Mapping[str, float],
+    notes: Mapping[str, object],
+) -> None:
+    """Writes a teacher directory in fp16; the parts' words are those of the encoder, untrained.
+
+    weights: by part, its share of the teacher's log-odds. teacher.json comes last: a directory
+    whose writing was cut off does not load.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG_NAME, TOKENIZER_NAME):
+        shutil.copyfile(encoder / name, out / name)
+    stored = {name: _stored(part) for name, part in parts.items()}
+    shared = [part.pop(WORDS) for part in stored.values()]
+    assert all(torch.equal(words, shared[0]) for words in shared)
+    for name, tensors in ({"words": {WORDS: shared[0]}} | stored).items():
+        save_file(tensors, out / f"{name}.safetensors")
+    (out / "scorer.json").write_text(json.dumps({"module": __name__}) + "\n", encoding="utf-8")
+    names = [CONFIG_NAME, TOKENIZER_NAME, *(f"{name}.safetensors" for name in ("words", *stored))]
+    files = {name: _digest(out / name) for name in names}
+    content = {"weights": dict(weights), "files": files, **notes}
+    (out / TEACHER_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _stored(model: PairEncoder) -> dict[str, Tensor]:
+    return {name: x.detach().cpu().half().contiguous() for name, x in model.state_dict().items()}
+
+
+def open_scorer(directory: Path) -> EncoderTeacher:
+    """The teacher as `compress.measure.scorers` asks for it."""
+    return EncoderTeacher.load(directory)
+
+
+@dataclass(frozen=True)
+class EncoderTeacher:
+    """The weighted mean of its parts' logits; a ranking teacher of a distillation."""
+
+    parts: Mapping[str, PairEncoder]
+    weights: Mapping[str, float]
+    tokenizer: Tokenizer
+    digest: str
+    device: torch.device
+
+    @classmethod
+    def load(cls, directory: Path) -> EncoderTeacher:
+        """Raises ModelDirectoryError for a directory that is incomplete or was changed."""
+        path = directory / TEACHER_NAME
+        if not path.is_file():
+            raise ModelDirectoryError(f"{directory} holds no {TEACHER_NAME}; train it to the end")
+        content = path.read_bytes()
+        stated = json.loads(content)
+        for name, digest in stated["files"].items():
+            if _digest(directory / name) != digest:
+                raise ModelDirectoryError(
+                    f"{directory / name} was changed; train the teacher again"
+                )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        parts = {part: _load_part(directory, part).to(device) for part in stated["weights"]}
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        return cls(parts, stated["weights"], encoder_tokenizer(directory), digest, device)
+
+    def raw_logits(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Log-odds of every request's candidates, in order."""
+        contexts, slates = [r.context for r in requests], [r.candidates for r in requests]
+        return [values.tolist() for values in self.label_log_odds(contexts, slates)]
+
+    def probability(self, raw_logit: float) -> float:
+        """Of relevance; the teacher is trained on log-odds, and not calibrated further."""
+        return 1 / (1 + math.exp(-raw_logit))
+
+    def label_log_odds(
+        self,
+        prefixes: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        prompt: str | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """log P(relevant) / P(not) of every prefix's candidates, in order.
+
+        prompt "job_to_members" says that prefixes are jobs and candidates members; else the
+        prefixes are members.
+        """
+        return [
+            self._slate(prefix, slate, prompt == JOB_TO_MEMBERS)
+            for prefix, slate in zip(prefixes, candidates, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _slate(self, prefix: str, slate: Sequence[str], inverted: bool) -> npt.NDArray[np.float32]:
+        encodings = self.tokenizer.encode_batch([prefix, *slate], add_special_tokens=False)
+        context, *others = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        contexts = [context] * len(others)
+        members, postings = (others, contexts) if inverted else (contexts, others)
+        score = {"joint": self._joint, "towers": self._towers}
+        total = sum(
+            weight * score[part](self.parts[part], members, postings)
+            for part, weight in self.weights.items()
+        )
+        assert isinstance(total, Tensor)
+        return total.float().cpu().numpy()
+
+    def _joint(self, model: PairEncoder, members: list[_Ids], postings: list[_Ids]) -> Tensor:
+        marks = Marks.of(self.tokenizer)
+        firsts, seconds = [marks.open(ids) for ids in members], [marks.close(i) for i in postings]
+        chunks = Chunks.pack(firsts, seconds, ROWS_AT_ONCE)
+        return joint_logits(model, chunks, self.device, self.dtype, 0.0)
+
+    def _towers(self, model: PairEncoder, members: list[_Ids], postings: list[_Ids]) -> Tensor:
+        marks = Marks.of(self.tokenizer)
+        texts = {id(ids): marks.open(ids) for ids in (*members, *postings)}  # each text once
+        places = {key: place for place, key in enumerate(texts)}
+        chunks = Chunks.pack(list(texts.values()), None, ROWS_AT_ONCE)
+        vectors = tower_vectors(model, chunks, self.device, self.dtype, 0.0)
+        first, second = (vectors[[places[id(ids)] for ids in side]] for side in (members, postings))
+        return model.compare(first, second)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a pass."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+
+_Ids = npt.NDArray[np.int64]
+
+
+def _load_part(directory: Path, part: str) -> PairEncoder:
+    model = PairEncoder(Encoder(EncoderConfig.load(directory / CONFIG_NAME)), joint=part == "joint")
+    stored = load_file(directory / "words.safetensors") | load_file(
+        directory / f"{part}.safetensors"
+    )
+    try:
+        model.load_state_dict({name: x.float() for name, x in stored.items()})
+    except RuntimeError as error:
+        raise ModelDirectoryError(f"{directory}: {part} does not fit ({error})") from error
+    return model.eval().requires_grad_(False)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelDirectoryError(f"{path} cannot be read ({error}); train it again") from error

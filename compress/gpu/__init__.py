@@ -1,0 +1,1 @@
+"""Teachers, labels and students within minutes of one GPU."""

@@ -1,0 +1,1 @@
+"""Candidates as stored vectors: the encoder that makes them and its training."""

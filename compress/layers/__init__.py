@@ -1,0 +1,1 @@
+"""What the layers of a decoder see while slates stream through. Knows no method."""

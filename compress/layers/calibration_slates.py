@@ -1,0 +1,68 @@
+"""Slates of real requests that calibrate pruning and quantization. Knows no layer and no method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.requests import Request, load_requests
+from compress.decoders.slates import SlateBatch
+from compress.layers.gram import CalibrationDataError
+from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, pass_cost
+from compress.stages.stage import Cost, Shape
+from models.directory import ModelDirectory
+
+SLATES_PER_BATCH = 4
+PASSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """Which slates: `slates` requests of `split`, drawn by seed, `candidates` of each at most."""
+
+    slates: int = 128
+    candidates: int = 12
+    split: str = "train"
+
+    def cost(self, shape: Shape, decoders: int) -> Cost:
+        """Of streaming: each half of a layer runs once for its sums and once to go on."""
+        tokens = self.slates * (CONTEXT_TOKENS + self.candidates * CANDIDATE_TOKENS)
+        one = pass_cost(tokens, shape)
+        passes, memory = PASSES * decoders, one.memory * decoders
+        return Cost(1, tokens * passes, one.operations * passes, memory)
+
+
+def calibration_slates(
+    directory: ModelDirectory, data: Path, options: CalibrationOptions, seed: int
+) -> Iterator[SlateBatch]:
+    """Tokenized as served, one batch at a time.
+
+    Raises CalibrationDataError for fewer requests than asked for, and for `test`.
+    """
+    if options.split == "test":
+        raise CalibrationDataError("test must stay unseen; calibrate on train or valid")
+    requests = load_requests(data, options.split)
+    if len(requests) < options.slates or not options.slates:
+        raise CalibrationDataError(
+            f"{data} has {len(requests)} requests of {options.split}, but {options.slates} slates "
+            "are asked for; ask for fewer or name another split"
+        )
+    drawn = np.random.default_rng([seed, 3]).permutation(len(requests))[: options.slates]
+    for start in range(0, len(drawn), SLATES_PER_BATCH):
+        chosen = [requests[index] for index in drawn[start : start + SLATES_PER_BATCH]]
+        yield _batch(directory, chosen, options.candidates)
+
+
+def _batch(directory: ModelDirectory, requests: list[Request], candidates: int) -> SlateBatch:
+    """All slates of a batch are as wide as the narrowest of them."""
+    width = min(candidates, *(len(request.candidates) for request in requests))
+    prompt = directory.prompt
+    contexts = [np.array(prompt.encode_context(request.context).ids) for request in requests]
+    slates = [
+        [np.array(item.ids) for item in prompt.encode_candidates(request.candidates[:width])]
+        for request in requests
+    ]
+    return SlateBatch.pack(contexts, slates)

@@ -1,0 +1,184 @@
+"""Stage: stores the weights as shipped, fits calibrations, measures once. Knows no training.
+
+Run alone: python -m compress.measure.calibrate --source MODEL --data DIR --out DIR --options JSON
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.data.requests import Request, halves, load_requests
+from compress.measure.evaluation import evaluate
+from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
+from compress.measure.slices import slice_names
+from compress.stages.stage import (
+    RecipeError,
+    StageInput,
+    StageKind,
+    directory_digest,
+    lineage_entry,
+    parse_options,
+    prepare_process,
+    run_alone,
+)
+from models.calibration import KINDS, AnyCalibration, fit_calibration
+from models.card import ModelCard, write_card
+from models.checkpoint import (
+    ModelDirectory,
+    load_decoder,
+    load_model_directory,
+    save_model_directory,
+)
+from models.directory import TOKENIZER_NAME
+from models.engines.base import ScoreJob
+from models.engines.fairslate import FairslateEngine
+
+STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateOptions:
+    """`storage` is the dtype on disk; quantized weights stay as they are stored.
+
+    kind: one of `models.calibration.KINDS`. heads: by name of a head, the data directory of its own
+    labels; the others learn from the stage's data. tenants: by tenant, then by head, the data
+    directory of what that tenant's own members chose.
+    """
+
+    storage: str = "float16"
+    kind: str = "platt"
+    heads: Mapping[str, str] = field(default_factory=dict)
+    tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.storage not in STORAGE or self.kind not in KINDS:
+            raise RecipeError(
+                f"calibrate takes a storage of {', '.join(STORAGE)}, not {self.storage!r}, and a "
+                f"kind of {', '.join(KINDS)}, not {self.kind!r}"
+            )
+
+
+def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
+    """Calibrates on the second half of every `valid`; the card gains the metrics of `test`.
+
+    Raises CalibrationError for too few labels, and RecipeError for a head that the model lacks.
+    """
+    options = parse_options(CalibrateOptions, raw_options)
+    if stage.source is None:
+        raise RecipeError("calibrate needs a model directory; name it with --source")
+    prepare_process(stage)
+    parent = load_model_directory(stage.source)
+    _refuse_unknown_heads(options, parent.card)
+    card = _store(parent, stage, options)
+    fits = _Fits(load_model_directory(stage.out), options.kind)
+    heads = {
+        name: fits.fit(name, Path(options.heads.get(name, stage.data)))
+        for name in card.scoring_heads
+    }
+    tenants = {
+        tenant: {name: fits.fit(name, Path(data)) for name, data in by_head.items()}
+        for tenant, by_head in options.tenants.items()
+    }
+    metrics = {**card.metrics, **fits.label_mass()}
+    card = replace(with_calibrations(card, heads), tenant_calibrations=tenants, metrics=metrics)
+    card = write_card(stage.out, card)
+    scorer = DirectoryScorer(load_model_directory(stage.out))
+    report = evaluate(scorer, load_requests(stage.data, "test"), slice_names(stage.data, "test"))
+    report.pop("digest")  # of a card that did not hold this report yet
+    write_card(stage.out, replace(card, metrics={**card.metrics, "test": report}))
+
+
+def with_calibrations(card: ModelCard, heads: Mapping[str, AnyCalibration]) -> ModelCard:
+    """The card with every head calibrated anew."""
+    if not card.heads:
+        (calibration,) = heads.values()
+        return replace(card, calibration=calibration)
+    parts = {name: replace(head, calibration=heads[name]) for name, head in card.heads.items()}
+    return replace(card, heads=parts)
+
+
+class _Fits:
+    """Fits one stored model's heads; scores the held-out half of a data directory once."""
+
+    def __init__(self, directory: ModelDirectory, kind: str) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._engine = FairslateEngine(directory, CACHE_BYTES, dtype=served_dtype(directory))
+        self._heads = list(directory.card.scoring_heads)
+        self._scored: dict[Path, tuple[list[tuple[float, ...]], list[int]]] = {}
+        self._mass: list[float] = []
+
+    def fit(self, head: str, data: Path) -> AnyCalibration:
+        """Raises CalibrationError as `fit_calibration` does."""
+        if data not in self._scored:
+            _, held_out = halves(load_requests(data, "valid"))
+            labels = [int(label) for request in held_out for label in request.relevant]
+            self._scored[data] = self._raw_logits(held_out), labels
+        logits, labels = self._scored[data]
+        return fit_calibration(self._kind, logits[self._heads.index(head)], labels)
+
+    def label_mass(self) -> dict[str, Any]:
+        """What the card says of it: nothing for a classification head, whose outputs are labels."""
+        if not self._mass:
+            return {}
+        mean = sum(self._mass) / len(self._mass)
+        return {"label_mass": {"mean": round(mean, 6), "samples": len(self._mass)}}
+
+    def _raw_logits(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+        """Raw logits of all candidates, by head."""
+        by_head: list[list[float]] = [[] for _ in self._heads]
+        for start in range(0, len(requests), JOBS_PER_BATCH):
+            batch = requests[start : start + JOBS_PER_BATCH]
+            for scores in self._engine.score([self._job(request) for request in batch]):
+                for index, logits in enumerate(by_head):
+                    logits += scores.of_head(index)
+            self._mass += self._engine.drain_label_mass()
+        return [tuple(logits) for logits in by_head]
+
+    def _job(self, request: Request) -> ScoreJob:
+        prompt, block_size = self._directory.prompt, self._directory.card.block_size
+        context = prompt.encode_context(request.context).ids
+        candidates = prompt.encode_candidates(request.candidates)
+        hashes = prompt.block_hashes(context, block_size)
+        return ScoreJob(context, hashes, tuple(candidate.ids for candidate in candidates))
+
+
+def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions) -> ModelCard:
+    entry = lineage_entry("calibrate", stage, options)
+    # Paths mean nothing elsewhere; what lay there does.
+    entry["options"] |= {
+        "heads": {name: directory_digest(Path(data)) for name, data in options.heads.items()},
+        "tenants": {
+            tenant: {name: directory_digest(Path(data)) for name, data in by_head.items()}
+            for tenant, by_head in options.tenants.items()
+        },
+    }
+    stages = [*parent.card.lineage.get("stages", []), entry]
+    card = replace(parent.card, lineage={"stages": stages, "parent": parent.digest})
+    if parent.config.quantization is not None:
+        stage.out.mkdir(parents=True)
+        for name in parent.card.files:
+            shutil.copyfile(parent.path / name, stage.out / name)
+        return write_card(stage.out, card)
+    tokenizer = parent.path / TOKENIZER_NAME
+    decoder, storage = load_decoder(parent), STORAGE[options.storage]
+    return save_model_directory(stage.out, decoder, tokenizer, card, storage)
+
+
+def _refuse_unknown_heads(options: CalibrateOptions, card: ModelCard) -> None:
+    asked = {*options.heads, *(name for heads in options.tenants.values() for name in heads)}
+    for name in sorted(asked - card.scoring_heads.keys()):
+        known = ", ".join(card.scoring_heads)
+        raise RecipeError(f"calibrate: head {name!r} is not one of the model's: {known}")
+
+
+STAGE = StageKind(run, CalibrateOptions)
+
+if __name__ == "__main__":
+    run_alone("measure.calibrate", run)

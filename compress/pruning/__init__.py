@@ -1,0 +1,1 @@
+"""Stages that leave neurons, KV groups and layers out."""

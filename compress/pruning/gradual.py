@@ -1,0 +1,120 @@
+"""Stage: prunes in steps and recovers by distillation after each. Knows no method of either.
+
+Run alone: python -m compress.pruning.gradual --source MODEL --data DIR --out DIR --options JSON
+Every step takes the same number of neurons and groups; the model that came in teaches, unless the
+recipe has a teacher. A run that was killed goes on after its last finished half step.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from compress.distillation import distill
+from compress.pruning import prune
+from compress.pruning.budgets import Budget, uniform_budget
+from compress.recipes.recipe import TEACHER
+from compress.stages.stage import (
+    Cost,
+    RecipeError,
+    Shape,
+    Stage,
+    StageInput,
+    StageKind,
+    parse_options,
+    run_alone,
+)
+from models.config import DecoderConfig
+from models.config_reader import read_config
+
+
+@dataclass(frozen=True, slots=True)
+class GradualOptions:
+    """prune: options of the prune stage, shares being of what comes in. recover: of distill."""
+
+    prune: Mapping[str, Any] = field(default_factory=dict)
+    recover: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RecipeError(f"gradual: steps is {self.steps}; take at least 1")
+        if parse_options(prune.PruneOptions, self.prune).drop_layers:
+            raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
+        distill.STAGE.parse(self.recover)
+
+    def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
+        """Of each step, on a model of `config`: the last one leaves what one step would have left.
+
+        A step's shares are of what the step before it left, in whole multiples.
+        """
+        whole = parse_options(prune.PruneOptions, self.prune)
+        last = uniform_budget(config, whole.mlp_share, whole.kv_share, whole.multiple)
+        left = Budget(config.intermediate_size, config.num_key_value_heads)
+        for step in range(1, self.steps + 1):
+            kept = Budget(
+                _towards(config.intermediate_size, last.neurons, step / self.steps, whole.multiple),
+                _towards(config.num_key_value_heads, last.kv_groups, step / self.steps, 1),
+            )
+            yield {
+                **self.prune,
+                "mlp_share": 1 - kept.neurons / left.neurons,
+                "kv_share": 1 - kept.kv_groups / left.kv_groups,
+            }
+            left = kept
+
+
+def _towards(first: int, last: int, share: float, multiple: int) -> int:
+    """So far on the way, rounded up to a multiple, but never more than there was."""
+    reached = first - (first - last) * share
+    return min(first, -(-math.ceil(reached - 1e-9) // multiple) * multiple)
+
+
+def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
+    """Writes what the last recovery made; its card has the entries of all steps."""
+    options = parse_options(GradualOptions, raw_options)
+    source = stage.source
+    if source is None:
+        raise RecipeError("gradual needs a model directory; name it with --source")
+    teacher = stage.teacher or source
+    stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
+    config = read_config(source)
+    for number, cut in enumerate(options.prune_options(config), 1):
+        for name, step, given in (
+            ("pruned", prune.run, cut),
+            ("recovered", distill.run, options.recover),
+        ):
+            source = _finished(step, given, replace(stage, source=source), f"{number}-{name}")
+    shutil.copytree(source, stage.out, dirs_exist_ok=True)
+
+
+def _finished(run_step: Stage, options: Mapping[str, Any], stage: StageInput, name: str) -> Path:
+    """The step's directory, made now unless an earlier start has finished it."""
+    done = stage.work / name
+    if not done.exists():
+        out = stage.work / "unfinished"
+        shutil.rmtree(out, ignore_errors=True)
+        run_step(replace(stage, out=out, work=stage.work / f"{name}.state"), options)
+        out.rename(done)
+    return done
+
+
+def cost(options: GradualOptions, shape: Shape | None) -> Cost:
+    """Of all recoveries; pruning itself is small beside them."""
+    one = distill.cost(distill.STAGE.parse(options.recover), shape)
+    return replace(
+        one,
+        steps=one.steps * options.steps,
+        tokens=one.tokens * options.steps,
+        operations=one.operations * options.steps,
+    )
+
+
+STAGE = StageKind(run, GradualOptions, cost)
+
+if __name__ == "__main__":
+    run_alone("pruning.gradual", run)

@@ -1,0 +1,263 @@
+"""Stage: prunes MLP neurons and KV groups by OSSCAR, drops whole layers, writes the smaller model.
+
+Run alone: python -m compress.pruning.prune --source MODEL --data DIR --out DIR --options JSON
+Halves of layers are pruned in the order in which they run, so each is fitted to the inputs that the
+pruned halves before it give, against the outputs of the dense model.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from tqdm import tqdm
+
+from compress.decoders.slates import SlateBatch
+from compress.layers.calibration_slates import CalibrationOptions, calibration_slates
+from compress.layers.streaming import ATTENTION, MLP, Half, Streams
+from compress.pruning.budgets import Budget, Choice, allocate, refuse_large_step, uniform_budget
+from compress.pruning.latency import LatencyTable, measure_latency
+from compress.pruning.osscar import prune, refit
+from compress.pruning.sensitivity import (
+    Scores,
+    least_needed_layers,
+    problem_of,
+    put_solution,
+    width_losses,
+    without_layers,
+)
+from compress.pruning.slicing import LayerCut, sliced
+from compress.stages.stage import (
+    Cost,
+    RecipeError,
+    Shape,
+    StageInput,
+    StageKind,
+    lineage_entry,
+    parse_options,
+    prepare_process,
+    run_alone,
+)
+from models.checkpoint import load_decoder, load_model_directory, save_model_directory
+from models.decoder import Decoder
+from models.directory import TOKENIZER_NAME, ModelDirectory
+
+ALLOCATIONS = ("uniform", "sensitivity")
+SCORED_BATCHES = 8  # of calibration slates, by which layers and widths are compared
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOptions:
+    """Shares of what there is that go; `allocation` says where.
+
+    "uniform" takes the same of every layer. "sensitivity" spends the time which that would take,
+    by a latency table measured here, where scores lose least; the directory holds all layers at
+    the width of the widest, filled up with zeros, so that any engine loads it.
+    most: the largest share of a kind that may go at once, unless forced.
+    swap: neurons that change places at once in the search; multiple: of neurons.
+    """
+
+    mlp_share: float = 0.375
+    kv_share: float = 0.0
+    drop_layers: int = 0
+    allocation: str = "uniform"
+    multiple: int = 32
+    most: float = 0.5
+    force: bool = False
+    ridge: float = 0.01
+    swap: int = 16
+    slates: int = 128
+    candidates: int = 12
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        shares = (self.mlp_share, self.kv_share)
+        if self.allocation not in ALLOCATIONS or not all(0 <= share < 1 for share in shares):
+            raise RecipeError(
+                f"prune takes an allocation of {', '.join(ALLOCATIONS)} and shares of 0 to below "
+                f"1, not {self.allocation!r} and {shares}"
+            )
+
+    @property
+    def calibration(self) -> CalibrationOptions:
+        """Which slates."""
+        return CalibrationOptions(self.slates, self.candidates, self.split)
+
+
+def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
+    """Writes the pruned model; the card says what every layer kept and its relative error."""
+    options = parse_options(PruneOptions, raw_options)
+    if stage.source is None:
+        raise RecipeError("prune needs a model directory; name it with --source")
+    prepare_process(stage)
+    directory = load_model_directory(stage.source)
+    decoder = load_decoder(directory)
+    _check(decoder, options)
+
+    def slates() -> Iterator[SlateBatch]:
+        return calibration_slates(directory, stage.data, options.calibration, stage.seed)
+
+    decoder, dropped = _without_least_needed(decoder, directory, slates, options)
+    budgets = _budgets(decoder, directory, slates, stage, options)
+    with Streams(slates(), stage.work, decoder, copy.deepcopy(decoder)) as streams:
+        cuts, errors = prune_decoder(decoder, streams, budgets, options.ridge, options.swap)
+    report = {
+        "dropped_layers": dropped,
+        "kept": [{"neurons": one.neurons, "kv_groups": one.kv_groups} for one in budgets],
+        "errors": errors,
+    }
+    entry = lineage_entry("prune", stage, options)
+    card = directory.card
+    card = replace(
+        card,
+        lineage={"stages": [*card.lineage.get("stages", []), entry], "parent": directory.digest},
+        metrics={**card.metrics, "prune": report},
+    )
+    save_model_directory(stage.out, sliced(decoder, cuts), stage.source / TOKENIZER_NAME, card)
+
+
+def prune_decoder(
+    decoder: Decoder, streams: Streams, budgets: Sequence[Budget], ridge: float, swap: int
+) -> tuple[list[LayerCut], dict[str, float]]:
+    """Masks and refits `decoder` in place; returns what stays, and each half's relative error.
+
+    streams: of `decoder` and an unchanged copy. The error is what pruning adds to the layer's
+    objective, over what the whole layer gains.
+    """
+    cuts, errors = [], {}
+    for layer, budget in enumerate(tqdm(budgets, "prune", mininterval=5)):
+        kept = {}
+        for part, keep in ((ATTENTION, budget.kv_groups), (MLP, budget.neurons)):
+            half = Half(layer, part)
+            kept[part], error = _prune_half(decoder, streams, half, keep, ridge, swap)
+            errors[f"layers.{layer}.{part}"] = error
+            streams.advance(half)
+        cuts.append(LayerCut(layer, kept[MLP], kept[ATTENTION]))
+    return cuts, errors
+
+
+def _prune_half(
+    decoder: Decoder, streams: Streams, half: Half, keep: int, ridge: float, swap: int
+) -> tuple[tuple[int, ...], float]:
+    whole = LayerCut.whole(decoder.config, half.layer)
+    everything = whole.kv_groups if half.part == ATTENTION else whole.neurons
+    if keep == len(everything):
+        return everything, 0.0
+    name = "o_proj" if half.part == ATTENTION else "down_proj"
+    moments = streams.inputs(half, [name])[name].moments
+    problem = problem_of(decoder, half, moments, ridge)
+    found = prune(problem, keep, min(swap, keep))
+    put_solution(decoder, half, problem.rows(found.kept), found.weights)
+    best = refit(problem, everything).objective
+    return found.kept, (found.objective - best) / max(-best, 1e-300)
+
+
+def _check(decoder: Decoder, options: PruneOptions) -> None:
+    """Before anything is measured."""
+    whole = decoder.config
+    if options.kv_share and whole.model_type == "qwen2":
+        raise RecipeError(
+            "prune: vLLM takes the size of a Qwen2's heads from their number, so all must stay; "
+            "set kv_share to 0"
+        )
+    budget = uniform_budget(decoder.config, options.mlp_share, options.kv_share, options.multiple)
+    refuse_large_step(decoder.config, budget, options.most, options.force)
+    layers = decoder.config.num_hidden_layers
+    if not 0 <= options.drop_layers <= layers * (1 if options.force else options.most):
+        raise RecipeError(
+            f"prune: {options.drop_layers} of {layers} layers cannot go at once; drop fewer, or "
+            "raise most"
+        )
+
+
+def _without_least_needed(
+    decoder: Decoder,
+    directory: ModelDirectory,
+    slates: Callable[[], Iterator[SlateBatch]],
+    options: PruneOptions,
+) -> tuple[Decoder, list[int]]:
+    if not options.drop_layers:
+        return decoder, []
+    scores = _scores(decoder, directory, slates())
+    gone = least_needed_layers(decoder, scores, options.drop_layers)
+    layers = range(decoder.config.num_hidden_layers)
+    return without_layers(decoder, [layer for layer in layers if layer not in gone]), gone
+
+
+def _budgets(
+    decoder: Decoder,
+    directory: ModelDirectory,
+    slates: Callable[[], Iterator[SlateBatch]],
+    stage: StageInput,
+    options: PruneOptions,
+) -> list[Budget]:
+    config = decoder.config
+    alike = uniform_budget(config, options.mlp_share, options.kv_share, options.multiple)
+    if options.allocation == "uniform":
+        return [alike] * config.num_hidden_layers
+    sizes = _sizes(decoder, options)
+    table = _latency(decoder, next(slates()), stage, sizes)
+    scores = _scores(decoder, directory, slates())
+    losses = width_losses(decoder, slates(), scores, sizes, stage.work, options.ridge)
+    choices = [
+        [
+            Choice(size, (table.mlp if half.part == MLP else table.attention)[size], loss)
+            for size, loss in by_size.items()
+        ]
+        for half, by_size in losses.items()
+    ]
+    seconds = table.mlp[alike.neurons] + table.attention[alike.kv_groups]
+    found = allocate(choices, seconds * config.num_hidden_layers)
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [Budget(mlp.size, attention.size) for attention, mlp in pairs]
+
+
+def _sizes(decoder: Decoder, options: PruneOptions) -> dict[str, list[int]]:
+    """What each half may keep: multiples of neurons and counts of groups, as one step may leave."""
+    config, least = decoder.config, 0.0 if options.force else 1 - options.most
+    neurons = {*range(options.multiple, config.intermediate_size, options.multiple)}
+    groups = range(1, config.num_key_value_heads + 1)
+    fewest = 1 if options.kv_share else config.num_key_value_heads
+    return {
+        MLP: sorted(
+            size
+            for size in {*neurons, config.intermediate_size}
+            if size >= config.intermediate_size * least
+        ),
+        ATTENTION: [
+            size for size in groups if size >= max(fewest, config.num_key_value_heads * least)
+        ],
+    }
+
+
+def _latency(
+    decoder: Decoder, batch: SlateBatch, stage: StageInput, sizes: Mapping[str, Sequence[int]]
+) -> LatencyTable:
+    """Measured once a run: a run that goes on after a kill must choose the same widths."""
+    path = stage.work / "latency.json"
+    if not path.exists():
+        table = measure_latency(decoder.config, batch, sizes[MLP], sizes[ATTENTION])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(table.to_json()), encoding="utf-8")
+    return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _scores(decoder: Decoder, directory: ModelDirectory, slates: Iterable[SlateBatch]) -> Scores:
+    return Scores.of(decoder, list(islice(slates, SCORED_BATCHES)), directory.prompt.heads)
+
+
+def cost(options: PruneOptions, shape: Shape | None) -> Cost:
+    """Of the calibration in the model and its unchanged copy; what is left depends on widths."""
+    if shape is None:
+        raise RecipeError("prune needs a model directory; put a stage that makes one first")
+    return options.calibration.cost(shape, decoders=2)
+
+
+STAGE = StageKind(run, PruneOptions, cost)
+
+if __name__ == "__main__":
+    run_alone("pruning.prune", run)

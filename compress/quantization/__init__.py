@@ -1,0 +1,1 @@
+"""The stage that rounds weights, and its methods."""

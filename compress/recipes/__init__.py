@@ -1,0 +1,1 @@
+"""Recipes, and the run of one: stages, gates, records and the page that tells of them."""

@@ -1,0 +1,80 @@
+"""What a recipe will cost, told before anything starts. Knows the sizes of things, runs none.
+
+Seconds are operations over this machine's own rate of a large fp32 product, times SLOWER, what the
+rest of a step takes beside its products.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from compress.data.requests import halves, load_requests
+from compress.recipes.recipe import Recipe
+from compress.recipes.records import SLATES
+from compress.stages.costs import pass_cost, shape_of
+from compress.stages.stage import Cost
+from models.config_reader import read_config
+
+SLOWER = 2.5  # measured on the demo's stages
+CHARACTERS = 4.5  # of a token
+PRODUCT = 1024  # rows of the timed product
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One stage of a recipe. seconds: its steps and its gate; memory, size: bytes."""
+
+    name: str
+    stage: str
+    cost: Cost
+    seconds: float
+
+
+def estimates(recipe: Recipe) -> Iterator[Estimate]:
+    """Every stage in turn; a shape that a stage does not tell is that of the stage before."""
+    rate, gate_tokens = _rate(recipe.threads), _gate_tokens(recipe)
+    shape = shape_of(read_config(Path(recipe.source))) if recipe.source else None
+    for title, entry in recipe.entries():
+        kind = entry.kind
+        options = kind.parse(entry.options)
+        cost = kind.cost(options, shape) if kind.cost else Cost(shape=shape)
+        shape = cost.shape or shape
+        gate = pass_cost(gate_tokens, shape).operations if shape else 0.0
+        yield Estimate(title, entry.stage, cost, SLOWER * (cost.operations + gate) / rate)
+
+
+def table(recipe: Recipe) -> str:
+    """For people: one line a stage, and the sum."""
+    rows, total = [], 0.0
+    for one in estimates(recipe):
+        total += one.seconds
+        size = f"{one.cost.shape.size / 1e6:.1f}" if one.cost.shape else "?"
+        rows.append(
+            f"{one.name:<16}{one.stage:<16}{one.cost.steps:>8,}{one.cost.tokens:>14,}"
+            f"{one.seconds:>10,.0f}{one.cost.memory / 1e6:>12,.0f}{size:>10}"
+        )
+    head = f"{'name':<16}{'stage':<16}{'steps':>8}{'tokens':>14}{'seconds':>10}"
+    head += f"{'memory MB':>12}{'size MB':>10}"
+    return "\n".join([head, *rows, f"about {total / 60:,.0f} minutes on {recipe.threads} threads"])
+
+
+def _rate(threads: int) -> float:
+    """Floating-point operations a second of a square product, here and now."""
+    torch.set_num_threads(threads)
+    square = torch.ones(PRODUCT, PRODUCT)
+    square @ square
+    begin = time.perf_counter()
+    square @ square
+    return 2.0 * PRODUCT**3 / (time.perf_counter() - begin)
+
+
+def _gate_tokens(recipe: Recipe) -> int:
+    """What one gate scores, the slates of the speed included."""
+    requests, _ = halves(load_requests(Path(recipe.data), "valid"))
+    texts = [text for request in [*requests, *requests[:SLATES]] for text in request.candidates]
+    return int(sum(len(text) for text in texts) / CHARACTERS)

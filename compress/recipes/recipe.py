@@ -1,0 +1,131 @@
+"""A recipe: teacher, stages, gates, read from YAML and checked whole before anything starts.
+
+Knows the names of stages and where they live, nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.recipes.gates import Gate
+from compress.stages.stage import RecipeError, StageKind, parse_options
+
+TEACHER, SOURCE = "teacher", "source"
+STAGES = {
+    "encoder_teacher": "compress.encoders.encoder_teacher",
+    "imitate": "compress.students.imitate",
+    "lexicon": "compress.students.lexicon",
+    "train": "compress.students.train",
+    "reasoner": "compress.reasons.reasoner",
+    "distill": "compress.distillation.distill",
+    "recover": "compress.distillation.distill",
+    "prune": "compress.pruning.prune",
+    "quantize": "compress.quantization.quantize",
+    "calibrate": "compress.measure.calibrate",
+    "embed_items": "compress.items.embed_items",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeStage:
+    """One entry of a recipe. `gates` are lines that Gate reads; `name` is the stage's own."""
+
+    stage: str
+    gates: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise RecipeError(f"stage {self.stage!r} is unknown; use one of {', '.join(STAGES)}")
+        if isinstance(self.gates, str):
+            raise RecipeError(f"stage {self.stage!r}: gates is a list of lines, not one string")
+        self.kind.parse(self.options)
+        _ = self.conditions  # what cannot be read must be refused before a stage runs
+
+    @property
+    def title(self) -> str:
+        """What other stages' gates and options call it."""
+        return self.name or self.stage
+
+    @property
+    def kind(self) -> StageKind:
+        """The stage's module, loaded now."""
+        kind: StageKind = importlib.import_module(STAGES[self.stage]).STAGE
+        return kind
+
+    @property
+    def conditions(self) -> list[Gate]:
+        """Its gates, read."""
+        return [Gate.parse(line) for line in self.gates]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe file; folders are relative to where the command runs.
+
+    teacher: a stage that makes one, or the path of a directory that is one already. source: the
+    model directory that the first stage starts from, where it does not make one itself.
+    """
+
+    data: str
+    seed: int
+    threads: int
+    stages: tuple[RecipeStage, ...]
+    teacher: RecipeStage | str | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise RecipeError("a recipe without stages makes nothing; name at least one")
+        known = set(self.given())
+        before = SOURCE if self.source else None
+        for title, entry in self.entries():
+            if title in known:
+                raise RecipeError(f"two stages are called {title!r}; give one another name")
+            for gate in entry.conditions:
+                _refuse_unknown(gate, title, before, known)
+            known.add(title)
+            before = title
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Raises RecipeError for what cannot be read or is not known."""
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            stages = tuple(parse_options(RecipeStage, entry) for entry in raw.pop("stages"))
+            teacher = raw.pop("teacher", None)
+        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+            raise RecipeError(f"{path}: not a recipe ({error}); see compress/recipes") from error
+        if isinstance(teacher, Mapping):
+            teacher = parse_options(RecipeStage, teacher)
+        return parse_options(cls, raw | {"stages": stages, "teacher": teacher})
+
+    def given(self) -> dict[str, Path]:
+        """The directories that it starts from, under the names by which gates compare with them."""
+        named = {TEACHER: self.teacher, SOURCE: self.source}
+        return {name: Path(path) for name, path in named.items() if isinstance(path, str)}
+
+    def entries(self) -> Iterator[tuple[str, RecipeStage]]:
+        """Every stage in the order in which they run, with its name."""
+        if isinstance(self.teacher, RecipeStage):
+            yield TEACHER, self.teacher
+        for entry in self.stages:
+            yield entry.title, entry
+
+
+def _refuse_unknown(gate: Gate, title: str, before: str | None, known: set[str]) -> None:
+    if not gate.change:
+        return
+    against = gate.against or before
+    if against not in known:
+        raise RecipeError(
+            f"{title}: gate {gate.line!r} compares with {against or 'a stage before it'!r}, but "
+            f"there is only {', '.join(sorted(known)) or 'none'} before it"
+        )

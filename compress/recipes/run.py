@@ -1,0 +1,219 @@
+"""One run of a recipe: stage after stage, each measured, gated and given its name whole.
+
+A stage writes into OUT.work; its directory gets the stage's name when the gates have passed, and
+the last one becomes OUT. Knows no stage's inside and no command line.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from compress.data.requests import halves, load_requests
+from compress.measure.scorers import SCORER_NAME
+from compress.measure.slices import slice_names
+from compress.recipes.page import write_report
+from compress.recipes.recipe import SOURCE, TEACHER, Recipe, RecipeStage
+from compress.recipes.records import (
+    MEASURED_NAME,
+    Record,
+    ranker_record,
+    write_json,
+    write_records,
+    writer_record,
+)
+from compress.stages import parallel
+from compress.stages.loop import LOSSES_NAME
+from compress.stages.stage import GateError, RecipeError, StageInput, directory_digest
+from models.card import CARD_NAME, file_digest, read_card, write_card
+
+SPLIT = "valid"
+GIVEN = "given"  # stands for the stage of a directory that a recipe starts from
+SAID = (
+    "gauc",
+    "ndcg@10",
+    "ece",
+    "validation_loss",
+    "format_validity",
+)  # of every stage, on the terminal
+
+
+class Run:
+    """One recipe on its way to OUT; finished stages and checkpoints lie in OUT.work."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self._recipe, self._out, self._work = recipe, out, work_of(out)
+        self._data = Path(recipe.data)
+        self._records: dict[str, Record] = {}
+        self._finished: dict[str, Path] = {}
+
+    def start(self) -> None:
+        """From the last finished stage and checkpoint; returns when OUT is there."""
+        parallel.first(self._prepare)
+        for title in self._recipe.given():
+            self._records[title] = Record.read(self._work / f"{title}.json")
+        entries = list(self._recipe.entries())
+        for number, (title, entry) in enumerate(entries):
+            if parallel.rank() == 0:
+                print(f"stage {number + 1} of {len(entries)}: {title}", file=sys.stderr)
+            done = self._work / f"{number}-{title}"
+            if not parallel.first(done.exists):
+                self._make(title, entry, done)
+            self._finished[title] = done
+            self._records[title] = Record.read(_record_of(done))
+        parallel.first(lambda: self._publish(done))
+
+    def _prepare(self) -> None:
+        if self._out.exists():
+            raise RecipeError(f"{self._out} exists; remove it or name another --out")
+        _refuse_another_recipes_work(self._recipe, self._work)
+        for title, directory in self._recipe.given().items():
+            path = self._work / f"{title}.json"
+            if not path.exists():
+                self._measure_ranker(title, GIVEN, directory).write(path)
+
+    def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
+        inputs, begin = self._inputs(done), time.perf_counter()
+        shutil.rmtree(inputs.out, ignore_errors=True)
+        entry.kind.run(inputs, entry.options)
+        seconds = time.perf_counter() - begin
+        parallel.first(lambda: self._finish(title, entry, inputs, done, seconds))
+        shutil.rmtree(inputs.out, ignore_errors=True)  # of the other ranks
+
+    def _inputs(self, done: Path) -> StageInput:
+        """What the stage is given; ranks above 0 write where nobody reads."""
+        students = [path for title, path in self._finished.items() if title != TEACHER]
+        given = self._recipe.given()
+        teacher = given.get(TEACHER) or self._finished.get(TEACHER)
+        inputs = StageInput(
+            source=students[-1] if students else given.get(SOURCE),
+            data=self._data,
+            out=self._work / "unfinished",
+            work=done.with_name(done.name + ".state"),
+            seed=self._recipe.seed,
+            threads=self._recipe.threads,
+            teacher=teacher,
+            earlier=self._finished | ({TEACHER: teacher} if teacher else {}),
+        )
+        return _of_rank(inputs, parallel.rank())
+
+    def _finish(
+        self, title: str, entry: RecipeStage, inputs: StageInput, done: Path, seconds: float
+    ) -> None:
+        """Measures, holds the gates against it and gives it its name, in this order."""
+        record = self._measure(title, entry, inputs.out)
+        print(f"{title}: {_line(record)}", file=sys.stderr)
+        losses = inputs.work / LOSSES_NAME
+        record = replace(
+            record,
+            seconds=seconds,
+            losses=json.loads(losses.read_text(encoding="utf-8")) if losses.exists() else (),
+        )
+        try:
+            self._hold_gates(entry, record)
+        except GateError:
+            shutil.rmtree(inputs.out)
+            raise
+        self._records[title] = record
+        _note(inputs.out, self._records)
+        record.write(_record_of(done))
+        inputs.out.rename(done)
+
+    def _measure(self, title: str, entry: RecipeStage, directory: Path) -> Record:
+        kind = entry.kind
+        options = kind.parse(entry.options)
+        written = kind.quality(options, directory, self._data) if kind.quality else None
+        if written is not None:
+            return writer_record(title, entry.stage, directory, written)
+        return self._measure_ranker(title, entry.stage, directory)
+
+    def _measure_ranker(self, title: str, stage: str, directory: Path) -> Record:
+        requests, names = load_requests(self._data, SPLIT), slice_names(self._data, SPLIT)
+        belongs = {id(request): name for request, name in zip(requests, names, strict=True)}
+        selecting, _ = halves(requests)
+        slices = [belongs[id(request)] for request in selecting]
+        return ranker_record(title, stage, directory, selecting, slices)
+
+    def _hold_gates(self, entry: RecipeStage, record: Record) -> None:
+        for gate in entry.conditions:
+            against = self._records.get(gate.against or next(reversed(self._records), ""))
+            earlier = against.quality if against else None
+            failure = gate.failure(record.quality, earlier)
+            if failure:
+                raise GateError(
+                    f"{record.name}: valid {failure}; train longer or loosen the gate in the recipe"
+                )
+
+    def _publish(self, last: Path) -> None:
+        write_records(last / MEASURED_NAME, list(self._records.values()))
+        write_report(last, self._out.with_name(self._out.name + ".html"))
+        last.rename(self._out)
+        shutil.rmtree(self._work)
+
+
+def work_of(out: Path) -> Path:
+    """Where a run that makes OUT keeps its finished stages and checkpoints."""
+    return out.with_name(out.name + ".work")
+
+
+def _of_rank(inputs: StageInput, rank: int) -> StageInput:
+    if rank == 0:
+        return inputs
+    out, work = (path.with_name(f"{path.name}.rank{rank}") for path in (inputs.out, inputs.work))
+    return replace(inputs, out=out, work=work)
+
+
+def _record_of(done: Path) -> Path:
+    return done.with_name(done.name + ".json")
+
+
+def _line(record: Record) -> str:
+    said = [f"{name} {record.metrics[name]:.4f}" for name in SAID if name in record.metrics]
+    if record.speed:
+        said.append(f"{record.speed.items_per_s:,.0f} items/s")
+    return f"valid {', '.join(said)}, {record.size / 1e6:.1f} MB"
+
+
+def _note(directory: Path, records: Mapping[str, Record]) -> None:
+    """The card says what every stage until here reached on `valid`."""
+    if not (directory / CARD_NAME).exists():
+        return
+    card = read_card(directory)
+    reached = {
+        name: {
+            **card.metrics.get(name, {}),
+            "valid": dict(record.metrics),
+            "parameters": record.parameters,
+        }
+        for name, record in records.items()
+    }
+    write_card(directory, replace(card, metrics={**card.metrics, **reached}))
+
+
+def _refuse_another_recipes_work(recipe: Recipe, work: Path) -> None:
+    """Gates may change between two starts; what the weights come from may not."""
+    if not Path(recipe.data).is_dir():
+        raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
+    stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
+    given = [_digest(directory) for directory in recipe.given().values()]
+    digest = directory_digest(Path(recipe.data))
+    origin = [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
+    path = work / "recipe.json"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(path, origin)
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
+        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
+
+
+def _digest(directory: Path) -> str:
+    """Of a model directory or a teacher: that of the file which holds its own digests."""
+    for name in (CARD_NAME, SCORER_NAME):
+        if (directory / name).exists():
+            return file_digest(directory / name)
+    raise RecipeError(f"{directory} holds neither {CARD_NAME} nor {SCORER_NAME}; name a directory")

@@ -1,0 +1,1 @@
+"""How every stage runs: its contract, costs, steps, shards and clock. Knows no stage."""

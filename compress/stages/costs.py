@@ -1,0 +1,42 @@
+"""What training steps and passes cost, from the sizes of things. Knows no recipe and runs none."""
+
+from __future__ import annotations
+
+import torch
+
+from compress.stages.stage import Cost, Shape
+from models.config import DecoderConfig
+
+TRAINED = 3  # passes' worth of operations: forward, and two products backward
+KEPT = 16  # activations of hidden size that a layer keeps for the backward pass
+FLOAT = 4  # bytes
+CONTEXT_TOKENS, CANDIDATE_TOKENS = 110, 75  # of a member and a posting, on average
+
+
+def shape_of(config: DecoderConfig, bytes_per_parameter: float = 4.0) -> Shape:
+    """Of a decoder."""
+    sizes = {
+        name: int(torch.tensor(shape).prod()) for name, shape in config.weight_shapes().items()
+    }
+    embeddings = sum(size for name, size in sizes.items() if "embed_tokens" in name)
+    return Shape(
+        sum(sizes.values()),
+        embeddings,
+        config.hidden_size,
+        config.num_hidden_layers,
+        bytes_per_parameter,
+    )
+
+
+def training_cost(steps: int, tokens: int, shape: Shape, teachers: int = 0) -> Cost:
+    """Steps of the whole model with AdamW; `tokens` of one step; `teachers` of the same size."""
+    activations = tokens * shape.hidden * shape.layers * KEPT
+    memory = FLOAT * (4 * shape.parameters + activations)  # weights, gradients and two moments
+    operations = 2.0 * steps * tokens * shape.body * (TRAINED + teachers)
+    return Cost(steps, steps * tokens, operations, memory, shape)
+
+
+def pass_cost(tokens: int, shape: Shape) -> Cost:
+    """One forward pass over so many tokens, a few at a time."""
+    operations = 2.0 * tokens * shape.body
+    return Cost(1, tokens, operations, FLOAT * shape.parameters, shape)

@@ -1,0 +1,133 @@
+"""Runs seeded training steps with a progress bar, and resumes them after a kill, bit for bit.
+
+Step n draws its randomness from (seed, n) alone, so weights, optimizer state and n are all there is
+to keep. Under torchrun the model is sharded and each process computes its share of a step.
+Knows nothing of models' insides or of what a step does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from compress.stages import parallel
+from compress.stages.sharding import Sharded, Whole
+from compress.stages.stage import StageError
+
+LOSSES_NAME = "losses.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up, then cosine decay to `floor` of the peak, in steps."""
+
+    steps: int
+    warmup: int
+    floor: float = 0.02
+
+    def factor(self, step: int) -> float:
+        """Multiplier of the peak learning rate at `step`, counted from 0."""
+        cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
+        return min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where the state goes, and every how many steps; it goes there after the last one too."""
+
+    path: Path
+    every: int
+
+
+def run_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of_step: Callable[[int], Tensor],
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+    title: str,
+    sharded: bool = True,
+) -> None:
+    """Trains `model` in place until `schedule.steps`, from the last checkpoint if there is one.
+
+    sharded: False has every process of torchrun compute the same whole step, for small models.
+    The losses of all steps lie in LOSSES_NAME beside the checkpoint. Raises StageError when a loss
+    is not finite or the state cannot be written.
+    """
+    peaks = [float(group["lr"]) for group in optimizer.param_groups]
+    kind = Sharded if sharded and parallel.world() > 1 else Whole
+    training = kind(model, optimizer, loss_of_step)
+    losses = _resume(training, checkpoints.path)
+    start = len(losses)
+    bar = tqdm(
+        range(start, schedule.steps),
+        title,
+        schedule.steps,
+        initial=start,
+        mininterval=5,
+        disable=parallel.rank() > 0,
+    )
+    for step in bar:
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * schedule.factor(step)
+        losses.append(_step(training, model, optimizer, step, title))
+        bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
+        if (step + 1) % checkpoints.every == 0 or step + 1 == schedule.steps:
+            _save(training, losses, checkpoints.path)
+    training.finish()
+
+
+def _step(
+    training: Whole | Sharded,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    title: str,
+) -> float:
+    loss = training.loss(step)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    value = training.mean(loss)
+    if not math.isfinite(value):
+        raise StageError(f"{title}: the loss of step {step} is {value}; lower the rates")
+    return value
+
+
+def _resume(training: Whole | Sharded, path: Path) -> list[float]:
+    """The losses until the last checkpoint, whose state `training` then has."""
+    found = parallel.first(lambda: torch.load(path, weights_only=True) if path.exists() else None)
+    if found is None:
+        return []
+    training.load(found)
+    losses: list[float] = found["losses"]
+    return losses
+
+
+def _save(training: Whole | Sharded, losses: list[float], path: Path) -> None:
+    """Written beside and renamed, so that a kill leaves the old state or the new one."""
+    state = training.state() | {"losses": losses}
+    parallel.first(lambda: _write(state, losses, path))
+
+
+def _write(state: dict[str, Any], losses: list[float], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".writing")
+    try:
+        torch.save(state, beside)
+        beside.replace(path)
+        (path.parent / LOSSES_NAME).write_text(json.dumps(losses), encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        beside.unlink(missing_ok=True)
+        raise StageError(
+            f"{path}: cannot be written ({error}); make room and give the same command again"
+        ) from error

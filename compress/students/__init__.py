@@ -1,0 +1,1 @@
+"""Stages that make and train small ranking decoders."""

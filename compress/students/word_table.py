@@ -1,0 +1,144 @@
+"""A student's vocabulary and its words' first vectors, both from a pre-trained encoder.
+
+Every token is read by the encoder alone, so the table knows words that no training text holds, and
+words of the trade are one token where the encoder's own vocabulary cuts them to pieces.
+Knows nothing of decoders or training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from compress.data.requests import load_occupations
+from compress.data.tokenizer import MARKERS
+from compress.decoders.wiring import RESERVED
+from compress.encoders.pair_encoder import PairEncoder, TextBatch, by_length
+
+UNKNOWN, PIECE = "[UNK]", "##"
+FIELDS = "headline background preparation skills knowledge experience tools used duties level"
+SILENT = Regex(r'[,;:()"]')  # punctuation that says nothing here and costs a token
+
+
+def word_tokenizer(
+    source: Tokenizer, texts: Iterable[str], common_words: int, minimum_count: int
+) -> Tokenizer:
+    """WordPiece of the source's tokens that `texts` use, its first `common_words`, and new words.
+
+    A word of `texts` that the source lacks becomes a token when it occurs `minimum_count` times.
+    MARKERS take the ids from 0 on.
+    """
+    normalizer = normalizers.Sequence(
+        [normalizers.BertNormalizer(lowercase=True), normalizers.Replace(SILENT, " ")]
+    )
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(w for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    tokens = _kept(source, counts, common_words)
+    tokens += [
+        word
+        for word, count in counts.most_common()
+        if count >= minimum_count and word.isascii() and source.token_to_id(word) is None
+    ]
+    vocabulary = {token: index for index, token in enumerate((*MARKERS, UNKNOWN, *tokens))}
+    model = models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=60)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(list(MARKERS))
+    return tokenizer
+
+
+def _kept(source: Tokenizer, counts: Counter[str], common_words: int) -> list[str]:
+    words = list(counts)
+    used = {t for e in source.encode_batch(words, add_special_tokens=False) for t in e.tokens}
+    by_id = sorted(source.get_vocab().items(), key=lambda item: item[1])
+    return [
+        token
+        for token, index in by_id
+        if token.isascii()
+        and not (token.startswith("[") and token.endswith("]") and len(token) > 1)
+        and (
+            token in used
+            or len(token.removeprefix(PIECE)) == 1
+            or (index < common_words and token.isalpha())
+        )
+    ]
+
+
+@torch.no_grad()
+def token_vectors(
+    towers: PairEncoder,
+    source: Tokenizer,
+    tokens: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int = 1024,
+) -> Tensor:
+    """(tokens, hidden) fp32: the unit vector the encoder gives each token read alone."""
+    first, last = source.token_to_id("[CLS]"), source.token_to_id("[SEP]")
+    ids = [np.array([first, *_source_ids(source, token), last]) for token in tokens]
+    vectors = torch.empty(len(ids), towers.encoder.config.hidden_size)
+    for part in by_length(np.array([len(row) for row in ids]), batch):
+        read = TextBatch.pack([ids[index] for index in part]).to(device)
+        vectors[torch.from_numpy(part)] = towers.towers(read, dtype).cpu()
+    return vectors
+
+
+def _source_ids(source: Tokenizer, token: str) -> list[int]:
+    known = source.token_to_id(token)
+    return source.encode(token, add_special_tokens=False).ids if known is None else [known]
+
+
+def principal_parts(vectors: Tensor, weights: npt.NDArray[np.float64], size: int) -> Tensor:
+    """(tokens, size): the vectors' main directions, widest first, of unit mean square.
+
+    weights (tokens,): how much each token counts for the mean and the directions.
+    """
+    share = torch.from_numpy(weights / weights.sum()).to(vectors.dtype)[:, None]
+    centred = vectors - (share * vectors).sum(0)
+    _, directions = torch.linalg.eigh(centred.T @ (share * centred))
+    parts: Tensor = centred @ directions.flip(1)[:, :size]
+    scale: Tensor = (share * parts.square()).sum().div(size).sqrt()
+    return parts / scale
+
+
+def vocabulary_of(
+    data: Path, source: Tokenizer, common_words: int, minimum_count: int
+) -> Tokenizer:
+    """`word_tokenizer` over the facts of the training occupations of `data`."""
+    texts = [
+        text
+        for o in load_occupations(data)
+        for facts in ((o.title, o.description), o.titles, o.tasks, o.tools, o.skills, o.knowledge)
+        for text in facts
+    ]
+    texts += [FIELDS] * minimum_count
+    return word_tokenizer(source, texts, common_words, minimum_count)
+
+
+def student_words(
+    towers: PairEncoder,
+    source: Tokenizer,
+    tokenizer: Tokenizer,
+    texts: Sequence[npt.NDArray[np.integer]],
+    hidden_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """(vocab, hidden_size - RESERVED) first vectors; `texts`, token ids, say how common each is."""
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    counts = np.ones(len(tokens))
+    for ids in texts:
+        counts += np.bincount(ids, minlength=len(tokens))
+    vectors = token_vectors(towers, source, tokens, device, dtype)
+    return principal_parts(vectors, counts, hidden_size - RESERVED)

@@ -1,0 +1,110 @@
+"""Metrics of scored requests: what is averaged over what, and the bootstrap over groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.data.requests import Request
+from compress.measure.intervals import ComparisonError, Scored, _summaries, compare, measure, values
+from compress.measure.metrics import (
+    auc,
+    brier,
+    expected_calibration_error,
+    logloss,
+    normalised_entropy,
+)
+
+
+def _scored(group: str, scores: list[float], grades: list[int]) -> Scored:
+    texts = tuple("x" for _ in grades)
+    return Scored(Request(group, "x", texts, tuple(grades)), np.array(scores))
+
+
+def test_gauc_is_the_plain_mean_over_requests_with_both_classes() -> None:
+    scored = [
+        _scored("a", [0.9, 0.1], [2, 0]),
+        _scored("a", [0.1, 0.9, 0.2], [4, 0, 1]),
+        _scored("b", [0.5, 0.6], [0, 0]),
+    ]
+    assert measure(scored, resamples=5)["gauc"].value == 0.5
+
+
+def test_intervals_resample_groups_not_requests() -> None:
+    alike = [_scored("only", [0.9, 0.1], [2, 0]), _scored("only", [0.1, 0.9], [2, 0])] * 4
+    interval = measure(alike, resamples=50)["gauc"]
+    assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)
+    apart = [_scored(str(i), [0.9, 0.1], [2 * (i % 2), 2 - 2 * (i % 2)]) for i in range(8)]
+    assert measure(apart, resamples=50)["gauc"].low < 0.5 < measure(apart, 50)["gauc"].high
+
+
+def test_users_get_an_auc_over_all_their_pairs() -> None:
+    requests = [
+        Request("u", "x", ("x", "x"), (1, 0), binary=True, by_user=True),
+        Request("u", "x", ("x", "x"), (0, 1), binary=True, by_user=True),
+    ]
+    scores = [np.array([0.9, 0.8]), np.array([0.1, 0.2])]
+    scored = [Scored(request, s) for request, s in zip(requests, scores, strict=True)]
+    metrics = measure(scored, resamples=3)
+    assert metrics["gauc"].value == 1.0
+    assert metrics["uauc"].value == pytest.approx(0.75)
+    assert "uauc" not in measure([_scored("a", [0.9, 0.1], [2, 0])], resamples=3)
+
+
+def _random(count: int, seed: int, noise: float) -> list[Scored]:
+    """Requests in groups of three; the same grades for every seed."""
+    grades = np.random.default_rng(0).integers(0, 5, (count, 12))
+    random = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-(grades - 2 + noise * random.standard_normal(grades.shape))))
+    return [_scored(str(i // 3), list(scores[i]), list(grades[i])) for i in range(count)]
+
+
+def test_pooled_metrics_are_those_of_all_pairs_together() -> None:
+    scored = _random(20, 1, 2.0)
+    scores = np.concatenate([item.scores for item in scored])
+    labels = np.concatenate([item.labels for item in scored])
+    ours = values(scored)
+    for name, metric in (
+        ("auc", auc),
+        ("brier", brier),
+        ("logloss", logloss),
+        ("ece", expected_calibration_error),
+        ("normalised_entropy", normalised_entropy),
+    ):
+        assert ours[name] == pytest.approx(metric(scores, labels), abs=1e-12)
+
+
+def test_a_resampled_auc_is_that_of_the_drawn_groups_repeated() -> None:
+    scored = _random(6, 1, 2.0)
+    twice = [*scored, *scored[:3]]  # group 0 drawn twice, group 1 once
+    draws = np.array([[1.0, 1.0], [2.0, 1.0]])
+    summaries = _summaries(scored, draws)
+    for name in ("auc", "gauc", "ndcg@5", "logloss", "normalised_entropy"):
+        assert summaries[name][1] == pytest.approx(values(twice)[name], abs=1e-12)
+
+
+def test_paired_intervals_are_narrower_than_two_apart() -> None:
+    ours, theirs = _random(60, 1, 1.0), _random(60, 1, 1.05)
+    paired = compare(ours, theirs, 300)["gauc"]
+    alone = measure(ours, 300)["gauc"]
+    difference = values(ours)["gauc"] - values(theirs)["gauc"]
+    assert paired.value == pytest.approx(difference)
+    assert paired.low <= paired.value <= paired.high
+    assert paired.high - paired.low < (alone.high - alone.low) / 3
+
+
+def test_a_better_model_is_told_from_a_worse_one_and_agreement_from_disagreement() -> None:
+    better, worse = _random(60, 1, 0.5), _random(60, 2, 3.0)
+    against = compare(better, worse, 300)
+    assert against["gauc"].low > 0
+    assert against["logloss"].high < 0
+    assert 0 < against["kendall_tau"].value < 0.9
+    assert against["kl_to_against"].low > 0
+    itself = compare(better, better, 10)
+    assert itself["kendall_tau"].value == pytest.approx(1)
+    assert itself["kl_to_against"].value == 0
+
+
+def test_other_requests_are_not_compared() -> None:
+    with pytest.raises(ComparisonError, match="different requests"):
+        compare(_random(6, 1, 1.0), _random(5, 1, 1.0), 3)

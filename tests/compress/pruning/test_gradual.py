@@ -1,0 +1,84 @@
+"""Gradual pruning: what each step takes, recovery after each, and going on after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.distillation import distill
+from compress.pruning.budgets import Budget, uniform_budget
+from compress.pruning.gradual import GradualOptions, run
+from compress.stages.stage import RecipeError, StageInput, parse_options
+from models.checkpoint import load_model_directory
+from models.config import DecoderConfig
+from tests.compress.slate_data import stage_input, write_slates
+
+PRUNE = {"mlp_share": 0.5, "kv_share": 0.5, "multiple": 16, "slates": 12, "candidates": 10}
+RECOVER = {
+    "phases": [{"steps": 2}], "slates_of": "requests", "batch": 2, "candidates": 4, "warmup": 1,
+}  # fmt: skip
+OPTIONS = {"prune": PRUNE, "recover": RECOVER, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("share", "multiple", "kept"),
+    [(0.6, 1, (80, 60, 40)), (0.5, 16, (96, 80, 64)), (0.5, 32, (96, 96, 64)), (0, 32, (100,) * 3)],
+)
+def test_steps_end_where_one_step_would(share: float, multiple: int, kept: tuple[int, ...]) -> None:
+    given = {"mlp_share": share, "kv_share": 0.5, "multiple": multiple}
+    config = DecoderConfig(400, 64, 100, 2, 8, 4, 16)
+    options = GradualOptions(prune=given, recover=RECOVER, steps=3)
+    for expected, groups, step in zip(kept, (4, 3, 2), options.prune_options(config), strict=True):
+        budget = uniform_budget(config, step["mlp_share"], step["kv_share"], multiple)
+        assert budget == Budget(expected, groups)
+        config = replace(
+            config, intermediate_size=budget.neurons, num_key_value_heads=budget.kv_groups
+        )
+
+
+@pytest.mark.long
+def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_slates(tmp_path / "data")
+    run(stage_input(tiny_model_dir, data, tmp_path / "straight"), OPTIONS)
+    whole = load_model_directory(tmp_path / "straight")
+    stages = [entry["stage"] for entry in whole.card.lineage["stages"]]
+    assert stages == ["prune", "distill"] * 2
+    assert (whole.config.intermediate_size, whole.config.num_key_value_heads) == (48, 1)
+
+    calls: list[str] = []
+
+    def dying(stage: StageInput, options: Mapping[str, Any]) -> None:
+        calls.append(stage.work.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        distill_run(stage, options)
+
+    distill_run = distill.run
+    monkeypatch.setattr(distill, "run", dying)
+    again = stage_input(tiny_model_dir, data, tmp_path / "resumed")
+    with pytest.raises(KeyboardInterrupt):
+        run(again, OPTIONS)
+    assert not again.out.exists()
+    run(again, OPTIONS)
+    assert calls == ["1-recovered.state", "2-recovered.state", "2-recovered.state"]
+    assert load_model_directory(again.out).digest == whole.digest
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"prune": {"drop_layers": 1}}, "dropped at once"),
+        ({"prune": {"width": 1}}, "options are"),
+        ({"recover": {"phases": []}}, "phases is empty"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_options(GradualOptions, OPTIONS | options)

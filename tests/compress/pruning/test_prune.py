@@ -1,0 +1,189 @@
+"""The pruning stage: what it writes, what it refuses, and that its choices beat plain ones."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from compress.decoders.slates import SlateBatch
+from compress.decoders.wiring import layers_of
+from compress.layers.gram import CalibrationDataError
+from compress.layers.streaming import MLP, Half, Streams
+from compress.pruning.budgets import Budget, BudgetError
+from compress.pruning.latency import LatencyTable, measure_latency
+from compress.pruning.prune import prune_decoder, run
+from compress.pruning.sensitivity import Scores, least_needed_layers, width_losses, without_layers
+from compress.pruning.slicing import LayerCut, mask
+from compress.stages.stage import RecipeError
+from models.checkpoint import load_decoder, load_model_directory
+from models.directory import ModelDirectory
+from tests.compress.slate_data import stage_input
+
+SMALL = {"slates": 12, "candidates": 10, "multiple": 8}
+
+
+def pruned(source: Path, data: Path, out: Path, **options: Any) -> ModelDirectory:
+    run(stage_input(source, data, out), SMALL | options)
+    return load_model_directory(out)
+
+
+def test_the_stage_writes_a_smaller_model_that_transformers_loads(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    found = pruned(tiny_model_dir, data, tmp_path / "out", mlp_share=0.5, kv_share=0.5)
+    config = found.config
+    assert (config.intermediate_size, config.num_attention_heads, config.num_key_value_heads) == (
+        (48, 2, 1)
+    )
+    logits = AutoModelForCausalLM.from_pretrained(found.path)(torch.arange(9)[None]).logits
+    assert logits.isfinite().all()
+    report = found.card.metrics["prune"]
+    assert report["kept"] == [{"neurons": 48, "kv_groups": 1}] * 2
+    assert all(0 < error < 1 for error in report["errors"].values())
+    assert found.card.lineage["stages"][-1]["stage"] == "prune"
+
+
+def test_the_same_seed_writes_the_same_model(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    first, second = (pruned(tiny_model_dir, data, tmp_path / name) for name in ("a", "b"))
+    assert first.digest == second.digest
+
+
+def test_fitted_weights_lose_less_than_the_same_parts_cut_off(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
+) -> None:
+    dense = load_decoder(tiny_directory)
+    scores = Scores.of(dense, slates, tiny_directory.prompt.heads)
+    fitted, cut_off = copy.deepcopy(dense), copy.deepcopy(dense)
+    with Streams(slates, tmp_path, fitted, dense) as streams:
+        cuts, _ = prune_decoder(fitted, streams, [Budget(48, 1)] * 2, ridge=0.01, swap=4)
+    for cut in cuts:
+        mask(cut_off, cut)
+    assert scores.loss(fitted) < 0.8 * scores.loss(cut_off)
+
+
+def test_cross_moments_beat_moments_of_the_pruned_inputs_alone(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
+) -> None:
+    dense = load_decoder(tiny_directory)
+    scores = Scores.of(dense, slates, tiny_directory.prompt.heads)
+    losses = []
+    for twin in (dense, None):
+        changed = copy.deepcopy(dense)
+        with Streams(slates, tmp_path, changed, twin) as streams:
+            prune_decoder(changed, streams, [Budget(40, 1)] * 2, ridge=0.01, swap=4)
+        losses.append(scores.loss(changed))
+    assert losses[0] < losses[1]
+
+
+def test_the_layer_that_does_nothing_is_the_one_to_drop(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch]
+) -> None:
+    decoder = load_decoder(tiny_directory)
+    idle = layers_of(decoder)[1]
+    idle.self_attn.o_proj.weight.zero_()
+    idle.mlp.down_proj.weight.zero_()
+    scores = Scores.of(decoder, slates, tiny_directory.prompt.heads)
+    assert least_needed_layers(decoder, scores, 1) == [1]
+    assert scores.loss(without_layers(decoder, [0])) < 1e-9
+
+
+def test_a_dropped_layer_leaves_the_directory(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    found = pruned(tiny_model_dir, data, tmp_path / "out", mlp_share=0, drop_layers=1)
+    assert (found.config.num_hidden_layers, found.config.intermediate_size) == (1, 96)
+    assert len(found.card.metrics["prune"]["dropped_layers"]) == 1
+
+
+def test_widths_go_where_the_loss_is_least(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
+) -> None:
+    decoder = load_decoder(tiny_directory)
+    layers_of(decoder)[0].mlp.down_proj.weight.mul_(1e-3)
+    scores = Scores.of(decoder, slates, tiny_directory.prompt.heads)
+    sizes = {MLP: [48, 64, 96], "self_attn": [1, 2]}
+    losses = width_losses(decoder, slates, scores, sizes, tmp_path, ridge=0.01)
+    for by_size in losses.values():
+        assert by_size[max(by_size)] == 0
+        assert sorted(by_size.values(), reverse=True) == [by_size[size] for size in sorted(by_size)]
+    assert losses[Half(0, MLP)][48] < 0.01 * losses[Half(1, MLP)][48]
+
+
+def test_layers_of_different_widths_are_stored_at_the_widest(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "out.work"
+    work.mkdir()
+    sizes = range(48, 97, 8)
+    table = LatencyTable({size: float(size) for size in sizes}, {1: 1.0, 2: 2.0})
+    (work / "latency.json").write_text(json.dumps(table.to_json()))
+    found = pruned(tiny_model_dir, data, tmp_path / "out", mlp_share=0.25, allocation="sensitivity")
+    kept = [entry["neurons"] for entry in found.card.metrics["prune"]["kept"]]
+    assert sum(kept) <= 144
+    assert found.config.intermediate_size == max(kept)
+
+
+def test_times_are_measured_for_every_size(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch]
+) -> None:
+    table = measure_latency(tiny_directory.config, slates[0], [32, 96], [1, 2])
+    assert 0 < table.mlp[32] <= table.mlp[96]
+    assert 0 < table.attention[1] <= table.attention[2]
+    assert LatencyTable.from_json(table.to_json()) == table
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    refused: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"mlp_share": 0.75}, BudgetError, "would go at once"),
+        ({"drop_layers": 2}, RecipeError, "drop fewer"),
+        ({"allocation": "random"}, RecipeError, "allocation"),
+        ({"mlp_share": 1.0}, RecipeError, "shares of 0"),
+        ({"slates": 99}, CalibrationDataError, "ask for fewer"),
+        ({"slates": 1}, CalibrationDataError, "give more text"),
+        ({"width": 3}, RecipeError, "options are"),
+    ]
+    for options, error, message in refused:
+        with pytest.raises(error, match=message):
+            pruned(tiny_model_dir, data, tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+
+
+def test_inputs_that_repeat_each_other_are_pruned_with_a_ridge_and_refused_without(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
+) -> None:
+    decoder = load_decoder(tiny_directory)
+    for layer in layers_of(decoder):
+        for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
+            linear.weight[1::2] = linear.weight[::2].clone()
+    budgets = [Budget(48, 2)] * 2
+    changed = copy.deepcopy(decoder)
+    with Streams(slates, tmp_path, changed, decoder) as streams:
+        cuts, errors = prune_decoder(changed, streams, budgets, ridge=1e-6, swap=4)
+    assert max(errors.values()) < 1e-5  # one of each pair can stand for both
+    assert [len({neuron // 2 for neuron in cut.neurons}) for cut in cuts] == [48, 48]
+    with (
+        Streams(slates, tmp_path, copy.deepcopy(decoder), decoder) as streams,
+        pytest.raises(CalibrationDataError, match="larger ridge than 0"),
+    ):
+        prune_decoder(decoder, streams, budgets, ridge=0.0, swap=4)
+
+
+def test_a_whole_model_is_left_as_it_is(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path
+) -> None:
+    decoder = load_decoder(tiny_directory)
+    before = copy.deepcopy(decoder.state_dict())
+    with Streams(slates, tmp_path, decoder, copy.deepcopy(decoder)) as streams:
+        cuts, _ = prune_decoder(decoder, streams, [Budget(96, 2)] * 2, ridge=0.01, swap=4)
+    assert cuts == [LayerCut.whole(decoder.config, layer) for layer in (0, 1)]
+    assert all(torch.equal(before[name], tensor) for name, tensor in decoder.state_dict().items())

@@ -1,0 +1,58 @@
+"""Rationales: grounded in the two texts, chosen by what they share and by the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compress.data.requests import load_occupations
+from compress.reasons.check import check_reason
+from compress.reasons.facts import job_facts, member_facts
+from compress.reasons.rationales import RationaleExamples, SharedWords, rationale
+
+
+@pytest.fixture(scope="module")
+def source(small_data: Path) -> RationaleExamples:
+    return RationaleExamples.load(small_data, 5)
+
+
+def test_every_rationale_names_only_what_its_texts_state(source: RationaleExamples) -> None:
+    examples = [example for step in range(4) for example in source.draw(step, 25)]
+    assert len(examples) == 100
+    for example in examples:
+        check = check_reason(example.answer, example.context, example.candidate)
+        assert check.grounded, (example.answer, check)
+
+
+def test_a_step_draws_the_same_whatever_came_before(
+    source: RationaleExamples, small_data: Path
+) -> None:
+    late = source.draw(90, 3)
+    source.draw(2, 3)
+    assert RationaleExamples.load(small_data, 5).draw(90, 3) == late
+
+
+def test_rare_shared_words_choose_the_facts(small_data: Path) -> None:
+    words = SharedWords.of(["weld steel", "cut steel", "weld pipes", "nurse", "braze copper"])
+    member = member_facts("Experience: Cut steel sheets; Braze copper pipes. Tools used: Pen.")
+    job = job_facts("Plumber. Duties: Brazing of copper; Cut steel sheet. Level: some preparation.")
+    reason = rationale(member, job, load_occupations(small_data)[0], words)
+    assert reason is not None
+    assert (reason.member_fact, reason.job_fact) == ("Cut steel sheets", "Cut steel sheet")
+
+
+def test_without_shared_words_the_tables_choose(small_data: Path) -> None:
+    occupation = load_occupations(small_data)[0]
+    most, least = occupation.knowledge[0], occupation.knowledge[-1]
+    member = member_facts(f"Knowledge: {least}, {most}.")
+    job = job_facts("Xyz. Duties: Qqq. Level: some preparation.")
+    reason = rationale(member, job, occupation, SharedWords.of(["a b"]))
+    assert reason is not None
+    assert (reason.member_fact, reason.job_fact) == (most, "Qqq")
+
+
+def test_texts_without_facts_have_no_rationale(small_data: Path) -> None:
+    occupation = load_occupations(small_data)[0]
+    nothing = rationale(member_facts(""), job_facts(""), occupation, SharedWords.of(["a b"]))
+    assert nothing is None

@@ -1,0 +1,82 @@
+"""Recipes: what is refused before anything starts, and what the shipped ones say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from compress.recipes.recipe import Recipe
+from compress.stages.stage import RecipeError
+
+RECIPES = Path(__file__).parents[3] / "compress" / "recipes"
+HEAD = "data: x\nseed: 1\nthreads: 1\n"
+
+
+def _load(directory: Path, content: str) -> Recipe:
+    path = directory / "recipe.yaml"
+    path.write_text(content)
+    return Recipe.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("seed: 1", "not a recipe"),
+        ("stages: 3", "not a recipe"),
+        ("][", "not a recipe"),
+        (HEAD + "stages: []", "makes nothing"),
+        (HEAD + "colour: red\nstages: [{stage: train}]", "colour"),
+        (HEAD + "stages: [{stage: bake}]", "'bake' is unknown"),
+        (HEAD + "stages: [{stage: train, gate: 0}]", "gate"),
+        (HEAD + "stages: [{stage: train, options: {stepps: 3}}]", "stepps"),
+        (HEAD + "stages: [{stage: calibrate, options: {kind: magic}}]", "magic"),
+        (HEAD + "stages: [{stage: train, gates: gauc >= 0}]", "a list of lines"),
+        (HEAD + "stages: [{stage: train, gates: [gauc > 0]}]", "cannot be read"),
+        (HEAD + "stages: [{stage: train, gates: [recall >= 0]}]", "cannot be read"),
+        (HEAD + "stages: [{stage: train, gates: [gauc drop <= 0]}]", "compares with"),
+        (
+            HEAD + "stages: [{stage: train}, {stage: calibrate, gates: [ece rise <= 0 against x]}]",
+            "compares with 'x'",
+        ),
+        (HEAD + "stages: [{stage: train}, {stage: train}]", "two stages are called"),
+        (HEAD + "teacher: {stage: train, name: y, option: 3}\nstages: [{stage: train}]", "option"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        _load(tmp_path, content)
+
+
+def test_stages_may_repeat_under_other_names_and_compare_with_any_before(tmp_path: Path) -> None:
+    recipe = _load(
+        tmp_path,
+        HEAD
+        + """
+teacher: {stage: train}
+stages:
+  - {stage: lexicon, gates: [gauc >= 0.5]}
+  - {stage: train, name: first, gates: [gauc drop <= 0.1 against teacher]}
+  - {stage: train, name: second, gates: [tenant gauc drop <= 0.1, ece rise <= 0.1 against first]}
+""",
+    )
+    assert [title for title, _ in recipe.entries()] == ["teacher", "lexicon", "first", "second"]
+
+
+def test_given_directories_are_no_stages_but_can_be_compared_with(tmp_path: Path) -> None:
+    stages = "stages: [{stage: train, gates: [gauc drop <= 0, gauc drop <= 0 against teacher]}]"
+    recipe = _load(tmp_path, HEAD + "teacher: some/directory\nsource: another\n" + stages)
+    assert list(recipe.given()) == ["teacher", "source"]
+    assert [title for title, _ in recipe.entries()] == ["train"]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_kept_recipe_is_valid(path: Path) -> None:
+    assert Recipe.load(path).stages
+
+
+def test_the_readmes_recipe_is_valid(tmp_path: Path) -> None:
+    readme = (RECIPES.parents[1] / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(data: .*?)```", readme, re.DOTALL)
+    assert len(_load(tmp_path, shown).stages) == 5
