@@ -9,6 +9,7 @@ from models.card import ModelCard, read_card
 from models.config import DecoderConfig
 from models.config_reader import read_config
 from models.errors import ModelDirectoryError
+from models.finite_weights import check_finite
 from models.prompt import PromptBuilder
 from models.weight_files import WEIGHTS_NAME, checked_tensors
 
@@ -34,13 +35,18 @@ class ModelDirectory:
 
 
 def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
-    """Raises ModelDirectoryError naming the file at fault. `verify=False` skips file digests."""
+    """Raises ModelDirectoryError naming the file at fault.
+
+    `verify=False` reads no weights: their digests and values are not looked at.
+    """
     path = Path(path)
     if not path.is_dir():
         raise ModelDirectoryError(f"{path}: no such directory; name one that holds a model")
     card = read_card(path, verify)
     config = read_config(path)
-    checked_tensors(path, config)
+    stored = checked_tensors(path, config)
+    if verify:
+        check_finite(stored)
     _check_room(path, card, config)
     prompt = PromptBuilder(path / TOKENIZER_NAME, card)
     _check_vocabulary(path, prompt, config)
