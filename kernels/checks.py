@@ -84,7 +84,7 @@ def check_capability(what: str, device: torch.device, needed: tuple[int, int]) -
 
 def rows_contiguous(operand: Tensor) -> Tensor:
     """`operand` itself when its last axis is contiguous, as kernels read it; else a copy."""
-    if operand.shape[-1] <= 1 or operand.stride(-1) == 1:
+    if operand.ndim == 0 or operand.shape[-1] <= 1 or operand.stride(-1) == 1:
         return operand
     return operand.contiguous()
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.checks import check_dtype, check_same_device, check_shape
+from kernels.checks import FLOATS, check_dtype, check_same_device, check_shape
 from kernels.divergence import divergence
 from kernels.sparse_distillation import check_temperatures
 from kernels.token_chunks import Head
@@ -60,7 +60,10 @@ def label_distillation(
     student.check("student_")
     check_shape("label_ids", label_ids, ("labels",))
     check_dtype("label_ids", label_ids, (torch.int32, torch.int64))
-    check_same_device(student_hidden=student_hidden, label_ids=label_ids)
+    check_dtype("teacher_scores", teacher_scores, FLOATS)
+    check_same_device(
+        student_hidden=student_hidden, label_ids=label_ids, teacher_scores=teacher_scores
+    )
     if not 1 <= label_ids.shape[0] <= MAX_LABELS:
         raise ValueError(f"label_ids has {label_ids.shape[0]} labels; pass 1 to {MAX_LABELS}")
     check_shape("teacher_scores", teacher_scores, (student_hidden.shape[0], label_ids.shape[0]))

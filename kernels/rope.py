@@ -134,8 +134,8 @@ def check_rope_operands(
     check_same_dtype(q=q, k=k)
     check_dtype("cos", cos, FLOATS)
     check_same_dtype(cos=cos, sin=sin)
-    check_shape("sin", sin, cos.shape)
     _check_rows(q, cos, positions)
+    check_shape("sin", sin, cos.shape)
     check_same_device(q=q, k=k, cos=cos, sin=sin)
 
 
