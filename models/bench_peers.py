@@ -2,6 +2,10 @@
 
 `naive` runs every candidate with its whole context, in one padded batch. `shared` runs the context
 once, expands its keys and values to the batch, and runs the padded candidates behind it.
+
+Weights keep `requires_grad`: without it torch.matmul takes the last column of a batch for as many
+products and copies the output weights once a row, a third of the time at 27 M and nine tenths at
+0.6 B.
 """
 
 from __future__ import annotations
@@ -28,13 +32,13 @@ def transformers_model(decoder: Decoder, device: torch.device, dtype: torch.dtyp
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     model.load_state_dict(decoder.state_dict(), strict=decoder.config.tie_word_embeddings is False)
     model.tie_weights()
-    return model.eval().requires_grad_(False)
+    return model.eval()
 
 
 def load_transformers(path: Path, dtype: torch.dtype) -> Any:
     """The model directory as transformers reads it, on the CPU."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
-    return model.eval().requires_grad_(False)
+    return model.eval()
 
 
 class TransformersPeer:
@@ -70,9 +74,7 @@ class TransformersPeer:
         keys_values, before = self._context(job.context_ids), len(job.context_ids)
         answers = []
         for part in parts:
-            expanded = copy.deepcopy(keys_values)
-            expanded.batch_repeat_interleave(len(part))
-            answers += self._last_logits(part, before, expanded)
+            answers += self._last_logits(part, before, _expanded(keys_values, len(part)))
         return answers
 
     def _context(self, ids: TokenIds) -> Any:
@@ -103,3 +105,12 @@ class TransformersPeer:
         )
         logits: Tensor = output.logits[:, -1, self._labels].float()
         return (logits[:, 0] - logits[:, 1]).tolist()
+
+
+def _expanded(cache: Any, rows: int) -> Any:
+    """The context's keys and values for each row; what a pass appends stays out of `cache`."""
+    expanded = copy.copy(cache)
+    expanded.layers = [copy.copy(layer) for layer in cache.layers]
+    if rows > 1:
+        expanded.batch_repeat_interleave(rows)
+    return expanded
