@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from models.bench_providers import PEERS, limits, ours, transformers_peers
 from models.bench_quality import Quality
 from models.bench_rows import Row, conditions, keep_rows, rows_of, usable_cores
 from models.bench_slates import GradedJob
-from models.bench_subjects import Subject, prepare
+from models.bench_subjects import LEFT_OUT, Subject, prepare
 from models.bench_turns import Process, ProviderError, Spec, take_turns
 
 SHAPES = ("A", "B", "C", "D", "L")
@@ -40,9 +42,7 @@ def main() -> None:
     for name in arguments.shapes.split(","):
         with tempfile.TemporaryDirectory() as scratch:
             subject = prepare(name, Path(scratch), arguments.threads)
-            asked = [
-                spec for spec in _asked(subject, arguments.peers) if _wanted(spec, arguments.skip)
-            ]
+            asked = list(_asked(subject, arguments.peers, arguments.skip))
             rows = measure(subject, asked, arguments.rounds, arguments.caches.split(","))
             _publish(arguments.json, arguments.csv, rows, stated)
             if arguments.checks:
@@ -101,21 +101,21 @@ def _quality(
     return sample.with_all(Quality.of(logits, truth, grades)) if step == 1 else sample
 
 
-def _asked(subject: Subject, peers: str) -> Iterator[Spec]:
-    yield from ours(subject.setting)
-    for peer in filter(None, peers.split(",")):
-        yield from PEERS[peer](subject.setting)
+def _asked(subject: Subject, peers: str, skip: str | None) -> Iterator[Spec]:
+    """All but those that match a pattern; without patterns, but those a shape leaves out."""
+    patterns = LEFT_OUT.get(subject.name, ()) if skip is None else skip.split(",")
+    if skip is None and patterns:
+        print(f"{subject.name}: without {', '.join(patterns)}; --skip '' has all", file=sys.stderr)
+    named = filter(None, peers.split(","))
+    for spec in chain(ours(subject.setting), *(PEERS[peer](subject.setting) for peer in named)):
+        if not any(fnmatch(f"{spec.provider} {spec.dtype}", pattern) for pattern in patterns):
+            yield spec
 
 
 def _served(asked: Sequence[Spec]) -> list[Spec]:
     """Those of ours that the service would take: the first backend that runs here."""
     own = [spec for spec in asked if spec.kind == "fairslate"]
     return [spec for spec in own if spec.provider == own[0].provider]
-
-
-def _wanted(spec: Spec, skip: str) -> bool:
-    name = f"{spec.provider} {spec.dtype}"
-    return not any(fnmatch(name, pattern) for pattern in skip.split(","))
 
 
 def _start(stack: ExitStack, specs: Sequence[Spec]) -> tuple[list[Process], dict[Spec, str]]:
@@ -151,7 +151,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--suite", choices=["cpu"], default="cpu")
     parser.add_argument("--shapes", default="A,B,C", help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--peers", default="hf,vllm,ort", help=f"of {', '.join(PEERS)}, or empty")
-    parser.add_argument("--skip", default="", help="patterns of 'provider dtype' to leave out")
+    parser.add_argument(
+        "--skip", help="patterns of 'provider dtype' to leave out in place of a shape's own"
+    )
     parser.add_argument("--caches", default="warm,cold")
     parser.add_argument("--rounds", type=int, default=7, help="timed turns of each provider")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of each provider")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,18 @@ def vllm_peers(setting: Setting) -> Iterator[Spec]:
 
 
 def onnx_peers(setting: Setting) -> Iterator[Spec]:
-    """Exports the model first."""
+    """Reads exports that are made when the first of them starts."""
     graphs = setting.scratch / "onnx"
-    for dtype in ("int8", "fp32"):
-        write_graphs(setting.directory, graphs / dtype, int8=dtype == "int8")
     options = setting.options | {"graphs": str(graphs)}
     for name, dtype in (("ort-pairs", "int8"), ("ort-shared", "int8"), ("ort-shared", "fp32")):
-        yield Spec(name, dtype, "onnx", options | {"share": name == "ort-shared"})
+        export = partial(_export_once, setting.directory, graphs / dtype, dtype == "int8")
+        own = options | {"share": name == "ort-shared"}
+        yield Spec(name, dtype, "onnx", own, prepare=export)
+
+
+def _export_once(directory: ModelDirectory, graphs: Path, int8: bool) -> None:
+    if not graphs.exists():
+        write_graphs(directory, graphs, int8=int8)
 
 
 def limits(setting: Setting) -> Iterator[Spec]:

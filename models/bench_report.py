@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.bench_goals import HEADS, goal_lines
 from models.bench_rows import read_csv
 
 RESULTS = Path("models/results")
@@ -28,6 +29,10 @@ above what was resident after loading. `fairslate` is the native decoder, `fairs
 model operation by operation and `fairslate-compiled` that under `torch.compile`. Rankings of the
 demo's test data are compared with transformers in fp32: every eighth slate by all providers, and
 all of them by `fairslate` and transformers.
+"""
+AIMS = """Context warm, ratios of medians in one run. *Limit*: the items a second at which a slate's
+linear layers alone would run at the rate of one square product of our type; an aim beyond it asks
+for more than the machine multiplies.
 """
 RATE_HEADS = ("provider", "type", "warm, items/s", "cold, items/s", "of the limit", "memory, MB")
 LIKE_HEADS = ("largest dp", "Kendall tau", "NDCG@10", "NDCG@1")
@@ -58,6 +63,8 @@ def report(rows: Sequence[Line], found: Sequence[Line]) -> str:
             lines = [[row[k] for k in ("provider", "dtype", *ALL_FIELDS)] for row in whole]
             parts.append(_markdown((*RATE_HEADS[:2], *LIKE_HEADS[1:]), lines))
         parts.append(f"![items per second](cpu_{shape}.png)\n")
+    if aims := list(goal_lines(rows)):
+        parts += [f"## Beside what was aimed at\n\n{AIMS}", _markdown(HEADS, aims)]
     if found:
         lines = [
             [row[k] for k in ("shape", "provider", "dtype", "check", "value", "bound")]

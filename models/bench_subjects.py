@@ -16,6 +16,10 @@ from models.checkpoint import load_model_directory
 DEMO = "C"
 DEMO_MODEL = Path("models/demo")
 LEAST_CACHE_MB = 256
+# Patterns of "provider dtype" that are measured only when `--skip` is given: they compile for
+# minutes, take minutes a slate, or would not fit 24 GB beside the others.
+SLOW = ("fairslate fp32", "fairslate-*", "hf-naive *", "hf-shared fp32", "ort-*")
+LEFT_OUT = {"B": SLOW, "C": ("fairslate-compiled *",), "D": SLOW, "L": (*SLOW, "vllm *")}
 # Transformers expands a context to every candidate: so many megabytes of it at a time, counted in
 # fp32. At 0.6 B 16 and 32 candidates of 64 are equally fast, 8 and 64 slower.
 MOST_EXPANDED_MB = 1024

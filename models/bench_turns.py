@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class Spec:
     """A provider: who, in what arithmetic, and what its process is told.
 
     python: the interpreter of its environment. options: for its builder in `models.bench_worker`.
+    prepare: to be called before its process starts, such as an export that it reads.
     """
 
     provider: str
@@ -34,6 +35,7 @@ class Spec:
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str = sys.executable
+    prepare: Callable[[], None] | None = None
 
     def argument(self) -> str:
         """What the process is told."""
@@ -71,6 +73,8 @@ class Process:
     """One provider, started and loaded."""
 
     def __init__(self, spec: Spec) -> None:
+        if spec.prepare is not None:
+            spec.prepare()
         command = [spec.python, "-m", "models.bench_worker", spec.argument()]
         self.spec = spec
         self._child = subprocess.Popen(

@@ -191,6 +191,29 @@ def test_a_provider_that_cannot_load_says_so(subject: Subject) -> None:
         Process(Spec("x", "int8", "nobody", subject.setting.options))
 
 
+def test_what_a_process_reads_is_made_before_it_starts(subject: Subject) -> None:
+    steps: list[str] = []
+    wanted = Spec("x", "int8", "nobody", subject.setting.options, prepare=lambda: steps.append("x"))
+    assert steps == []
+    with pytest.raises(ProviderError, match="ended"):
+        Process(wanted)
+    assert steps == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "skip", "whole"),
+    [("B", None, False), ("B", "", True), ("tiny", None, True), ("C", None, True)],
+)
+def test_large_shapes_leave_out_whom_they_cannot_have_at_once(
+    subject: Subject, name: str, skip: str | None, whole: bool
+) -> None:
+    specs = bench._asked(replace(subject, name=name), "hf,ort", skip)
+    asked = {f"{spec.provider} {spec.dtype}" for spec in specs}
+    assert "hf-shared bf16" in asked
+    large = {"hf-naive bf16", "hf-shared fp32", "ort-shared fp32", "fairslate-torch fp32"}
+    assert asked & large == (large if whole else set())
+
+
 def test_every_dtype_that_runs_here_has_a_row(subject: Subject) -> None:
     found = [(s.provider, s.dtype) for s in ours(subject.setting)]
     for provider in ("fairslate-torch", "fairslate-compiled"):
