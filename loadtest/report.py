@@ -14,12 +14,12 @@ fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from loadtest.scored import cpu_scorer_rows
 from loadtest.simulated import (
     attribution_rows,
     fig1_rows,
@@ -31,7 +31,6 @@ from loadtest.simulated import (
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "loadtest" / "results"
-CPU_SCORER = ROOT / "models" / "results" / "cpu.csv"
 SCORER = ROOT / "kernels" / "results" / "h200" / "scorer.jsonl"
 CARD = ROOT / "models" / "demo" / "model_card.json"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -219,34 +218,6 @@ def scorer_rows(rounds: list[dict[str, Any]]) -> list[Row]:
             f"{many['items_per_s']:,.0f} / {many['p99_ms']:.1f} ms",
             f"{where}; {100 * many['gemm_fraction']:.0f} % of a bf16 product's rate",
         ),
-    ]
-
-
-def cpu_scorer_rows() -> list[Row]:
-    """The scorer on a CPU beside its peers; the whole table is in models/results."""
-    with CPU_SCORER.open(encoding="utf-8") as lines:
-        kept = [row for row in csv.DictReader(lines) if row["cache"] == "warm"]
-    warm = {(row["shape"], row["provider"], row["dtype"]): row for row in kept}
-    ours, bf16 = (warm["A", "fairslate", dtype] for dtype in ("int8", "bf16"))
-    rates = [f"{float(row['items_per_s']):.0f}" for row in (ours, bf16)]
-    peers = ", ".join(
-        f"{name} {float(warm['A', provider, dtype]['items_per_s']):.0f}"
-        for name, provider, dtype in (
-            ("ONNX Runtime with our shared-context graphs in int8", "ort-shared", "int8"),
-            ("vLLM bf16", "vllm", "bf16"),
-            ("transformers with a shared prefix bf16", "hf-shared", "bf16"),
-        )
-    )
-    limit = (
-        f"{100 * float(ours['gemm_fraction']):.0f} and {100 * float(bf16['gemm_fraction']):.0f} %"
-    )
-    where = f"{ours['cores']} cores of {ours['cpu']}, context warm, {limit} of a product's rate"
-    return [
-        (
-            "scorer, 64 candidates of 24 tokens at 27 M, candidates per second in int8 / bf16",
-            " / ".join(rates),
-            f"{where}; in the same run {peers} ([all rows](models/results/README.md))",
-        )
     ]
 
 
