@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from kernels.dispatch import jit, tl
 
-__all__ = ["attend_to_tile", "load_prefix", "page_of", "starts_of"]
+__all__ = [
+    "attend_to_last",
+    "attend_to_tile",
+    "bounds_of",
+    "load_prefix",
+    "page_of",
+    "rows_of",
+    "starts_of",
+]
 
 
 @jit
@@ -59,6 +67,66 @@ def load_prefix(
 
 
 @jit
+def bounds_of(
+    tile_starts_ptr: tl.tensor, tile_stops_ptr: tl.tensor, tile: tl.tensor
+) -> tuple[tl.tensor, tl.tensor]:
+    """Tokens of a tile, read anew at each call."""
+    first = tl.load(tile_starts_ptr + tile, volatile=True)
+    return first, tl.load(tile_stops_ptr + tile, volatile=True)
+
+
+@jit
+def rows_of(
+    first: tl.tensor,
+    last: tl.tensor,
+    rows: tl.tensor,
+    kv_head: tl.tensor,
+    GROUP: tl.constexpr,
+    GROUP_ROWS: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Each row's token and query head, and whether it is in the tile."""
+    tokens = first + rows // GROUP_ROWS
+    head = rows % GROUP_ROWS
+    in_tile = (tokens < last) & (head < GROUP)
+    head = kv_head * GROUP + head
+    return tokens, head, in_tile
+
+
+@jit
 def starts_of(item_starts_ptr: tl.tensor, tokens: tl.tensor, in_tile: tl.tensor) -> tl.tensor:
     """Where each row's item starts; behind all keys for a row outside the tile: it sees none."""
     return tl.load(item_starts_ptr + tokens, in_tile, 0x7FFFFFFF)
+
+
+@jit
+def attend_to_last(
+    total: tl.tensor,
+    largest: tl.tensor,
+    mixed: tl.tensor,
+    q: tl.tensor,
+    keys_at: tl.tensor,
+    values_at: tl.tensor,
+    pages: tl.tensor,
+    start: tl.tensor,
+    lanes: tl.tensor,
+    length: tl.tensor,
+    page_stride: int,
+    slot_stride: int,
+    scale: float,
+    PAGE_SIZE: tl.constexpr,
+    FAR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """The step that begins at key `start` of a prefix and goes beyond its end."""
+    keys = start + lanes
+    inside = keys < length
+    page = page_of(pages, keys, length, PAGE_SIZE, FAR)
+    slots = keys % PAGE_SIZE
+    k, v = load_prefix(keys_at, values_at, page, slots, page_stride, slot_stride, inside)
+    if INTERPRETED:
+        k, v = k.to(tl.float32), v.to(tl.float32)
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    scores = tl.where(inside[None, :], scores, float("-inf"))
+    total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
+    return total, largest, mixed

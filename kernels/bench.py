@@ -17,16 +17,19 @@ from pathlib import Path
 
 import torch
 
-from kernels import gemm_rivals, machine, roofline
+from kernels import machine, roofline
 from kernels.bench_crew import Crew, Job, wait
 from kernels.bench_plan import Row, plan
 from kernels.bench_records import Record, measure
+from kernels.bench_rows import planned_rows
+from kernels.earlier import DIGEST, ROW_COLUMNS, is_earlier
+from kernels.launches import digests
 from kernels.providers import PROVIDERS
 from kernels.records import read_csv, recording
 from kernels.rivals import free
 from kernels.roofline import Roofline
 from kernels.shapes import TINY
-from kernels.special import SPECIAL, Special
+from kernels.special import Special
 from kernels.table import named
 
 CPU_TOKENS = (8,)
@@ -38,9 +41,7 @@ def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row |
         rows: list[Row | Special] = [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
     else:
         rows = planned_rows(options.ops)
-    known = {
-        row_label(row["op"], row["mode"], row["model"], row["tokens"]) for row in _known(options)
-    }
+    known = _known(options)
     by_label = {row_label(row.name, row.mode, row.model_names, row.tokens): row for row in rows}
     wanted = [fnmatch.filter(by_label.keys() - known, pattern) for pattern in options.rows]
     places = {label: place for place, found in reversed([*enumerate(wanted)]) for label in found}
@@ -48,24 +49,20 @@ def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row |
     return [by_label[label] for label in sorted(chosen, key=places.__getitem__)]
 
 
-def planned_rows(names: Sequence[str] | None = None) -> list[Row | Special]:
-    """All rows of the operations named (default: of all), what matters most first."""
-    planned = plan(named(names))
-    first = sum(row.importance == 0 for row in planned)
-    special, late = (
-        [row for row in chosen if names is None or row.name.split()[0] in names]
-        for chosen in ([*SPECIAL, *gemm_rivals.FIRST], gemm_rivals.LATER)
-    )
-    return [*planned[:first], *special, *planned[first:], *late]
-
-
 def row_label(op: str, mode: str, models: str, tokens: int | str) -> str:
     """What patterns are matched with."""
     return f"{op} {mode} {models} {tokens}"
 
 
-def _known(options: argparse.Namespace) -> list[dict[str, str]]:
-    return read_csv(options.missing) if options.missing else []
+def _known(options: argparse.Namespace) -> set[str]:
+    """Labels of rows that the file holds, but for those of code changed since."""
+    if options.missing is None:
+        return set()
+    kept: dict[str, bool] = {}
+    for row in read_csv(options.missing):
+        label = row_label(row["op"], row["mode"], row["model"], row["tokens"])
+        kept[label] = kept.get(label, True) and not is_earlier(row)
+    return {label for label, fresh in kept.items() if fresh}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,6 +96,7 @@ def _write(
     measured: Callable[[int], list[Record]],
     best: Roofline,
 ) -> int:
+    launched = {} if options.device == "cpu" else digests(rows)
     started, where = time.monotonic(), machine.description(torch.device(options.device))
     with recording(options.json, options.csv) as file:
         for index, row in enumerate(rows):
@@ -112,7 +110,8 @@ def _write(
                 print(problem[:300], file=sys.stderr)
                 continue
             for record in found:
-                file.write(record | best.columns() | where)
+                key = tuple(str(record[name]) for name in ROW_COLUMNS)
+                file.write(record | best.columns() | where | {DIGEST: launched.get(key, "")})
             print(f"{time.monotonic() - begun:.1f} s: {row.name} {row.mode}", file=sys.stderr)
     return 0
 
@@ -125,7 +124,11 @@ def main() -> None:
     parser.add_argument("--ops", nargs="*", default=None, help="names; default: all")
     patterns = "shell patterns of 'operation mode models tokens', such as '* 256', in order"
     parser.add_argument("--rows", nargs="*", default=["*"], help=patterns)
-    parser.add_argument("--missing", type=Path, help="only rows that are not in this CSV file")
+    parser.add_argument(
+        "--missing",
+        type=Path,
+        help="only rows that are not in this CSV file, or are of code changed since",
+    )
     parser.add_argument("--providers", nargs="*", default=list(PROVIDERS))
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of timing")
     parser.add_argument("--window", type=float, default=60.0, help="milliseconds a call is timed")

@@ -63,7 +63,8 @@ start_bench() { # its processes compile at once and time nothing before the gate
     [ -z "$bench_job" ] || return
     rm -f /tmp/bench.gate
     local options
-    eval "options=(${BENCH_OPTIONS:-})" # such as --ops rope --rows '* 256' '* 2048'
+    # What is not in the file or of code changed since; else such as --ops rope --rows '* 256'
+    eval "options=(${BENCH_OPTIONS:---missing kernels/results/h200/bench.csv})"
     nice "$PYTHON" -m kernels.bench "${options[@]}" \
         --workers "$WORKERS" --gate /tmp/bench.gate --prepare "$PREPARE_SECONDS" \
         --window "${WINDOW_MS:-40}" --budget "$BENCH_SECONDS" \

@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.attention_step import attend_to_tile, load_prefix, page_of, starts_of
+from kernels.attention_step import (
+    attend_to_last,
+    attend_to_tile,
+    bounds_of,
+    load_prefix,
+    page_of,
+    rows_of,
+    starts_of,
+)
 from kernels.dispatch import Operator, interpreting, jit, tl
 from kernels.paged_layout import LAYOUT_FIELDS
 from kernels.variant import Variant
@@ -26,6 +34,8 @@ WARPS = {16: 4, 32: 4, 64: 4, 128: 8}  # by rows
 # they are for. With 128 two programs of long heads fit a multiprocessor: one multiplies while the
 # other weighs, which gains more than the few registers they spill cost.
 STEPS: dict[int, tuple[int, int, int | None]] = {64: (64, 3, None), 128: (64, 2, 128)}
+# The same without a spill: shorter steps behind the prefix, and bounds read again there.
+LEAN, LEAN_KEYS = False, 32  # compiled, not timed on a GPU yet
 SPILLED = 320  # bytes: 312 by Triton 3.9, 188 by 3.6, three stores and loads of them in a step
 WIDE_ROWS, WIDE_WARPS, WIDE_STEP = 16, 4, (32, 2, None)  # of fp32
 
@@ -63,7 +73,9 @@ def _paged_attention_kernel(
     GROUP_ROWS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
+    LAST_KEYS: tl.constexpr,
     AHEAD: tl.constexpr,
+    LEAN: tl.constexpr,
     FAR: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -81,10 +93,7 @@ def _paged_attention_kernel(
     own_start = tl.load(item_starts_ptr + first)
     rows = tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, HEAD_DIM)
-    tokens = first + rows // GROUP_ROWS
-    head = rows % GROUP_ROWS
-    in_tile = (tokens < last) & (head < GROUP)
-    head = kv_head * GROUP + head
+    tokens, head, in_tile = rows_of(first, last, rows, kv_head, GROUP, GROUP_ROWS)
     # Offsets of tokens are int64, only those within an item are not.
     q_offsets = tokens.to(tl.int64) * q_token_stride + head * q_head_stride
     q = tl.load(q_ptr + q_offsets[:, None] + columns[None, :], in_tile[:, None], 0.0)
@@ -111,30 +120,36 @@ def _paged_attention_kernel(
         slots = keys % PAGE_SIZE
         k, v = load_prefix(keys_at, values_at, page, slots, page_stride, slot_stride, lanes >= 0)
         if AHEAD:
-            page = page_of(pages, keys + BLOCK_KEYS, prefix_length, PAGE_SIZE, FAR)
+            page = page_of(pages, start + BLOCK_KEYS + lanes, prefix_length, PAGE_SIZE, FAR)
         if INTERPRETED:
             k, v = k.to(tl.float32), v.to(tl.float32)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
-    for start in tl.range(full, prefix_length, BLOCK_KEYS, num_stages=1):
-        keys = start + lanes
-        inside = keys < prefix_length
-        page = page_of(pages, keys, prefix_length, PAGE_SIZE, FAR)
-        slots = keys % PAGE_SIZE
-        k, v = load_prefix(keys_at, values_at, page, slots, page_stride, slot_stride, inside)
-        if INTERPRETED:
-            k, v = k.to(tl.float32), v.to(tl.float32)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        scores = tl.where(inside[None, :], scores, float("-inf"))
-        total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
+    if AHEAD:
+        if full < prefix_length:
+            total, largest, mixed = attend_to_last(
+                total, largest, mixed, q, keys_at, values_at, pages, full, lanes, prefix_length,
+                page_stride, slot_stride, scale, PAGE_SIZE, FAR, PRECISION, INTERPRETED,
+            )  # fmt: skip
+    else:  # a loop of one step takes fewer registers than a branch
+        lanes = tl.arange(0, LAST_KEYS)
+        for start in tl.range(full, prefix_length, LAST_KEYS, num_stages=1):
+            total, largest, mixed = attend_to_last(
+                total, largest, mixed, q, keys_at, values_at, pages, start, lanes, prefix_length,
+                page_stride, slot_stride, scale, PAGE_SIZE, FAR, PRECISION, INTERPRETED,
+            )  # fmt: skip
 
+    if LEAN:  # read and computed again, nothing of this waits in registers through the prefix
+        first, last = bounds_of(tile_starts_ptr, tile_stops_ptr, tile)
+        own_start = tl.load(item_starts_ptr + first, volatile=True)
+        tokens, head, in_tile = rows_of(first, last, rows, kv_head, GROUP, GROUP_ROWS)
     if not AHEAD:
         item_starts = starts_of(item_starts_ptr, tokens, in_tile)
     # The first token's item is the earliest in the tile: no row sees a key before it.
     k_ptr += own_start.to(tl.int64) * k_token_stride + kv_head * k_head_stride
     v_ptr += own_start.to(tl.int64) * v_token_stride + kv_head * v_head_stride
-    for start in range(0, last - own_start, BLOCK_KEYS):
-        offsets = start + tl.arange(0, BLOCK_KEYS)
+    for start in range(0, last - own_start, LAST_KEYS):
+        offsets = start + tl.arange(0, LAST_KEYS)
         keys = own_start + offsets
         inside = (keys < last)[:, None]
         k_offsets = offsets[:, None] * k_token_stride + columns[None, :]
@@ -147,6 +162,9 @@ def _paged_attention_kernel(
         scores = tl.where(seen, scores, float("-inf"))
         total, largest, mixed = attend_to_tile(total, largest, mixed, scores, v, scale, PRECISION)
 
+    if LEAN:
+        first, last = bounds_of(tile_starts_ptr, tile_stops_ptr, tile)
+        tokens, head, in_tile = rows_of(first, last, rows, kv_head, GROUP, GROUP_ROWS)
     out_offsets = tokens.to(tl.int64) * out_token_stride + head * out_head_stride
     outputs = out_ptr + out_offsets[:, None] + columns[None, :]
     mixed = mixed / tl.where(in_tile, total, 1.0)[:, None]
@@ -168,7 +186,7 @@ def tile_tokens(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype) -> i
 
 
 def block_sizes(
-    group: int, head_dim: int, tile_tokens: int, dtype: torch.dtype
+    group: int, head_dim: int, tile_tokens: int, dtype: torch.dtype, *, lean: bool = False
 ) -> dict[str, int | None]:
     """Tile, warps, pipeline depth and registers, as they were measured to be fastest."""
     group_rows, wide = power_of_two(group), dtype == torch.float32
@@ -176,11 +194,14 @@ def block_sizes(
     fitting = STEPS[min(longest for longest in STEPS if longest >= head_dim)]
     keys, stages, registers = WIDE_STEP if wide else fitting
     warps = WIDE_WARPS if wide else WARPS[rows]
+    lean = lean and head_dim > 64
     return {
         "GROUP": group,
         "GROUP_ROWS": group_rows,
         "BLOCK_ROWS": rows,
         "BLOCK_KEYS": keys,
+        "LAST_KEYS": min(LEAN_KEYS, keys) if lean else keys,
+        "LEAN": lean,
         "AHEAD": head_dim <= 64,  # of longer heads too few registers are left
         "num_warps": warps,
         "num_stages": stages,
@@ -208,7 +229,7 @@ def _launch(
     (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
     if tile_starts.shape[0] == 0:
         return
-    sizes = block_sizes(heads // kv_heads, head_dim, tile_tokens, q.dtype)
+    sizes = block_sizes(heads // kv_heads, head_dim, tile_tokens, q.dtype, lean=LEAN)
     if not _on_hopper(q.device):
         sizes["maxnreg"] = None  # other generations would spill much more
     _paged_attention_kernel[(kv_heads, tile_starts.shape[0])](
@@ -266,13 +287,14 @@ def variants() -> list[Variant]:
     """Qwen3-0.6B and 1.7B (2 query heads a key head) and Llama-3.2-1B (4), both sizes of tile."""
     shapes = [(2, 128, 128), (2, 128, 64), (4, 64, 128), (4, 64, 64)]
     half = [_variant("bf16", *shape) for shape in shapes] + [_variant("fp16", 2, 128, 128)]
-    return [*half, _variant("fp32", 2, 128, WIDE_ROWS)]
+    lean = _variant("bf16", 2, 128, 128, lean=True)
+    return [*half, lean, _variant("fp32", 2, 128, WIDE_ROWS)]
 
 
-def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:
+def _variant(dtype: str, group: int, head_dim: int, rows: int, *, lean: bool = False) -> Variant:
     torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
     constants: dict[str, Any] = {
-        **block_sizes(group, head_dim, rows // group, torch_dtype),
+        **block_sizes(group, head_dim, rows // group, torch_dtype, lean=lean),
         "PAGE_SIZE": 16,
         "HEAD_DIM": head_dim,
         "FAR": False,
@@ -291,8 +313,8 @@ def _variant(dtype: str, group: int, head_dim: int, rows: int) -> Variant:
         "scale": "fp32",
         **dict.fromkeys(constants, "constexpr"),
     }
-    label = f"group={group} d={head_dim} rows={rows} {dtype}"
-    spilled = 0 if registers is None else SPILLED
+    label = f"group={group} d={head_dim} rows={rows} {dtype}{' lean' * lean}"
+    spilled = 0 if lean or registers is None else SPILLED
     return Variant(
         _paged_attention_kernel, signature, constants, warps, stages, label, registers, spilled
     )

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernels.bench import planned_rows
-from kernels.figures import MODEL_COLUMNS, Row
+from kernels.bench_rows import planned_rows
+from kernels.earlier import DIGEST, earlier_rows
+from kernels.figures import MODEL_COLUMNS, Row, grouped
 from kernels.goals import Figures, goals_table
 from kernels.records import read_csv
 from kernels.report import (
     bench_table,
+    earlier_table,
     gemm_table,
     losses_table,
     special_table,
@@ -34,7 +36,8 @@ TESTS = FOLDER.parent / "tests" / "kernels"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHARES = (
     "Microseconds, medians. Of a copy: of as many bytes, timed in turns with the row (where the "
-    "file has none, at the rate of 1 GiB); of a GEMM: of the product's rate."
+    "file has none, at the rate of 1 GiB); of a GEMM: of the product's rate. \N{DAGGER}: of code "
+    "or settings changed since, as the README of the kernels lists."
 )
 PRODUCTS = (
     "`torch int8` is the bare product without scales, `coarse` keeps sums in the tensor cores' "
@@ -184,9 +187,21 @@ def unmeasured() -> str:
     return f"{told}\n\n{table(['operation', 'models and tokens'], lines)}"
 
 
+def earlier() -> str:
+    """What was timed by other code or settings than these, by device; the rest is as timed."""
+    parts = []
+    for folder in measured_folders():
+        rows = read_csv(folder / "bench.csv")
+        ours = [row for group in grouped(rows).values() for row in group.values() if DIGEST in row]
+        kept = sum(row["provider"].startswith("ours") for row in ours)
+        told = f"{_device(folder)}: {kept - len(earlier_rows(rows))} of {kept} figures of ours"
+        parts.append(f"{told} are of what is launched now. Not these:\n\n{earlier_table(rows)}")
+    return "\n\n".join(parts)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (operations, goals, devices, training, losses, unmeasured, checked)
+    for part in (operations, goals, devices, training, losses, earlier, unmeasured, checked)
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from kernels.figures import COPY, Group, value
+from kernels.figures import COPY, Group, Row, value
 
 UNKNOWN = "not known yet"
 
@@ -21,6 +21,15 @@ SHORT_US = 35.0
 ROWS = (
     ("linear_cross_entropy forward+backward *", FP32_SUMS),
     ("add_rms_norm_quantize int8 forward Qwen3-0.6B 8192", ROUNDED),
+)
+# By shell patterns of "operation provider commit": what was changed since a row was timed.
+CHANGES = (
+    (
+        "quantized_gemm * ours int8 *",
+        "the tile, after a sweep of four shapes, at each of which it is the fastest",
+    ),
+    ("paged_attention * ours 385b22a", "keys of a step and steps ahead, 64 and 2 after 32 and 3"),
+    ("* int8 ours 051d2bb", "rounding to int8, kept apart from the product so that it is exact"),
 )
 # By the beginning of what was asked.
 GOALS = (
@@ -50,3 +59,9 @@ def _by_length(group: Group) -> str:
 def reason_of_goal(asked: str) -> str:
     """Why what was asked is missed."""
     return next((why for start, why in GOALS if asked.startswith(start)), UNKNOWN)
+
+
+def reason_of_change(row: Row) -> str:
+    """What was changed in the code or settings of a row of ours since it was timed."""
+    label = f"{row['op']} {row['provider']} {row['commit']}"
+    return next((why for pattern, why in CHANGES if fnmatchcase(label, pattern)), UNKNOWN)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from kernels.earlier import earlier_rows, mark
 from kernels.figures import (
     EQUAL,
     MODEL_COLUMNS,
@@ -18,7 +19,7 @@ from kernels.figures import (
     slowest,
     speeds,
 )
-from kernels.reasons import reason
+from kernels.reasons import reason, reason_of_change
 from kernels.records import read_csv
 
 TIMED = ("eager", "torch.compile", "liger", "ours")
@@ -47,7 +48,7 @@ def _bench_cells(key: tuple[str, ...], group: Group) -> list[str]:
     ours = group.get("ours", {})
     speed = slowest(group)
     return [
-        *(_number(group.get(name, {}).get("median_us")) for name in TIMED),
+        *(_time(group, name) for name in TIMED),
         _share(group),
         " / ".join(_number(group.get(name, {}).get("peak_mb")) for name in MEMORY),
         f"{float(ours['max_rel_error']):.1e}" if ours.get("max_rel_error") else "",
@@ -105,11 +106,28 @@ def _number(text: str | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def _time(group: Group, provider: str) -> str:
+    return _number(group.get(provider, {}).get("median_us")) + mark(group, provider)
+
+
+def earlier_table(rows: Sequence[Row]) -> str:
+    """What was timed by code or settings that were changed since, and what was changed."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for row in earlier_rows(rows):
+        line = (row["op"], row["provider"], row["commit"], reason_of_change(row))
+        found.setdefault(line, []).append(f"{row['model']}: {row['tokens']}")
+    lines = [
+        [op, provider, "; ".join(places), commit, why]
+        for (op, provider, commit, why), places in found.items()
+    ]
+    return table(["op", "provider", "at tokens", "timed at", "changed since"], lines)
+
+
 def gemm_table(rows: Sequence[Row]) -> str:
     """Microseconds of products in eight and four bits beside bf16."""
     names = ("bf16", "torch int8", "ours int8", "torch fp8", "torch fp8 coarse", "ours fp8", "ours")
     lines = [
-        [key[0], *key[2:], *(_number(group.get(name, {}).get("median_us")) for name in names)]
+        [key[0], *key[2:], *(_time(group, name) for name in names)]
         for key, group in grouped(rows).items()
         if "bf16" in group
     ]
@@ -127,8 +145,10 @@ def special_table(rows: Sequence[Row]) -> str:
             for name, row in group.items():
                 if row["median_us"]:
                     times = f"{slowest / float(row['median_us']):.1f}x"
-                    lines.append([*key, name, _number(row["median_us"]), row["method"], times])
-    return table([*MODEL_COLUMNS, "provider", "us", "timed by", "speed"], lines)
+                    lines.append(
+                        [*key, name, _time(group, name), row["method"], times, row["note"]]
+                    )
+    return table([*MODEL_COLUMNS, "provider", "us", "timed by", "speed", "note"], lines)
 
 
 def train_table(rows: Sequence[Row]) -> str:

@@ -52,6 +52,13 @@ def test_rows_that_a_file_holds_are_left_out(tmp_path: Path) -> None:
     assert set(whole) - set(rest) == {"layer_norm forward Qwen3-0.6B 8192"}
 
 
+def test_rows_of_code_changed_since_are_taken_again(tmp_path: Path) -> None:
+    path, row = tmp_path / "kept.csv", "layer_norm,forward,Qwen3-0.6B,8192"
+    path.write_text(f"op,mode,model,tokens,provider,launches\n{row},ours,another\n{row},eager,\n")
+    again = labels(ops=["layer_norm"], missing=path)
+    assert again == labels(ops=["layer_norm"])
+
+
 def crew_job(*names: str) -> Job:
     rows: list[Row] = plan(named(names), (TINY,), (8,))
     return Job(rows, CPU, ["eager", "ours"], 1.0)

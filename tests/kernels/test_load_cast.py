@@ -36,6 +36,8 @@ EXCEPTIONS = {
     ("load_prefix", "values_at"): FOR_TENSOR_CORES,
     ("page_of", "pages"): INTEGERS,
     ("starts_of", "item_starts_ptr"): INTEGERS,
+    ("bounds_of", "tile_starts_ptr"): INTEGERS,
+    ("bounds_of", "tile_stops_ptr"): INTEGERS,
     ("_quantized_gemm_kernel", "a_tile"): FOR_TENSOR_CORES,
     ("_quantized_gemm_kernel", "b_tile"): FOR_TENSOR_CORES,
     ("_weight_only_kernel", "x_tile"): FOR_TENSOR_CORES,

@@ -38,23 +38,22 @@ def test_torch_library_accepts_the_operator() -> None:
 PLANTED_BUGS = {
     "later tokens seen": ("keys[None, :] <= tokens[:, None]", "keys[None, :] < last"),
     "earlier items seen": ("keys[None, :] >= item_starts[:, None]", "keys[None, :] >= 0"),
-    "prefix unmasked": (
-        "tl.where(inside[None, :], scores",
-        "tl.where((keys >= 0)[None, :], scores",
-    ),
-    "the end of the prefix forgotten": ("range(full, prefix_length", "range(full, full"),
-    "pages not read ahead": ("pages, keys + BLOCK_KEYS, prefix", "pages, keys, prefix"),
+    "the end of the prefix forgotten": ("if full < prefix_length", "if full < 0"),
+    "the end forgotten, long heads": ("range(full, prefix_length", "range(full, full"),
+    "pages not read ahead": ("pages, start + BLOCK_KEYS + lanes, prefix", "pages, keys, prefix"),
     "pages of the first step": ("page_of(pages, keys, full", "page_of(pages, lanes, full"),
     "first group's pages": ("page_ids_ptr + tl.load(page_offsets_ptr + group)", "page_ids_ptr"),
     "first group's length": ("tl.load(prefix_lengths_ptr + group)", "tl.load(prefix_lengths_ptr)"),
-    "heads of one group mixed": ("head = rows % GROUP_ROWS", "head = rows % 1"),
-    "padded head stored": ("(tokens < last) & (head < GROUP)", "(tokens < last)"),
-    "next tile overwritten": ("(tokens < last) & (head < GROUP)", "(head < GROUP)"),
+    "keys from the tile on": ("tl.load(item_starts_ptr + first, volatile=True)", "first"),
     "key stride for values": ("offsets[:, None] * v_token", "2 * offsets[:, None] * k_token"),
     "keys of the first head": ("k_token_stride + kv_head * k_head_stride", "k_token_stride"),
     "scale forgotten": ("math.log2(math.e) / math.sqrt(head_dim)", "math.log2(math.e)"),
 }
 PLANTED_STEP_BUGS = {
+    "heads of one group mixed": ("head = rows % GROUP_ROWS", "head = rows % 1"),
+    "padded head stored": ("(tokens < last) & (head < GROUP)", "(tokens < last)"),
+    "next tile overwritten": ("(tokens < last) & (head < GROUP)", "(head < GROUP)"),
+    "bounds of the first tile": ("tile_starts_ptr + tile, volatile", "tile_starts_ptr, volatile"),
     "sums not rescaled": ("total * rescale + tl.sum", "total + tl.sum"),
     "values not rescaled": ("mixed = mixed * rescale[:, None]", "mixed = mixed"),
     "largest score forgotten": (
@@ -63,6 +62,10 @@ PLANTED_STEP_BUGS = {
     ),
     "largest score unscaled": ("tl.max(scores, axis=1) * scale", "tl.max(scores, axis=1) * 1e3"),
     "page size taken for tile": ("pages + keys // PAGE_SIZE", "pages + keys // 64"),
+    "prefix unmasked": (
+        "tl.where(inside[None, :], scores",
+        "tl.where((keys >= 0)[None, :], scores",
+    ),
     "slots of one page": ("slots * slot_stride", "0 * slot_stride"),
 }
 
@@ -84,12 +87,17 @@ def run_all_checks(found: ModuleType) -> None:
         check_large_scores()
         check_unused_tiles()
         check(paged_case([[3, 2], [4]], [90, 40], (2, 1, 16)))
+        patch.setattr(found, "LEAN", True)
+        check(paged_case([[3, 6], [5, 4]], [37, 70], (4, 2, 128)))
 
 
 def run_all_checks_of_a_step(found: ModuleType) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "attend_to_last", found.attend_to_last)
         patch.setattr(module, "attend_to_tile", found.attend_to_tile)
+        patch.setattr(module, "bounds_of", found.bounds_of)
         patch.setattr(module, "load_prefix", found.load_prefix)
+        patch.setattr(module, "rows_of", found.rows_of)
         patch.setattr(module, "page_of", found.page_of)
         patch.setattr(module, "starts_of", found.starts_of)
         run_all_checks(module)

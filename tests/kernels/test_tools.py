@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,3 +128,16 @@ def test_calls_take_turns() -> None:
     timings = time_side_by_side({n: partial(calls.append, n) for n in "ab"}, CPU, 0.01)
     assert timings["a"].method == "wall"
     assert "".join(calls[-10:]) == "ab" * 5
+
+
+def test_the_session_on_a_gpu_calls_commands_by_options_they_have() -> None:
+    root = Path(__file__).parents[2]
+    script = (root / "kernels" / "gpu_session.sh").read_text("utf-8").replace("\\\n", " ")
+    calls = re.findall(r"-m ((?:kernels|models)\.\w+)([^\n]*)", script)
+    assert {module for module, _ in calls} >= {"kernels.bench", "kernels.sweep", "models.gpu_bench"}
+    for module, options in calls:
+        source = (root / f"{module.replace('.', '/')}.py").read_text("utf-8")
+        for option in re.findall(r"(?<=\s)--\w+", options):
+            assert f'"{option}"' in source, f"{module} has no {option}"
+    for kept in re.findall(r"kernels/results/[\w./]+", script):
+        assert (root / kept).exists()
