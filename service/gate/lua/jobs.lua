@@ -84,10 +84,8 @@ end
 
 -- Whether an API process has looked for answers lately.
 function gate.listens(reply_to)
-  if listening[reply_to] == nil then
-    listening[reply_to] = call('EXISTS', pool .. 'listens:' .. reply_to) == 1
-  end
-  return listening[reply_to]
+  listening[reply_to] = listening[reply_to] or call('EXISTS', pool .. 'listens:' .. reply_to)
+  return listening[reply_to] == 1
 end
 
 -- Answers queued jobs whose deadline has passed; no more than `most`, so that no call stalls Redis.
