@@ -28,20 +28,24 @@ function gate.match(worker, job)
   return low
 end
 
--- `name` is a leaf and a context; `first` is a job as it is named in the indexes.
-function gate.load_group(queue, name)
+-- `name` is a leaf and a context; `first` is a job as it is named in the indexes. One that `left` is
+-- taken out before.
+function gate.load_group(queue, name, left)
   local key = pool .. 'group:' .. queue .. ':' .. name
+  if left then call('ZREM', key, left) end
   local rows = call('ZRANGE', key, 0, 1, 'WITHSCORES')
   return { key = key, name = name, matched = -1 - (rows[2] or 0), first = rows[3],
     jobs = rows[3] and call('ZCARD', key) - 1 or 0 }
 end
 
-function gate.group_of(job) return gate.load_group(job.queue, job.leaf .. '\0' .. job.context) end
+function gate.group_of(job, left)
+  return gate.load_group(job.queue, job.leaf .. '\0' .. job.context, left)
+end
 
-local function watch(verb, job, group)
+local function watch(job, group, begins)
   if group.matched == job.blocks then return end
-  local block = gate.block_at(job, group.matched + 1)
-  call(verb, pool .. 'watch:' .. job.queue .. ':' .. block, group.name)
+  local key = pool .. 'watches:' .. job.queue .. ':' .. gate.block_at(job, group.matched + 1)
+  if begins then call('ZADD', key, 0, group.name) else call('ZREM', key, group.name) end
 end
 
 -- Puts a group in its leaf's order by its heat; returns the score of its first job, if it is hot.
@@ -65,44 +69,41 @@ function gate.enter(job)
   else
     group.jobs, group.first, group.matched = 1, job.member, gate.match(job.queue, job)
     call('ZADD', group.key, -1 - group.matched, '', job.sequence, job.member)
-    watch('SADD', job, group)
+    watch(job, group, true)
     if settings.attribution == 'split' then call('ZADD', gate.waiters(job), 0, job.leaf) end
   end
   return { due = job.due, hot = gate.rank(job, group) }
 end
 
 function gate.exit(job)
-  local group = gate.group_of(job)
-  call('ZREM', group.key, job.member)
-  if group.jobs > 1 then group = gate.group_of(job)
-  else
-    group.jobs = 0
-    watch('SREM', job, group)
+  local group = gate.group_of(job, job.member)
+  if group.jobs == 0 then
+    watch(job, group)
     call('DEL', group.key)
     if settings.attribution == 'split' then call('ZREM', gate.waiters(job), job.leaf) end
   end
-  gate.rank(job, group, true)
+  gate.rank(job, group, group.jobs + group.matched > 0)
 end
 
 -- Looks anew at what is held of a group's context; `job` is its first.
 function gate.refresh(job, group)
   local before, matched = group.matched, gate.match(job.queue, job)
   if matched == before then return end
-  watch('SREM', job, group)
+  watch(job, group)
   group.matched = matched
   call('ZADD', group.key, -1 - matched, '')
-  watch('SADD', job, group)
+  watch(job, group, true)
   local came = { due = job.due, hot = gate.rank(job, group, true) }
   gate.stand(gate.load_node(job.leaf), job.queue, matched > before and came)
 end
 
 -- Looks at the groups that watched these blocks; when there are very many, at the others later.
 function gate.trigger(worker, fresh)
-  local keys = {}
-  for at, block in ipairs(fresh) do keys[at] = pool .. 'watch:' .. worker .. ':' .. block end
+  local keys, watch_of = {}, pool .. 'watches:' .. worker .. ':'
+  for at, block in ipairs(fresh) do keys[at] = watch_of .. block end
   if #fresh == 0 or call('EXISTS', unpack(keys)) == 0 then return end
   for at, block in ipairs(fresh) do
-    local names = call('SRANDMEMBER', keys[at], room)
+    local names = room > 0 and call('ZRANGE', keys[at], 0, room - 1) or {}
     room = room - #names
     for _, name in ipairs(names) do
       local group = gate.load_group(worker, name)
@@ -119,7 +120,9 @@ function gate.hear(worker, first)
   local fresh = { unpack(ARGV, first + 1, last) }
   if fresh[1] then call('SADD', held, unpack(fresh)) end
   if ARGV[last + 1] then call('SREM', held, unpack(ARGV, last + 1)) end
-  for _, block in ipairs(call('SPOP', pool .. 'late:' .. worker, 8)) do fresh[#fresh + 1] = block end
+  for _, block in ipairs(call('SPOP', pool .. 'late:' .. worker, 8)) do
+    if call('SISMEMBER', held, block) == 1 then fresh[#fresh + 1] = block end
+  end
   gate.trigger(worker, fresh)
 end
 
@@ -144,5 +147,5 @@ function gate.hottest(worker)
     gate.refresh(job, group)
     if group.matched >= believed then return job, group.matched end
   end
-  return gate.first_job('hot', worker) or gate.first_job('due', worker)
+  return gate.first_job('due', worker)
 end

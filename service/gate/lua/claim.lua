@@ -19,7 +19,8 @@ local function lease(job, matched, cached)
   gate.assume(worker, job, matched)
   gate.save_job(job)
   call('ZADD', pool .. 'leases', now + settings.lease_ms, job.id)
-  return { job.id, job.epoch, job.payload, job.reply_to, cost, cached, now - job.submitted_at }
+  local payload = call('HGET', pool .. 'job:' .. job.id, 'payload')
+  return { job.id, job.epoch, payload, job.reply_to, cost, cached, now - job.submitted_at }
 end
 
 local known, instance = me.alive > 0 and 1 or 0, ARGV[6] ~= '' and ARGV[6] or me.instance

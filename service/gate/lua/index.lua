@@ -21,46 +21,46 @@ function gate.best(kind, queue, node)
   if top[1] then return top[1], tonumber(top[2]) end
 end
 
--- Stands a node in one of its parent's indexes; nil takes it out.
-function gate.put(node, kind, queue, score)
-  local at = kind .. ':' .. queue
-  if score == node.scores[at] then return end
-  local key = gate.index(kind, queue, node.parent, node.stands)
-  if score then call('ZADD', key, score, node.name) else call('ZREM', key, node.name) end
-  node.scores[at] = score
-end
-
--- A job that came can only improve what stands; else the best below is looked up. Unless `anew`,
--- nothing below that was not hot can have become it.
-function gate.place(node, queue, came, anew)
-  local hot, due = node.scores['hot:' .. queue], node.scores['due:' .. queue]
-  if came and policy ~= 'vtc' then
-    due = math.min(due or came.due, came.due)
-    if came.hot then hot = math.min(hot or came.hot, came.hot) end
-  else
-    due = select(2, gate.best('due', queue, node))
-    if policy == 'vtc' then hot = due and node.virtual + 1
-    elseif anew or hot then hot = select(2, gate.best('hot', queue, node)) end
+-- The scores of a node, `where` as in `stand`. A job that came can only improve them; else the best
+-- below is looked up. Unless in all queues, nothing below that was not hot can have become it.
+function gate.scores(node, where, came)
+  local scores = {}
+  for at, score in pairs(node.scores) do scores[at] = score end
+  for queue in pairs(where == true and fleet or where and { [where] = true } or {}) do
+    local hot, due = 'hot:' .. queue, 'due:' .. queue
+    if came and policy ~= 'vtc' then
+      scores[due] = math.min(scores[due] or came.due, came.due)
+      if came.hot then scores[hot] = math.min(scores[hot] or came.hot, came.hot) end
+    else
+      scores[due] = select(2, gate.best('due', queue, node))
+      if policy == 'vtc' then scores[hot] = scores[due] and node.virtual + 1
+      elseif where == true or scores[hot] then scores[hot] = select(2, gate.best('hot', queue, node)) end
+    end
   end
-  gate.put(node, 'hot', queue, hot)
-  gate.put(node, 'due', queue, due)
+  return scores
 end
 
--- Takes a node to another bucket with all its scores; bucket 0 is none.
+-- Takes a node to another bucket of its parent; bucket 0 is none.
 function gate.move(node, stands)
-  local parent, before = node.parent, node.stands
-  if parent.front == before or parent.front > stands then parent.front = 0 end
-  local waiting = pool .. 'waiting:' .. parent.id
+  local parent, waiting = node.parent, pool .. 'waiting:' .. node.parent.id
+  if parent.front == node.stands or parent.front > stands then parent.front = 0 end
   if stands > 0 then call('ZADD', waiting, stands, node.name) else call('ZREM', waiting, node.name) end
-  for at, score in pairs(node.scores) do
-    local key = pool .. at .. ':' .. parent.id .. ':'
-    call('ZREM', key .. before, node.name)
-    if stands > 0 then call('ZADD', key .. stands, score, node.name) end
-  end
-  if stands == 0 then node.scores = {} end
-  if before == 0 then parent.waiting_weight = parent.waiting_weight + node.weight end
+  if node.stands == 0 then parent.waiting_weight = parent.waiting_weight + node.weight end
   if stands == 0 then parent.waiting_weight = parent.waiting_weight - node.weight end
-  node.stands = stands
+end
+
+-- Stands a node in a bucket's indexes with these scores.
+function gate.score(node, stands, scores)
+  local moved, above = stands ~= node.stands, ':' .. node.parent.id .. ':'
+  for at in pairs(node.scores) do
+    if moved or not scores[at] then call('ZREM', pool .. at .. above .. node.stands, node.name) end
+  end
+  for at, score in pairs(scores) do
+    if moved or score ~= node.scores[at] then
+      call('ZADD', pool .. at .. above .. stands, score, node.name)
+    end
+  end
+  node.stands, node.scores = stands, scores
 end
 
 -- Stands a node and its ancestors where their counters say. `where` is the queue that changed, true
@@ -72,8 +72,8 @@ function gate.stand(node, where, came)
   local stands = node.jobs > 0 and parent.round + 1 + gate.rounds_owed(node) or 0
   local moved = stands ~= node.stands
   if moved then gate.move(node, stands) end
-  for queue in pairs(stands > 0 and fleet or {}) do
-    if where == true or where == queue then gate.place(node, queue, came, where == true) end
+  if moved or where then
+    gate.score(node, stands, stands > 0 and gate.scores(node, where, came) or {})
   end
   if parent.parent then
     local first = stands == gate.front(parent)
@@ -112,7 +112,7 @@ function gate.first_job(kind, queue)
     node = gate.load_node(node == root and child or node.id .. '/' .. child)
   end
   local child = gate.best(kind == 'virtual' and 'due' or kind, queue, node)
-  if kind ~= 'hot' then return gate.load_job(child, 'payload') end
+  if kind ~= 'hot' then return gate.load_job(child) end
   local group = gate.load_group(queue, node.id .. '\0' .. child)
-  return gate.load_job(group.first, 'payload'), group
+  return gate.load_job(group.first), group
 end

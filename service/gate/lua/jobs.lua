@@ -1,18 +1,20 @@
 -- A job's moves: into and out of queues and leases, until it is answered.
 
-local waking, fates = {}, { requeued = 0, lost = 0, deadline = 0 } -- of this call
+local waking, replied, listening = {}, {}, {} -- of this call
+local fates = { requeued = 0, lost = 0, deadline = 0 }
 
--- By the name that a job has in its indexes; `further` is one more of its fields.
-function gate.load_job(member, further) return gate.find_job(string.sub(member, 13), further) end
+-- By the name that a job has in its indexes.
+function gate.load_job(member) return gate.find_job(string.sub(member, 13)) end
 
--- What of a job never changes is unpacked only when it is asked for.
-function gate.find_job(id, further)
-  local row = call('HMGET', pool .. 'job:' .. id, 'state', 'facts', further or 'state')
-  if not row[1] then return end
-  local job = cmsgpack.unpack(row[1])
+-- The job, unless it is held under another epoch than one that is given. What of it never changes is
+-- looked up only when it is asked for.
+function gate.find_job(id, epoch)
+  local key = pool .. 'job:' .. id
+  local state = call('HGET', key, 'state')
+  local job = state and cmsgpack.unpack(state)
+  if not job or epoch and job.epoch ~= tonumber(epoch) then return end
   return setmetatable(job, { __index = function(_, field)
-    local facts = cmsgpack.unpack(row[2])
-    if further then facts[further] = row[3] end
+    local facts = cmsgpack.unpack(call('HGET', key, 'facts'))
     setmetatable(job, { __index = facts })
     return facts[field]
   end })
@@ -70,7 +72,7 @@ end
 function gate.reply(job, outcome, result)
   local key = pool .. 'reply:' .. job.reply_to
   call('XADD', key, '*', 'reply', job.id .. '\0' .. outcome .. '\0' .. result)
-  call('PEXPIRE', key, settings.reply_ttl_ms)
+  replied[key] = true
   gate.drop_job(job)
 end
 
@@ -81,7 +83,10 @@ function gate.expire(job, outcome)
 end
 
 -- Whether an API process has looked for answers lately.
-function gate.listens(reply_to) return call('EXISTS', pool .. 'listens:' .. reply_to) == 1 end
+function gate.listens(reply_to)
+  listening[reply_to] = listening[reply_to] or call('EXISTS', pool .. 'listens:' .. reply_to)
+  return listening[reply_to] == 1
+end
 
 -- Answers queued jobs whose deadline has passed; no more than `most`, so that no call stalls Redis.
 function gate.expire_overdue(most)
@@ -160,6 +165,7 @@ end
 -- What every call ends with.
 function gate.finish()
   for queue in pairs(waking) do gate.wake(queue) end
+  for key in pairs(replied) do call('PEXPIRE', key, settings.reply_ttl_ms) end
   for name, worker in pairs(fleet) do
     if worker.alive == 0 and worker.jobs == 0 and worker.leased == 0 then fleet[name] = nil end
   end

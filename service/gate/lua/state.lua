@@ -18,7 +18,7 @@
 -- held:W       set     block hashes in the prefix cache of W
 -- group:W:G    zset    G names a leaf and a context: its jobs in the queue of W, by arrival, behind a
 --                      member '' whose score is -1 less the blocks of the context that W holds
--- watch:W:H    set     groups of W that match all before block H; late:W blocks with more to look at
+-- watches:W:H  zset    groups of W that match all before block H; late:W blocks with more to look at
 -- waiters:W:C  zset    when contexts are split: leaves with a group on context C in the queue of W
 -- contexts:W   hash    jobs routed to W and not yet ended, by context
 -- leases       zset    leased jobs by the time their lease ends
@@ -28,10 +28,10 @@
 -- Functions are fields of `gate`, because a closure costs by the locals that it captures.
 local gate, nodes, policy, gated = {}, {}, nil, nil
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
-local zeros = { __index = {} }
-for field in string.gmatch('weight deficit as_of virtual service jobs tokens leased stands round front '
-  .. 'waiting_weight skew resumed last sequence epoch platform uncharged drained drain_rate rated_at '
-  .. 'largest_cost alive load streak sent', '%S+') do zeros.__index[field] = 0 end
+local zeros = { __index = { weight = 0, deficit = 0, as_of = 0, virtual = 0, service = 0, jobs = 0,
+  tokens = 0, leased = 0, stands = 0, round = 0, front = 0, waiting_weight = 0, skew = 0, resumed = 0,
+  last = 0, sequence = 0, epoch = 0, platform = 0, uncharged = 0, drained = 0, drain_rate = 0,
+  rated_at = 0, largest_cost = 0, alive = 0, load = 0, streak = 0, sent = 0 } }
 
 -- Walks a path from the leaf up, without the root: `for node in gate.up, leaf do`.
 function gate.up(leaf, node)

@@ -8,7 +8,7 @@ local function read_job(at)
   local state = { id = facts.id, leaf = facts.leaf, tokens = facts.tokens, reply_to = facts.reply_to,
     queue = '', expected = '', epoch = 0, worker = '', charged = 0, attempts = 0, payers = false,
     cancelled = false, watched = gate.listens(facts.reply_to) }
-  facts.id, facts.leaf, facts.tokens, facts.reply_to = nil, nil, nil, nil
+  facts.id, facts.leaf, facts.tokens, facts.reply_to, facts.deadline_ms = nil, nil, nil, nil, nil
   return setmetatable(state, { __index = facts }), facts
 end
 
@@ -44,7 +44,7 @@ end
 local function refusal(job, leaf, tenant)
   return conflicts(leaf) and 'level_conflict'
     or call('EXISTS', pool .. 'job:' .. job.id) == 1 and 'known'
-    or job.deadline_ms <= 0 and 'deadline'
+    or job.due <= now and 'deadline'
     or pool_is_full(job, tenant) and 'pool_full'
     or above(settings.max_tenant_jobs, settings.max_tenant_tokens, tenant, job) and 'tenant_full'
     or tenant.jobs + tenant.leased >= settings.max_tenant_in_flight and 'tenant_busy'
