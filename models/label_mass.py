@@ -57,7 +57,11 @@ class LabelMass:
     def measure(self, hidden: Tensor) -> list[float]:
         """The mass of every row, each in [0, 1]; takes SLICE x rows floats at a time."""
         slices = torch.split(self._embedding, SLICE)
-        whole = torch.stack([self._logits(hidden, rows).logsumexp(1) for rows in slices])
+        # One tensor for all: a small result of each slice, kept, would lie in what the slice before
+        # freed, and every slice would take memory of its own.
+        whole = hidden.new_empty(len(slices), len(hidden), dtype=torch.float32)
+        for place, rows in zip(whole, slices, strict=True):
+            torch.logsumexp(self._logits(hidden, rows), 1, out=place)
         labels = self._logits(hidden, self._embedding[self._labels]).logsumexp(1)
         masses: list[float] = (labels - whole.logsumexp(0)).exp().clamp(max=1).tolist()
         return masses

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,25 @@ from models.decoder import Decoder
 from models.head_card import HeadOutputs, yes_no
 from models.label_mass import EVERY, MOST_ROWS, LabelMass
 
+MEMORY = """
+import torch
+from models import label_mass
+from models.allocator import keep_freed_memory
+from models.bench_memory import resident_mb
+from models.bench_shapes import TINY, random_decoder
+from models.head_card import yes_no
+from models.label_mass import LabelMass
+
+keep_freed_memory()
+label_mass.SLICE = 1024
+mass = LabelMass(random_decoder(TINY, torch.device("cpu")), yes_no((3, 5)))
+mass._embedding = torch.zeros(64 * 1024, 1024, dtype=torch.bfloat16)
+mass._norm_weight = torch.ones(1024)
+hidden = torch.randn(4, 1024)
+before = resident_mb()
+mass.measure(hidden)
+print(round(resident_mb() - before))
+"""
 HEADS = [*yes_no((17, 4)), HeadOutputs("grade", (17, 90, 300), (0.0, 0.5, 1.0))]
 
 
@@ -32,6 +53,12 @@ def test_mass_is_the_labels_part_of_the_softmax(
     got = LabelMass(tiny_decoder, HEADS).measure(hidden)
     assert got == pytest.approx(want, rel=1e-5)  # measured 4.6e-6
     assert all(0 < mass < 1 for mass in got)
+
+
+def test_slices_of_the_vocabulary_take_the_same_memory_one_after_another() -> None:
+    """Each widens 4 MB, of 64 there are 256."""
+    run = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True)
+    assert int(run.stdout) < 64
 
 
 def test_a_few_rows_of_the_second_pass_and_of_every_so_many_are_measured(
