@@ -11,6 +11,7 @@ import torch
 from kernels import attention_step as step
 from kernels import paged_attention as public
 from kernels import paged_attention_kernel as module
+from kernels import paged_attention_tiles
 from kernels.paged_attention import paged_attention
 from kernels.paged_layout import LAYOUT_FIELDS
 from tests.kernels.paged_case import paged_case
@@ -87,7 +88,7 @@ def run_all_checks(found: ModuleType) -> None:
         check_large_scores()
         check_unused_tiles()
         check(paged_case([[3, 2], [4]], [90, 40], (2, 1, 16)))
-        patch.setattr(found, "LEAN", True)
+        patch.setattr(paged_attention_tiles, "LEAN", True)
         check(paged_case([[3, 6], [5, 4]], [37, 70], (4, 2, 128)))
 
 
