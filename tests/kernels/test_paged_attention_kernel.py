@@ -125,9 +125,15 @@ LLAMA = (32, 8, 64)
     ("dtype", "rows"),
     [(torch.bfloat16, 64), (torch.bfloat16, 128), (torch.float16, 128), (torch.float32, 16)],
 )
+@pytest.mark.parametrize("lean", [False, True], ids=["usual", "lean"])
 def test_agrees_at_real_shapes_on_a_gpu(
-    rows: int, dtype: torch.dtype, heads: tuple[int, int, int]
+    lean: bool,
+    rows: int,
+    dtype: torch.dtype,
+    heads: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(paged_attention_tiles, "LEAN", lean)
     tokens = rows // (heads[0] // heads[1])
     case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens)
     case = case.to(dtype).to("cuda")
