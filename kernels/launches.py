@@ -82,7 +82,8 @@ def code_digest(kernel: Any) -> str:
             node.decorator_list = []
             if ast.get_docstring(node) is not None:
                 node.body = node.body[1:]
-    names = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = sorted(named & {*kernel.fn.__code__.co_names})  # not its own variables
     known = [kernel.fn.__globals__.get(name) for name in names]
     called = [code_digest(found) for found in known if _is_kernel(found)]
     constants = [(type(found).__name__, str(found)) for found in known if _is_value(found)]

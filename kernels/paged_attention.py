@@ -25,12 +25,8 @@ from kernels.checks import (
 )
 from kernels.checks import rows_contiguous as _rows_contiguous
 from kernels.dispatch import choose_backend
-from kernels.paged_attention_kernel import (
-    MAX_ROWS,
-    launch_paged_attention,
-    power_of_two,
-    tile_tokens,
-)
+from kernels.paged_attention_kernel import launch_paged_attention
+from kernels.paged_attention_tiles import MAX_ROWS, power_of_two, tile_tokens
 from kernels.paged_layout import LAYOUT_FIELDS, PagedLayout
 from kernels.variant import Cost
 

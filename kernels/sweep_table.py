@@ -79,7 +79,7 @@ def attention(model: ModelShape, prefix: int, items: int, rows: int) -> Sweep:
     """Items of 64 tokens that share a prefix, in tiles of `rows`."""
     prepare = partial(_attention, model, prefix, items, rows)
     label = f"paged_attention P={prefix} N={items} L=64 in tiles of {rows}"
-    return Sweep(label, "paged_attention_kernel", STEPS, prepare, model, items * 64)
+    return Sweep(label, "paged_attention_tiles", STEPS, prepare, model, items * 64)
 
 
 def _attention(

@@ -20,11 +20,8 @@ FOLDERS = readme.measured_folders()
 KEY = ("rms_norm", "forward", "Qwen3-0.6B", "8192", "ours")
 
 PROBE = """
-import json
 from kernels import launches
-from kernels.bench_rows import planned_rows
 from kernels.dispatch import jit, tl
-from kernels.figures import MODEL_COLUMNS
 
 @jit
 def helper(x):
@@ -40,35 +37,34 @@ def launched(n, size, warps):
         kernel[(n,)](None, n, N=size, num_warps=warps)
     return launches.digest_of(found)
 
-print(json.dumps([launched(3, 4, 4), launched(5, 4, 4), launched(3, 8, 4), launched(3, 4, 8)]))
+digests = [launched(3, 4, 4), launched(5, 4, 4), launched(3, 8, 4), launched(3, 4, 8)]
 """
+PROBES = {"first": (1, "one"), "retold": (1, "another comment"), "changed": (2, "one")}
 
 
-def compiled_here(*arguments: str) -> str:
+def run_apart(*arguments: str, path: Path = ROOT) -> str:
     # A process of its own: this one interprets its kernels, and launches nothing.
-    ours = {"TRITON_INTERPRET": "0", "PYTHONPATH": str(ROOT)}
+    ours = {"TRITON_INTERPRET": "0", "PYTHONPATH": f"{ROOT}{os.pathsep}{path}"}
     command = [sys.executable, *arguments]
     return subprocess.run(
         command, env=os.environ | ours, capture_output=True, text=True, check=True
     ).stdout
 
 
-def probed(folder: Path, added: int, told: str) -> list[str]:
-    probe = folder / "probe.py"
-    probe.write_text(PROBE.replace("{added}", str(added)).replace("{told}", told), "utf-8")
-    found: list[str] = json.loads(compiled_here(str(probe)))
-    return found
-
-
 def test_a_digest_is_of_code_grid_sizes_and_warps_and_of_no_comment(tmp_path: Path) -> None:
-    found = probed(tmp_path, 1, "one")
-    assert len(set(found)) == 4
-    assert probed(tmp_path, 1, "another comment") == found
-    assert not set(probed(tmp_path, 2, "one")) & set(found)
+    for name, (added, told) in PROBES.items():
+        source = PROBE.replace("{added}", str(added)).replace("{told}", told)
+        (tmp_path / f"{name}.py").write_text(source, "utf-8")
+    told = f"import json, {', '.join(PROBES)}\n"
+    told += f"print(json.dumps([m.digests for m in ({', '.join(PROBES)})]))"
+    first, retold, changed = json.loads(run_apart("-c", told, path=tmp_path))
+    assert len(set(first)) == 4
+    assert retold == first
+    assert not set(changed) & set(first)
 
 
 def test_what_is_launched_now_is_kept(tmp_path: Path) -> None:
-    compiled_here("-m", "kernels.launches", "--csv", str(tmp_path / "now.csv"))
+    run_apart("-m", "kernels.launches", "--csv", str(tmp_path / "now.csv"))
     now, kept = read_csv(tmp_path / "now.csv"), read_csv(earlier.LAUNCHES)
     assert now == kept, "run python -m kernels.launches, then python -m kernels.readme"
 

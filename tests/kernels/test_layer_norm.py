@@ -143,12 +143,13 @@ def test_the_reference_has_the_gradients_of_the_formula() -> None:
 
 def test_operators_are_sound_for_torch_compile() -> None:
     x, weight, bias = operands((5, 64), torch.float32)
-    forward, backward = layer_norm_kernel.layer_norm_forward, layer_norm_kernel.layer_norm_backward
-    torch.library.opcheck(forward.twin, (x, weight, bias, EPS, True))
-    torch.library.opcheck(forward.twin, (x, weight, None, EPS, False))
+    forward = layer_norm_kernel.layer_norm_forward.twin
+    backward = layer_norm_kernel.layer_norm_backward.twin
+    torch.library.opcheck(forward, (x, weight, bias, EPS, True))
+    torch.library.opcheck(forward, (x, weight, None, EPS, False))
     for with_weight in (True, False):
         statistics = x.mean(-1), torch.ones(5)
-        torch.library.opcheck(backward.twin, (x, x, weight, *statistics, with_weight))
+        torch.library.opcheck(backward, (x, x, weight, *statistics, with_weight))
 
 
 def test_compiles_without_a_graph_break() -> None:

@@ -11,6 +11,7 @@ import torch
 from kernels import attention_step as step
 from kernels import paged_attention as public
 from kernels import paged_attention_kernel as module
+from kernels import paged_attention_tiles
 from kernels.paged_attention import paged_attention
 from kernels.paged_layout import LAYOUT_FIELDS
 from tests.kernels.paged_case import paged_case
@@ -87,7 +88,7 @@ def run_all_checks(found: ModuleType) -> None:
         check_large_scores()
         check_unused_tiles()
         check(paged_case([[3, 2], [4]], [90, 40], (2, 1, 16)))
-        patch.setattr(found, "LEAN", True)
+        patch.setattr(paged_attention_tiles, "LEAN", True)
         check(paged_case([[3, 6], [5, 4]], [37, 70], (4, 2, 128)))
 
 
@@ -124,9 +125,15 @@ LLAMA = (32, 8, 64)
     ("dtype", "rows"),
     [(torch.bfloat16, 64), (torch.bfloat16, 128), (torch.float16, 128), (torch.float32, 16)],
 )
+@pytest.mark.parametrize("lean", [False, True], ids=["usual", "lean"])
 def test_agrees_at_real_shapes_on_a_gpu(
-    rows: int, dtype: torch.dtype, heads: tuple[int, int, int]
+    lean: bool,
+    rows: int,
+    dtype: torch.dtype,
+    heads: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(paged_attention_tiles, "LEAN", lean)
     tokens = rows // (heads[0] // heads[1])
     case = paged_case([[64, 31, 50], [90]], [300, 100], heads, tile_tokens=tokens)
     case = case.to(dtype).to("cuda")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kernels import plots, readme, reasons
-from kernels.figures import COPY, EQUAL, grouped, slowest
+from kernels.figures import COPY, EQUAL, MODEL_COLUMNS, grouped, slowest
 from kernels.goals import Figures, goals, goals_table
 from kernels.records import read_csv
 from kernels.report import bench_table, losses_table, won
@@ -59,6 +59,14 @@ def test_a_row_we_lose_is_shown_with_its_reason(monkeypatch: pytest.MonkeyPatch)
 def test_the_last_run_stands_alone() -> None:
     (group,) = grouped([*ROWS, figures("ours", 8.0, commit="b")]).values()
     assert group.keys() == {"ours"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_providers_of_a_row_ran_at_one_commit(folder: Path) -> None:
+    commits: dict[tuple[str, ...], set[str]] = {}
+    for row in read_csv(folder / "bench.csv"):
+        commits.setdefault(tuple(row[name] for name in MODEL_COLUMNS), set()).add(row["commit"])
+    assert {key: found for key, found in commits.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
