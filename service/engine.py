@@ -1,6 +1,12 @@
 """The engine's loop: claim, pack, score, settle. Knows nothing of HTTP, tenants or prompts.
 
-A batch is settled in the call that claims the next one, so scoring waits for one round trip.
+While a batch is scored the one before it is settled, and shortly before it ends the next one is
+claimed, so that the engine never waits for Redis.
+
+What that does to fairness: two batches may be leased at a time, the second for `Foresight.lead`
+before the first one ends. Whoever comes then waits for the rest of the first and all of the second,
+so the batch that cannot be preempted lasts (B + lead x rate) tokens in place of B, and what is in
+flight, which a gap between two tenants may hold beside the policy's bound, is 2 B at most.
 """
 
 from __future__ import annotations
@@ -9,25 +15,18 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain, repeat
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.engines.base import Engine, ScoreJob
-from models.errors import FairslateError
+from models.engines.base import Engine
+from service.batch import Scored, pack, settlements
+from service.cache_news import CacheNews
 from service.engine_report import EngineReport, encode_report
-from service.errors import error_code
+from service.foresight import Foresight
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
-from service.gate.job import Claimed, Outcome, Settlement
-from service.jobs import (
-    JobFailure,
-    JobResult,
-    decode_job,
-    encode_failure,
-    encode_result,
-)
+from service.gate.job import Claimed, Settlement
+from service.scoring_line import ScoringLine
 
 logger = logging.getLogger("fairslate.engine")
 
@@ -38,102 +37,122 @@ FAREWELLS = 20  # in two seconds; then the leases run out by themselves
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Claimed jobs beside what they decode to, and the settlements of those that do not decode."""
-
-    claimed: tuple[Claimed, ...]
-    jobs: tuple[ScoreJob, ...]
-    refused: tuple[Settlement, ...]
-
-
 class EngineLoop:
     """Serves one pool with one engine: `run` in one thread, `keep` in a second one beside it."""
 
     def __init__(
         self, engine: Engine, gate: WorkerGate, token_budget: int, max_batch_jobs: int
     ) -> None:
-        self._engine = engine
+        self._check = engine.check
+        self._description = engine.description
         self._gate = gate
         self._token_budget = token_budget
         self._max_batch_jobs = max_batch_jobs
+        self._line = ScoringLine(engine)
+        self._news = CacheNews()
+        self._foresight = Foresight()
         self._stopping = threading.Event()
-        self._held: tuple[Claimed, ...] = ()
+        self._looked_ahead = False  # while the batch in hand is scored, whatever was found
+        self._unsettled: list[Settlement] = []
+        self._held: dict[str, Claimed] = {}
 
     def run(self) -> None:
         """Joins the pool and serves until `stop`; an absent Redis is waited for."""
         self._patiently(self._gate.join)
-        settlements: list[Settlement] = []
-        while not self._stopping.is_set():
-            claimed = self._patiently(self._exchange, settlements)
-            if claimed is None:  # told to stop before Redis took the settlements
-                break
-            settlements = self._serve(claimed) if claimed else []
-            if not claimed:
-                self._patiently(self._gate.wait_for_work)
-        self._leave(settlements)
+        with self._line:
+            while not self._stopping.is_set():
+                self._collect()
+                if self._is_time_to_claim():
+                    self._patiently(self._claim)
+                elif self._unsettled:
+                    self._patiently(self._settle)
+                self._wait()
+        self._collect()
+        self._leave()
 
     def keep(self) -> None:
-        """Renews the leases of the batch in hand and reaps those of dead engines, until `stop`."""
+        """Renews the leases of what is in hand and reaps those of dead engines, until `stop`."""
         while not self._stopping.wait(KEEPER_SECONDS):
             try:
-                self._gate.renew(self._held)
+                self._gate.renew([*self._held.values()])
                 self._gate.reap()
             except GateUnavailableError as error:
                 logger.warning("leases are not renewed: %s", error)
 
     def stop(self) -> None:
-        """Lets both threads end after the batch in hand; no new job is routed here meanwhile."""
+        """Lets both threads end after what is claimed; no new job is routed here meanwhile."""
         self._stopping.set()
         with contextlib.suppress(GateUnavailableError):
             self._gate.drain()
 
-    def _leave(self, settlements: Sequence[Settlement]) -> None:
-        """An embedded Redis that was told to stop as well comes back for whoever still runs."""
-        for _ in range(FAREWELLS):
-            with contextlib.suppress(GateUnavailableError):
-                self._gate.settle(settlements)
-                self._gate.leave()
-                return
-            time.sleep(RETRY_SECONDS)
+    def _collect(self) -> None:
+        """Turns what is scored into settlements."""
+        for scored in self._line.take():
+            self._looked_ahead = False
+            self._news.hear(scored.events)
+            if scored.batch.cost:
+                self._foresight.scored(scored.batch.cost, scored.seconds)
+            self._unsettled += settlements(scored, self._report(scored))
 
-    def _serve(self, claimed: Sequence[Claimed]) -> list[Settlement]:
-        batch = pack(claimed, self._engine.check)
-        return [*self._score(batch), *batch.refused]
+    def _is_time_to_claim(self) -> bool:
+        return not self._line or (not self._looked_ahead and time.perf_counter() >= self._claim_due)
 
-    def _exchange(self, settlements: Sequence[Settlement]) -> tuple[Claimed, ...]:
-        events = self._engine.drain_cache_events()
+    @property
+    def _claim_due(self) -> float:
+        return self._foresight.due(self._line.first_began, self._line.first.cost)
+
+    def _claim(self) -> None:
+        """Settles what is scored and claims, in one round trip."""
+        asked = time.perf_counter()
+        if self._line:
+            self._news.expect(self._line.first.jobs)
+        events = self._news.take()
         claim = self._gate.exchange(
-            settlements,
+            self._unsettled,
             self._token_budget,
             self._max_batch_jobs,
             events.inserted,
             events.evicted,
         )
-        self._held = claim.jobs
-        return claim.jobs
+        self._forget_settled()
+        self._looked_ahead = bool(self._line)
+        if claim.jobs:
+            self._held = self._held | {job.job_id: job for job in claim.jobs}
+            now = time.perf_counter()
+            self._line.add(pack(claim.jobs, self._check, now))
+            self._foresight.claimed(time.perf_counter() - asked)
 
-    def _score(self, batch: Batch) -> list[Settlement]:
-        if not batch.jobs:
-            return []
-        started = time.perf_counter()
-        try:
-            scores = self._engine.score(batch.jobs)
-        except Exception as error:  # whatever it is, every job of the batch must hear of it
-            logger.exception("a batch of %d jobs failed", len(batch.jobs))
-            return [_failed(job, error) for job in batch.claimed]
-        score_ms = (time.perf_counter() - started) * 1000
-        reports = chain([self._report()], repeat(b""))
-        return [
-            _scored(job, JobResult(result, job.queue_ms, score_ms, report))
-            for job, result, report in zip(batch.claimed, scores, reports, strict=False)
-        ]
+    def _settle(self) -> None:
+        events = self._news.take()
+        self._gate.settle(self._unsettled, events.inserted, events.evicted)
+        self._forget_settled()
 
-    def _report(self) -> bytes:
-        engine = self._engine
-        return encode_report(
-            EngineReport(self._gate.worker, engine.description, engine.drain_label_mass())
-        )
+    def _forget_settled(self) -> None:
+        settled = {item.job_id for item in self._unsettled}
+        self._held = {name: job for name, job in self._held.items() if name not in settled}
+        self._unsettled = []
+
+    def _wait(self) -> None:
+        """Until there is something to settle or to claim."""
+        if not self._line:
+            self._patiently(self._gate.wait_for_work)
+        elif self._looked_ahead:
+            self._line.wait()
+        else:
+            self._line.wait(max(0.0, self._claim_due - time.perf_counter()))
+
+    def _leave(self) -> None:
+        """An embedded Redis that was told to stop as well comes back for whoever still runs."""
+        for _ in range(FAREWELLS):
+            with contextlib.suppress(GateUnavailableError):
+                self._settle()
+                self._gate.leave()
+                return
+            time.sleep(RETRY_SECONDS)
+
+    def _report(self, scored: Scored) -> bytes:
+        report = EngineReport(self._gate.worker, self._description, scored.label_mass)
+        return encode_report(report)
 
     def _patiently(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
         """Repeats the call while Redis is away; None when told to stop meanwhile."""
@@ -144,38 +163,3 @@ class EngineLoop:
                 logger.warning("waiting for Redis: %s", error)
             if self._stopping.wait(RETRY_SECONDS):
                 return None
-
-
-def pack(claimed: Sequence[Claimed], check: Callable[[ScoreJob], None]) -> Batch:
-    """Decodes payloads; one that does not decode or pass is refused alone and spoils no other job.
-
-    check: raises FairslateError for a job that the engine cannot score.
-    """
-    kept: list[Claimed] = []
-    jobs: list[ScoreJob] = []
-    refused: list[Settlement] = []
-    for job in claimed:
-        try:
-            decoded = decode_job(job.payload)
-            check(decoded)
-            jobs.append(decoded)
-            kept.append(job)
-        except FairslateError as error:
-            refused.append(_failed(job, error))
-    return Batch(tuple(kept), tuple(jobs), tuple(refused))
-
-
-def _scored(job: Claimed, result: JobResult) -> Settlement:
-    try:
-        payload = encode_result(result)
-    except FairslateError as error:
-        return _failed(job, error)
-    return Settlement(job.job_id, job.epoch, result.scores.extend_tokens, payload)
-
-
-def _failed(job: Claimed, error: Exception) -> Settlement:
-    """The tenant pays nothing for a job that was not scored."""
-    own = isinstance(error, FairslateError)
-    message = str(error) if own else f"{type(error).__name__}: {error}"
-    failure = encode_failure(JobFailure(error_code(error), message))
-    return Settlement(job.job_id, job.epoch, 0, failure, Outcome.FAILED)

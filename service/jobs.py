@@ -19,10 +19,10 @@ from models.errors import FairslateError, NonFiniteLogitError
 
 assert sys.byteorder == "little", "array() writes native integers; the format is little-endian"
 
-_JOB = struct.Struct("<4sIII")  # magic, context tokens, blocks, candidates
+_JOB = struct.Struct("<4sIIII")  # magic, deadline in ms, context tokens, blocks, candidates
 # magic, three token counts, logits, heads, queue and score ms, bytes of the report
 _SCORES = struct.Struct("<4sIIIIIddI")
-_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ1", b"FSR2", b"FSE1"
+_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ2", b"FSR2", b"FSE1"
 _HASH_BYTES = 16
 
 
@@ -30,6 +30,14 @@ class PayloadError(FairslateError):
     """Bytes that are no payload of this version; two versions of fairslate share one pool."""
 
     code = "payload_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class PooledJob:
+    """What an engine is to do: a job, of no use to anybody `deadline_ms` after it was queued."""
+
+    job: ScoreJob
+    deadline_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +67,15 @@ class JobFailure:
     message: str
 
 
-def encode_job(job: ScoreJob) -> bytes:
+def encode_job(job: ScoreJob, deadline_ms: int) -> bytes:
     """Inverse of `decode_job`."""
-    header = _JOB.pack(_JOB_MAGIC, len(job.context_ids), len(job.block_hashes), len(job.candidates))
+    header = _JOB.pack(
+        _JOB_MAGIC,
+        deadline_ms,
+        len(job.context_ids),
+        len(job.block_hashes),
+        len(job.candidates),
+    )
     return b"".join(
         (
             header,
@@ -73,10 +87,10 @@ def encode_job(job: ScoreJob) -> bytes:
     )
 
 
-def decode_job(payload: bytes) -> ScoreJob:
+def decode_job(payload: bytes) -> PooledJob:
     """Raises PayloadError when the bytes are not exactly one job."""
     reader = _Reader(payload)
-    magic, context_tokens, blocks, candidates = reader.header(_JOB)
+    magic, deadline_ms, context_tokens, blocks, candidates = reader.header(_JOB)
     if magic != _JOB_MAGIC:
         raise PayloadError(f"payload starts with {magic!r}; drain the pool before an upgrade")
     context_ids = reader.integers(context_tokens)
@@ -84,7 +98,7 @@ def decode_job(payload: bytes) -> ScoreJob:
     lengths = reader.integers(candidates)
     job = ScoreJob(context_ids, hashes, tuple(reader.integers(length) for length in lengths))
     reader.finish()
-    return job
+    return PooledJob(job, deadline_ms)
 
 
 def encode_result(result: JobResult) -> bytes:

@@ -99,6 +99,7 @@ def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) 
 
 def _job(slate: Slate, chunk: range, errand: Errand, index: int, block_size: int) -> Job:
     candidates = tuple(slate.candidates[number].ids for number in chunk)
+    job = ScoreJob(slate.context.ids, slate.block_hashes, candidates)
     return Job(
         job_id=f"{errand.slate_id}-{index}",
         path=errand.path,
@@ -109,7 +110,7 @@ def _job(slate: Slate, chunk: range, errand: Errand, index: int, block_size: int
         candidate_tokens=sum(map(len, candidates)),
         deadline_ms=errand.deadline_ms,
         reply_to=errand.reply_to,
-        payload=encode_job(ScoreJob(slate.context.ids, slate.block_hashes, candidates)),
+        payload=encode_job(job, errand.deadline_ms),
     )
 
 

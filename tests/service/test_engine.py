@@ -20,7 +20,7 @@ from service.engine_report import EngineReport, decode_report
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Claim, Job, Level, Settlement
+from service.gate.job import Claim, Claimed, Job, Level, Settlement
 from service.gate.settings import GateSettings
 from service.jobs import JobResult, encode_job
 from tests.e2e.server import wait_until
@@ -70,7 +70,7 @@ def job(name: str, reply_to: str, payload: bytes | None = None) -> Job:
         candidate_tokens=1,
         deadline_ms=10_000,
         reply_to=reply_to,
-        payload=encode_job(score_job) if payload is None else payload,
+        payload=encode_job(score_job, 10_000) if payload is None else payload,
     )
 
 
@@ -162,7 +162,7 @@ def test_damaged_payload_and_nan_spoil_only_their_own_job(
 def test_a_job_that_the_engine_refuses_spoils_only_itself(
     service_redis_url: str, pool: str
 ) -> None:
-    beyond = encode_job(ScoreJob((1, 2, 3), ("0" * 32,), ((1,) * (LONGEST + 1),)))
+    beyond = encode_job(ScoreJob((1, 2, 3), ("0" * 32,), ((1,) * (LONGEST + 1),)), 10_000)
     with serving(service_redis_url, pool, ScriptedEngine(only_candidate)):
         outcomes = asyncio.run(dispatched(service_redis_url, pool, None, beyond, None))
     good, refused, other = outcomes
@@ -201,6 +201,76 @@ def test_stopping_settles_the_batch_in_hand_and_takes_no_other(
     stats = observer.stats()
     assert (engine.batches, stats.leased_jobs, stats.queued_jobs) == ([1], 0, 1)
     assert stats.service == 4, "the batch in hand was settled, not given back"
+
+
+def two_batches(observer: WorkerGate) -> Callable[[], bool]:
+    """Whether two batches of eight are leased; never more."""
+
+    def leased() -> bool:
+        jobs = observer.stats().leased_jobs
+        assert jobs <= 16
+        return jobs == 16
+
+    return leased
+
+
+def pending(observer: WorkerGate) -> int:
+    """Jobs that are not answered."""
+    stats = observer.stats()
+    return stats.queued_jobs + stats.leased_jobs
+
+
+def test_the_next_batch_is_claimed_while_one_is_scored_and_both_are_renewed(
+    service_redis_url: str, pool: str
+) -> None:
+    renewed: list[int] = []
+
+    class Renewing(WorkerGate):
+        def renew(self, held: Sequence[Claimed]) -> list[bool]:
+            renewed.append(len(held))
+            return super().renew(held)
+
+    def look(score_job: ScoreJob) -> float:
+        if len(engine.batches) == 1:
+            wait_until(two_batches(observer), 5.0, "the next batch")
+            wait_until(lambda: 16 in renewed, 5.0, "both batches' renewal")
+        return only_candidate(score_job)
+
+    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
+    gate = Renewing(service_redis_url, pool, GateSettings(), "worker")
+    engine = ScriptedEngine(look)
+    loop = EngineLoop(engine, gate, token_budget=4096, max_batch_jobs=8)
+    gate.join()
+    asyncio.run(submit(service_redis_url, pool, *(job(str(n), "here") for n in range(20))))
+    threads = [threading.Thread(target=each, daemon=True) for each in (loop.run, loop.keep)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: not pending(observer), 15.0, "all jobs")
+    loop.stop()
+    for thread in threads:
+        thread.join(10.0)
+    assert engine.batches == [8, 8, 4]
+
+
+def test_stopping_scores_the_batch_that_was_claimed_ahead(
+    service_redis_url: str, pool: str
+) -> None:
+    def stop(score_job: ScoreJob) -> float:
+        if len(engine.batches) == 1:
+            wait_until(two_batches(observer), 5.0, "the next batch")
+            loop.stop()
+        return only_candidate(score_job)
+
+    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
+    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
+    engine = ScriptedEngine(stop)
+    loop = EngineLoop(engine, worker, token_budget=4096, max_batch_jobs=8)
+    worker.join()
+    asyncio.run(submit(service_redis_url, pool, *(job(str(n), "here") for n in range(20))))
+    loop.run()
+    stats = observer.stats()
+    assert engine.batches == [8, 8]
+    assert (stats.leased_jobs, stats.queued_jobs) == (0, 4)
 
 
 def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop_once_it_is_back(

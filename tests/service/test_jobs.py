@@ -14,6 +14,7 @@ from service.jobs import (
     JobFailure,
     JobResult,
     PayloadError,
+    PooledJob,
     decode_job,
     decode_result,
     encode_failure,
@@ -31,9 +32,9 @@ SCORES = st.builds(JobScores, LOGITS, COUNTS, COUNTS, COUNTS, heads=st.integers(
 RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE, st.binary(max_size=20))
 
 
-@given(JOBS)
-def test_job_round_trip(job: ScoreJob) -> None:
-    assert decode_job(encode_job(job)) == job
+@given(JOBS, st.integers(0, 2**32 - 1))
+def test_job_round_trip(job: ScoreJob, deadline_ms: int) -> None:
+    assert decode_job(encode_job(job, deadline_ms)) == PooledJob(job, deadline_ms)
 
 
 @given(RESULTS)
@@ -62,7 +63,7 @@ def test_failure_round_trip(code: str, message: str) -> None:
 
 @given(JOBS, st.data())
 def test_cut_or_lengthened_job_is_refused(job: ScoreJob, data: st.DataObject) -> None:
-    payload = encode_job(job)
+    payload = encode_job(job, 1)
     cut = data.draw(st.integers(0, len(payload) - 1))
     for damaged in (payload[:cut], payload + b"\0"):
         with pytest.raises(PayloadError):

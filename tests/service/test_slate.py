@@ -59,7 +59,7 @@ def test_jobs_carry_the_slates_tokens(tiny_directory: ModelDirectory) -> None:
     errand = Errand("slate", path, 1, deadline_ms=500, reply_to="here")
     jobs = slate_jobs(slate, errand, card.block_size, token_budget=len(slate.context.ids) + 20)
     assert len(jobs) > 1
-    decoded = [decode_job(job.payload) for job in jobs]
+    decoded = [decode_job(job.payload).job for job in jobs]
     ids = [candidate for job in decoded for candidate in job.candidates]
     assert ids == [candidate.ids for candidate in slate.candidates]
     for job, score_job in zip(jobs, decoded, strict=True):
@@ -102,5 +102,5 @@ def test_a_context_alone_is_one_job_without_candidates(tiny_directory: ModelDire
     errand = Errand("slate", (Level("ada"),), 0, deadline_ms=500, reply_to="here")
     (job,) = slate_jobs(slate, errand, card.block_size, token_budget=1)
     assert (job.context_tokens, job.candidate_tokens) == (len(slate.context.ids), 0)
-    decoded = decode_job(job.payload)
+    decoded = decode_job(job.payload).job
     assert (decoded.context_ids, decoded.candidates) == (slate.context.ids, ())

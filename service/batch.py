@@ -1,0 +1,112 @@
+"""Claimed jobs on their way to an engine and back: pack, then settle. Knows nothing of Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+
+from models.engines.base import CacheEvents, JobScores, ScoreJob
+from models.errors import FairslateError
+from service.errors import error_code
+from service.gate.job import Claimed, Outcome, Settlement
+from service.jobs import (
+    JobFailure,
+    JobResult,
+    decode_job,
+    encode_failure,
+    encode_result,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Claimed jobs beside what they decode to, and the settlements of those that do not decode.
+
+    claimed_at, and `due` of each job, after which it is worth no scoring: local seconds.
+    """
+
+    claimed: tuple[Claimed, ...]
+    jobs: tuple[ScoreJob, ...]
+    due: tuple[float, ...]
+    refused: tuple[Settlement, ...]
+    claimed_at: float
+
+    @property
+    def cost(self) -> int:
+        """What the gate charged for it: tokens to compute."""
+        return sum(job.charged for job in self.claimed)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What became of a batch; of its jobs those whose time was up when its turn came have None.
+
+    scores: or the error that the whole batch failed with. events, label_mass: see `Engine`.
+    """
+
+    batch: Batch
+    scores: Sequence[JobScores | None] | Exception
+    began: float
+    ended: float
+    events: CacheEvents
+    label_mass: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+def pack(claimed: Sequence[Claimed], check: Callable[[ScoreJob], None], now: float) -> Batch:
+    """Decodes payloads; one that does not decode or pass is refused alone and spoils no other job.
+
+    check: raises FairslateError for a job that the engine cannot score. now: when it was claimed.
+    """
+    kept: list[Claimed] = []
+    jobs: list[ScoreJob] = []
+    due: list[float] = []
+    refused: list[Settlement] = []
+    for job in claimed:
+        try:
+            pooled = decode_job(job.payload)
+            check(pooled.job)
+            kept.append(job)
+            jobs.append(pooled.job)
+            due.append(now + (pooled.deadline_ms - job.queue_ms) / 1000)
+        except FairslateError as error:
+            refused.append(_failed(job, error))
+    return Batch(tuple(kept), tuple(jobs), tuple(due), tuple(refused), now)
+
+
+def settlements(scored: Scored, report: bytes) -> Iterator[Settlement]:
+    """One for each job of the batch; `report` goes with the first one that has scores."""
+    batch = scored.batch
+    yield from batch.refused
+    if isinstance(scored.scores, Exception):
+        for job in batch.claimed:
+            yield _failed(job, scored.scores)
+        return
+    reports = chain([report], repeat(b""))
+    for job, scores in zip(batch.claimed, scored.scores, strict=True):
+        if scores is None:
+            yield Settlement(job.job_id, job.epoch, 0, b"", Outcome.DEADLINE)
+        else:
+            queue_ms = job.queue_ms + (scored.began - batch.claimed_at) * 1000
+            result = JobResult(scores, queue_ms, scored.seconds * 1000, next(reports))
+            yield _settlement(job, result)
+
+
+def _settlement(job: Claimed, result: JobResult) -> Settlement:
+    try:
+        payload = encode_result(result)
+    except FairslateError as error:
+        return _failed(job, error)
+    return Settlement(job.job_id, job.epoch, result.scores.extend_tokens, payload)
+
+
+def _failed(job: Claimed, error: Exception) -> Settlement:
+    """The tenant pays nothing for a job that was not scored."""
+    own = isinstance(error, FairslateError)
+    message = str(error) if own else f"{type(error).__name__}: {error}"
+    failure = encode_failure(JobFailure(error_code(error), message))
+    return Settlement(job.job_id, job.epoch, 0, failure, Outcome.FAILED)
