@@ -187,7 +187,9 @@ def weights_row(rows: list[dict[str, Any]]) -> Row:
 
 def lone_rows(lone: dict[str, Any]) -> list[Row]:
     """What the gate costs a tenant that is alone."""
-    where = f"of what the engine does with the same slates of 24, median of {len(lone['shares'])}"
+    shares = sorted(lone["shares"])
+    spread = f"{100 * shares[0]:.0f} to {100 * shares[-1]:.0f} %"
+    where = f"of the bare engine's with the same batches, median of {len(shares)} rounds, {spread}"
     return [("lone tenant's throughput through the gate", f"{100 * lone['share']:.1f} %", where)]
 
 

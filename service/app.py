@@ -37,9 +37,11 @@ from service.processes import (
 from service.ranking import Ranker
 from service.routes import http_app
 from service.tenants_file import load_tenants
+from service.unread import RefusedUnread
 
 # BentoML makes some 300 objects a request for spans that nobody collects; "false" brings them back.
-os.environ.setdefault("OTEL_SDK_DISABLED", "true")
+UNTRACED = os.environ.setdefault("OTEL_SDK_DISABLED", "true") == "true"
+TRACING = {"excluded_urls": ".*" if UNTRACED else ""}
 
 # Our own 504, with its envelope, comes before BentoML's.
 TRAFFIC = {"timeout": DEADLINE_CEILING_MS / 1000 + 5}
@@ -131,6 +133,7 @@ class EngineService:
     workers=1,
     traffic=TRAFFIC,
     logging=LOGGING,
+    tracing=TRACING,
     runner_probe={"enabled": False},  # readiness asks the gate who is alive, not BentoML
 )
 class RankingService:
@@ -146,4 +149,6 @@ class RankingService:
         return await ranker.ready()
 
 
-cast("Any", RankingService).add_asgi_middleware(MetricsKey)  # the decorators hide what it is
+outside = cast("Any", RankingService)  # the decorators hide what it is
+outside.add_asgi_middleware(MetricsKey)
+outside.add_asgi_middleware(RefusedUnread, state=api.state)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from models.catalogue import Catalogue
 from models.errors import StoredCandidateError
 from models.prompt import EncodedCandidate, PromptBuilder
 from service.errors import InvalidRequestError
 from service.schemas import Candidate
+from service.token_memory import NO_MEMORY, TokenMemory
 
 
 def encode_candidates(
-    listed: Sequence[Candidate], prompt: PromptBuilder, name: str, catalogue: Catalogue | None
+    listed: Sequence[Candidate],
+    prompt: PromptBuilder,
+    name: str,
+    catalogue: Catalogue | None,
+    memory: TokenMemory = NO_MEMORY,
+    salt: str = "",
 ) -> tuple[EncodedCandidate, ...]:
-    """One per candidate, in order, for the prompt called `name`.
+    """One per candidate, in order, for the prompt called `name`; texts are remembered by salt.
 
     Raises PromptError, and InvalidRequestError for an entry that the catalogue does not have.
     """
@@ -24,7 +31,8 @@ def encode_candidates(
         if candidate.embedding is not None
     }
     texts = [candidate.text for candidate in listed if candidate.text is not None]
-    encoded = iter(prompt.encode_candidates(texts, name))
+    tokenize = partial(prompt.encode_candidates, prompt=name)
+    encoded = iter(memory.encode((salt, name), texts, tokenize))
     return tuple(stored[i] if i in stored else next(encoded) for i in range(len(listed)))
 
 

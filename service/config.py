@@ -16,7 +16,7 @@ from service.gate.settings import GateSettings
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
 PATHS = ("model", "catalogue", "state_dir", "tenants_file")
-MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "score_cache_bytes")
+MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "token_memory_bytes", "score_cache_bytes")
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
@@ -92,6 +92,8 @@ class Settings:
     tokenizer_threads: int = 2
     max_tenant_waiting: int = 256
     """Requests of a tenant that may wait for those threads; above, 429. A second's work or so."""
+    token_memory_bytes: int = 32 << 20
+    """Budget of the candidates' texts whose tokens one API process remembers; 0 remembers none."""
     score_cache_bytes: int = 0
     """Budget of the scores that one API process remembers; 0 remembers none."""
     score_cache_seconds: int = 300

@@ -71,7 +71,8 @@ class Insight:
 def explained(explanation: Explanation) -> dict[str, Any]:
     """One job of the answer; its bound in time holds at the pool's present drain rate.
 
-    While nothing more arrives, no more than all that waits now is served before it either.
+    While nothing more arrives, no more than all that waits now is claimed before it either. What is
+    in flight comes on top: the batch that is scored and, for a moment, the next one.
     """
     rate, bound = explanation.drain_rate, min(explanation.bound, explanation.queued_cost)
     return {

@@ -46,6 +46,7 @@ class Metrics:
         self._waits: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=_QUEUE_SAMPLES)
         )
+        self._children: dict[tuple[str, str], Counter] = {}  # each look-up of one takes a lock
         self._requests = Counter(
             "fairslate_requests",
             "Requests by outcome.",
@@ -115,14 +116,20 @@ class Metrics:
             yield
         except BaseException as error:
             code = "client_closed" if isinstance(error, CancelledError) else error_code(error)
-            self._requests.labels(self._label(tenant), code).inc()
+            self._outcomes(self._label(tenant), code).inc()
             raise
 
     def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
-        self._requests.labels(label, code).inc()
+        self._outcomes(label, code).inc()
         for name, count in usage.items():
             if (kind := name.removesuffix("_tokens")) != name:
                 self._tokens.labels(label, kind).inc(count)
+
+    def _outcomes(self, label: str, code: str) -> Counter:
+        key = (label, code)
+        if key not in self._children:
+            self._children[key] = self._requests.labels(label, code)
+        return self._children[key]
 
     def _label(self, tenant: str) -> str:
         return self._labels.get(tenant, OTHER_TENANTS)

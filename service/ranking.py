@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,16 +16,18 @@ from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
-from service.errors import BodyTimeoutError
+from service.errors import BodyTimeoutError, UnauthorizedError
 from service.gate.errors import DeadlineExceededError
 from service.gate.job import Level, tenant_id
 from service.insight import Insight
 from service.metrics import Metrics, Timings
+from service.names import new_name
 from service.refusals import Refusals
 from service.reuse import Reuse
 from service.schemas import ContextRequest, RankRequest
 from service.slate import Errand, Slate, SlateScores, encode_slate, slate_jobs
 from service.tenants import Tenant, Tenants
+from service.token_memory import TokenMemory
 from service.turns import Turns
 from service.validation import parse_context_request, parse_rank_request, ranking_head
 
@@ -102,6 +103,7 @@ class Ranker:
         self._model = {"name": card.name, "version": card.version, "digest": card.digest}
         self._turns = Turns(settings.tokenizer_threads, settings.max_tenant_waiting)
         self._refusals = Refusals()
+        self._memory = TokenMemory(settings.token_memory_bytes)
 
     async def rank(self, call: Call) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
@@ -125,6 +127,16 @@ class Ranker:
         answer = assemble_context(walk.slate, walk.scores)
         self._metrics.prewarmed(tenant.name, answer["usage"])
         return self._envelope(call, walk.timings, answer)
+
+    def refuse_unread(self, authorization: str | None) -> None:
+        """Raises TenantThrottledError for a tenant that was refused a moment ago, and counts it.
+
+        A key that nobody has is left to `rank`.
+        """
+        with suppress(UnauthorizedError):
+            tenant = self._tenants.authenticate(authorization)
+            with self._metrics.failures_of(tenant.name):
+                self._refuse(tenant)
 
     async def ready(self) -> bool:
         """Whether a slate sent now would find Redis and a live engine."""
@@ -200,13 +212,16 @@ class Ranker:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
-        # Before a body is parsed that would only be refused, whatever class it names.
-        self._turns.check(tenant.name)
-        self._refusals.check(tenant.nodes)
+        self._refuse(tenant)  # before a body is parsed that would only be refused
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
             return await self._turns.run(tenant.name, parse, body, self.settings)
+
+    def _refuse(self, tenant: Tenant) -> None:
+        """Raises TenantThrottledError for whom any class's job would be refused just now."""
+        self._turns.check(tenant.name)
+        self._refusals.check(tenant.nodes)
 
     async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
         return await self._turns.run(
@@ -217,12 +232,13 @@ class Ranker:
             self._prompt,
             tenant.salt,
             self._catalogue,
+            self._memory,
         )
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
         deadline_ms = max(1, int(clock.remaining_ms))
         reply_to = self._dispatcher.reply_to
-        return Errand(uuid.uuid4().hex, path, tenant.level, deadline_ms, reply_to)
+        return Errand(new_name(), path, tenant.level, deadline_ms, reply_to)
 
     async def _score(self, slate: Slate, errand: Errand, request_id: str) -> SlateScores:
         known = self._reuse.recall(slate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from service.errors import (
     error_status,
 )
 from service.insight import Insight
+from service.names import new_name
 from service.openapi import openapi
 from service.ranking import Call, Ranker
 
@@ -150,7 +150,7 @@ def request_identifier(request: Request) -> str:
     """The client's `x-request-id` if it is short printable ASCII, else a new one."""
     given = request.headers.get("x-request-id", "")
     usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
-    return given if usable else uuid.uuid4().hex
+    return given if usable else new_name()
 
 
 def error_response(error: Exception, request_id: str) -> Response:

@@ -14,6 +14,7 @@ from service.errors import InvalidRequestError
 from service.gate.job import Job, Level
 from service.jobs import JobResult, encode_job
 from service.schemas import ContextRequest, RankRequest
+from service.token_memory import NO_MEMORY, TokenMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,17 @@ def encode_slate(
     prompt: PromptBuilder,
     salt: str = "",
     catalogue: Catalogue | None = None,
+    memory: TokenMemory = NO_MEMORY,
 ) -> Slate:
     """Raises PromptError, and InvalidRequestError when text must not be truncated but would be, or
     for a stored candidate that is none of the catalogue's.
 
-    Equal contexts share their prefix only under equal salts.
+    Equal contexts share their prefix, and equal candidates their tokens, only under equal salts.
     """
     context = prompt.encode_context(request.context, request.prompt)
     listed = request.candidates if isinstance(request, RankRequest) else []
     name = prompt.prompt_name(request.prompt)
-    candidates = encode_candidates(listed, prompt, name, catalogue)
+    candidates = encode_candidates(listed, prompt, name, catalogue, memory, salt)
     if request.truncation == "error":
         _refuse_truncated(context, candidates, card)
     hashes = prompt.block_hashes(context.ids, card.block_size, salt)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from models.engines.base import CacheEvents, JobScores, ScoreJob
+from models.engines.base import ScoreJob
 from models.errors import CandidateTooLongError
 from service import dispatch
 from service.dispatch import Dispatcher
@@ -20,58 +20,11 @@ from service.engine_report import EngineReport, decode_report
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Claim, Claimed, Job, Level, Settlement
+from service.gate.job import Claim, Settlement
 from service.gate.settings import GateSettings
 from service.jobs import JobResult, encode_job
 from tests.e2e.server import wait_until
-
-Score = Callable[[ScoreJob], float]
-LONGEST = 4
-
-
-class ScriptedEngine:
-    """Gives each candidate the logit that a function says; remembers the batches it saw."""
-
-    block_size = 16
-    description: ClassVar = {"dtype": "scripted"}
-
-    def __init__(self, logit: Score) -> None:
-        self._logit = logit
-        self.batches: list[int] = []
-
-    def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
-        self.batches.append(len(jobs))
-        return [
-            JobScores((self._logit(job),), len(job.context_ids), 0, len(job.candidates[0]))
-            for job in jobs
-        ]
-
-    def check(self, job: ScoreJob) -> None:
-        if (length := len(job.candidates[0])) > LONGEST:
-            raise CandidateTooLongError(f"{length} tokens exceed {LONGEST}")
-
-    def drain_cache_events(self) -> CacheEvents:
-        return CacheEvents()
-
-    def drain_label_mass(self) -> tuple[float, ...]:
-        return (0.5,)
-
-
-def job(name: str, reply_to: str, payload: bytes | None = None) -> Job:
-    number = int(name)
-    score_job = ScoreJob((1, 2, 3), ("0" * 32,), ((number,),))
-    return Job(
-        job_id=f"{reply_to}-{name}",
-        path=(Level("ada"),),
-        tenant_level=0,
-        context_hashes=score_job.block_hashes,
-        block_size=16,
-        context_tokens=3,
-        candidate_tokens=1,
-        deadline_ms=10_000,
-        reply_to=reply_to,
-        payload=encode_job(score_job, 10_000) if payload is None else payload,
-    )
+from tests.service.scripted_engine import LONGEST, ScriptedEngine, job, only_candidate, submit
 
 
 @contextmanager
@@ -109,10 +62,6 @@ async def dispatched(
     assert dispatcher.in_flight == 0
     await gate.close()
     return outcomes
-
-
-def only_candidate(score_job: ScoreJob) -> float:
-    return float(score_job.candidates[0][0])
 
 
 def test_each_job_gets_its_own_scores(service_redis_url: str, pool: str) -> None:
@@ -203,76 +152,6 @@ def test_stopping_settles_the_batch_in_hand_and_takes_no_other(
     assert stats.service == 4, "the batch in hand was settled, not given back"
 
 
-def two_batches(observer: WorkerGate) -> Callable[[], bool]:
-    """Whether two batches of eight are leased; never more."""
-
-    def leased() -> bool:
-        jobs = observer.stats().leased_jobs
-        assert jobs <= 16
-        return jobs == 16
-
-    return leased
-
-
-def pending(observer: WorkerGate) -> int:
-    """Jobs that are not answered."""
-    stats = observer.stats()
-    return stats.queued_jobs + stats.leased_jobs
-
-
-def test_the_next_batch_is_claimed_while_one_is_scored_and_both_are_renewed(
-    service_redis_url: str, pool: str
-) -> None:
-    renewed: list[int] = []
-
-    class Renewing(WorkerGate):
-        def renew(self, held: Sequence[Claimed]) -> list[bool]:
-            renewed.append(len(held))
-            return super().renew(held)
-
-    def look(score_job: ScoreJob) -> float:
-        if len(engine.batches) == 1:
-            wait_until(two_batches(observer), 5.0, "the next batch")
-            wait_until(lambda: 16 in renewed, 5.0, "both batches' renewal")
-        return only_candidate(score_job)
-
-    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
-    gate = Renewing(service_redis_url, pool, GateSettings(), "worker")
-    engine = ScriptedEngine(look)
-    loop = EngineLoop(engine, gate, token_budget=4096, max_batch_jobs=8)
-    gate.join()
-    asyncio.run(submit(service_redis_url, pool, *(job(str(n), "here") for n in range(20))))
-    threads = [threading.Thread(target=each, daemon=True) for each in (loop.run, loop.keep)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: not pending(observer), 15.0, "all jobs")
-    loop.stop()
-    for thread in threads:
-        thread.join(10.0)
-    assert engine.batches == [8, 8, 4]
-
-
-def test_stopping_scores_the_batch_that_was_claimed_ahead(
-    service_redis_url: str, pool: str
-) -> None:
-    def stop(score_job: ScoreJob) -> float:
-        if len(engine.batches) == 1:
-            wait_until(two_batches(observer), 5.0, "the next batch")
-            loop.stop()
-        return only_candidate(score_job)
-
-    observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
-    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
-    engine = ScriptedEngine(stop)
-    loop = EngineLoop(engine, worker, token_budget=4096, max_batch_jobs=8)
-    worker.join()
-    asyncio.run(submit(service_redis_url, pool, *(job(str(n), "here") for n in range(20))))
-    loop.run()
-    stats = observer.stats()
-    assert engine.batches == [8, 8]
-    assert (stats.leased_jobs, stats.queued_jobs) == (0, 4)
-
-
 def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop_once_it_is_back(
     service_redis_url: str, pool: str
 ) -> None:
@@ -300,13 +179,6 @@ def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop_once_it_is_ba
     stats = observer.stats()
     assert (stats.leased_jobs, stats.queued_jobs, stats.service) == (0, 0, 4)
     assert stats.workers == {}
-
-
-async def submit(url: str, pool: str, *jobs: Job) -> None:
-    gate = AsyncGate(url, pool, GateSettings())
-    for one in jobs:
-        await gate.submit(one)
-    await gate.close()
 
 
 def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.directory import ModelDirectory
+from models.prompt import PromptBuilder
 from service import ranking
 from service.config import Settings
 from service.dispatch import Dispatcher
@@ -134,3 +135,43 @@ def test_a_tenant_at_its_cap_is_refused_unread_for_a_moment(
     monkeypatch.setattr(Dispatcher, "score", full)
     asyncio.run(call(make_ranker(10_000), "ada", "ada", "bob"))
     assert asked == ["ada", "bob"]
+
+
+def test_before_its_request_is_read_only_a_tenant_refused_a_moment_ago_is_refused(
+    make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_: Dispatcher, jobs: Sequence[Job]) -> list[JobResult]:
+        raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
+
+    async def call(ranker: Ranker) -> None:
+        ranker.refuse_unread("Bearer ada")
+        with pytest.raises(TenantThrottledError):
+            await ranker.rank(Call("request", "Bearer ada", slate))
+        with pytest.raises(TenantThrottledError, match="wait for answers"):
+            ranker.refuse_unread("Bearer ada")
+        ranker.refuse_unread("Bearer bob")
+        for nobody in (None, "Bearer nobody"):  # told so by the walk itself
+            ranker.refuse_unread(nobody)
+
+    monkeypatch.setattr(Dispatcher, "score", full)
+    asyncio.run(call(make_ranker(10_000)))
+
+
+def test_tokens_of_a_slates_texts_are_remembered(
+    make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized: list[int] = []
+    encode = PromptBuilder.encode_candidates
+
+    def noting(builder: PromptBuilder, texts: Sequence[str], prompt: str) -> object:
+        tokenized.append(len(texts))
+        return encode(builder, texts, prompt)
+
+    async def call(ranker: Ranker) -> None:
+        for _ in range(2):
+            with pytest.raises(EngineAbsentError):
+                await ranker.rank(Call("request", "Bearer ada", slate))
+
+    monkeypatch.setattr(PromptBuilder, "encode_candidates", noting)
+    asyncio.run(call(make_ranker(10_000)))
+    assert tokenized == [1], "the slate's 20 texts are one"
