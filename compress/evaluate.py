@@ -32,6 +32,10 @@ def main() -> int:
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
+    if given.resamples < 0 or given.threads < 1:
+        parser.error("--resamples takes 0 or more, --threads 1 or more")
+    if given.json != "-" and (Path(given.json).is_dir() or not Path(given.json).parent.is_dir()):
+        parser.error(f"--json {given.json} is no file in a folder that exists; name one, or -")
     torch.set_num_threads(given.threads)
     try:
         text = json.dumps(_report(given), indent=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,9 @@ class Calibration:
 
     def __post_init__(self) -> None:
         known = self.kind == "platt" or (self.kind == "temperature" and self.shift == 0)
-        if not known or not (0 < self.scale < math.inf and math.isfinite(self.shift)):
+        # Above it is infinity, or a whole number that no float holds.
+        largest = sys.float_info.max
+        if not known or not (0 < self.scale <= largest and abs(self.shift) <= largest):
             raise CalibrationError(
                 f"calibration {self.kind!r} with scale {self.scale} and shift {self.shift} is not "
                 "served; use kind 'platt', a finite scale above 0 and a finite shift, or kind "

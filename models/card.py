@@ -16,6 +16,10 @@ from models.head_card import HeadCard
 CARD_NAME = "model_card.json"
 REQUIRED_FILES = ("config.json", "tokenizer.json")  # the weights may be one file or several
 
+UNREADABLE = (  # what a card that is none makes its readers raise
+    *(OSError, ValueError, TypeError, KeyError, AttributeError),
+    *(ArithmeticError, RecursionError, FairslateError),
+)
 HOW_TO_WRITE = (
     "write it, with this model's own template and labels: python -m models.new_card {} "
     "--context 'Member: {{context}}\\n' --candidate 'Job: {{candidate}}\\nRelevant:' "
@@ -150,9 +154,10 @@ def read_card(directory: Path, verify: bool = True) -> ModelCard:
         raw = json.loads(path.read_text(encoding="utf-8"))
         stated = raw.pop("digest")
         card = _card_from_json(raw)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, FairslateError) as error:
+        digest = card.digest  # of NaN in a lineage there is none
+    except UNREADABLE as error:
         raise ModelDirectoryError(f"{path}: not a valid card ({error}); export it again") from error
-    if card.digest != stated:
+    if digest != stated:
         raise ModelDirectoryError(f"{path}: was changed after it was written; export it again")
     _verify_names(directory, card)
     if verify:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -59,20 +60,28 @@ def write_catalogue(
     ends = np.fromiter(accumulate(map(len, names)), np.int64, len(names))
     text, bounds = b"".join(names), ends.tobytes()
     header = _header(origin, len(names), len(text))
+    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")  # two may write at once
+    try:
+        _write_beside(beside, header, vectors, bounds + text)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_beside(
+    path: Path, header: dict[str, Any], vectors: Iterable[bytes], names: bytes
+) -> None:
     expected = header[VECTORS]["data_offsets"][1]
-    beside = path.with_name(path.name + ".writing")
-    with beside.open("w+b") as file:
+    with path.open("w+b") as file:
         start = _write_header(file, header)
         for piece in vectors:
             file.write(piece)
         if (written := file.tell() - start) != expected:
             raise CatalogueError(f"{path}: got {written} bytes of vectors, not {expected}")
-        file.write(bounds)
-        file.write(text)
-    header["__metadata__"]["digest"] = content_digest(beside)
-    with beside.open("r+b") as file:
+        file.write(names)
+    header["__metadata__"]["digest"] = content_digest(path)
+    with path.open("r+b") as file:
         _write_header(file, header)
-    beside.replace(path)
 
 
 def read_statement(path: Path) -> StoredCatalogue:
@@ -87,6 +96,10 @@ def read_statement(path: Path) -> StoredCatalogue:
         origin = CatalogueOrigin(**metadata, vectors=vectors, width=width)
         entries, *shape = header[VECTORS]["shape"]
         dtype = header[VECTORS]["dtype"]
+        if not all(type(size) is int and size >= 0 for size in (entries, *shape)):
+            raise ValueError("a shape of no sizes")
+        if not all(isinstance(value, str) for value in (digest, *metadata.values())):
+            raise TypeError("an origin that is no text")
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogueError(f"{path}: no catalogue ({error!r}); {HOW_TO_ENCODE}") from error
     if (dtype, *shape) != ("BF16", origin.vectors, origin.width):
@@ -153,6 +166,6 @@ def _read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
         if not isinstance(header["__metadata__"], dict):
             raise TypeError("its metadata are no object")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogueError(f"{path}: cannot be read ({error!r}); {HOW_TO_ENCODE}") from error
     return header  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -34,7 +35,7 @@ class Fields:
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         """A finite number above 0; null counts as absent."""
         value = self._get(name, default)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if type(value) is int and abs(value) <= sys.float_info.max:
             value = float(value)
         return float(self.checked(name, value, float))
 

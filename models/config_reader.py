@@ -16,13 +16,15 @@ from models.errors import ModelDirectoryError
 from models.quantization import read_quantization
 from models.rope_scaling import read_rope
 
+MOST_LAYERS = 1024
+
 
 def read_config(directory: Path) -> DecoderConfig:
     """Raises ModelDirectoryError when `config.json` is absent, unreadable or not served."""
     path = directory / "config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
     return parse_config(raw, source=str(path))
 
@@ -33,7 +35,7 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
         raise ModelDirectoryError(f"{source}: is no JSON object; export the model again")
     fields = Fields(source, raw)
     family = raw.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         fields.refuse("model_type", family, f"export one of: {', '.join(FAMILIES)}")
     fields.expect("hidden_act", "silu")
     heads = fields.integer("num_attention_heads")
@@ -44,7 +46,7 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
         vocab_size=fields.integer("vocab_size"),
         hidden_size=fields.integer("hidden_size"),
         intermediate_size=fields.integer("intermediate_size"),
-        num_hidden_layers=fields.integer("num_hidden_layers"),
+        num_hidden_layers=_layers(fields),
         num_attention_heads=heads,
         num_key_value_heads=fields.integer("num_key_value_heads", heads),
         head_dim=_head_dim(family, fields, heads),
@@ -66,6 +68,14 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
     if config.head_dim % 2:
         fields.refuse("head_dim", config.head_dim, "serve a model with an even one")
     return config
+
+
+def _layers(fields: Fields) -> int:
+    """Bounded, because the tensors of every layer are listed before any file is looked at."""
+    layers = fields.integer("num_hidden_layers")
+    if layers > MOST_LAYERS:
+        fields.refuse("num_hidden_layers", layers, f"serve a model of at most {MOST_LAYERS}")
+    return layers
 
 
 def _head_dim(family: str, fields: Fields, heads: int) -> int:
@@ -98,6 +108,8 @@ def _sliding_window(family: str, fields: Fields) -> int | None:
     layers = fields.raw.get("layer_types")
     if layers is None:
         first = fields.raw.get("max_window_layers")
+        if first is not None and type(first) is not int:
+            fields.refuse("max_window_layers", first, "write a whole number")
         sliding = fields.integer("num_hidden_layers") > (28 if first is None else first)
     else:
         sliding = "sliding_attention" in layers

@@ -12,6 +12,7 @@ import gzip
 import itertools
 import json
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def _read(path: Path) -> Iterator[Item]:
         with opened(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 yield _item(path, number, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise CatalogueError(f"{path}: cannot be read ({error}); write it again") from error
 
 
@@ -102,12 +103,18 @@ def _item(path: Path, number: int, line: str) -> Item:
     try:
         row = json.loads(line)
         name, text = row["id"], row["text"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogueError(
             f'{path}: line {number} is no object with "id" and "text" ({error!r})'
         ) from error
     if not (isinstance(name, str) and name and isinstance(text, str) and text.strip()):
         raise CatalogueError(f"{path}: line {number}: id and text must be strings, and not empty")
+    try:
+        (name + text).encode()
+    except UnicodeEncodeError as error:
+        raise CatalogueError(
+            f"{path}: line {number}: id and text must be Unicode, without lone surrogates"
+        ) from error
     return name, text
 
 
@@ -120,13 +127,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoder", type=Path, help=f"by default MODEL/{ENCODER_PATH}")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(argv)
-    torch.set_num_threads(given.threads)
     try:
+        torch.set_num_threads(max(1, given.threads))
         directory = load_model_directory(given.model)
         encoder = given.encoder or given.model / ENCODER_PATH
         origin = encode_catalogue(directory, encoder, given.items, given.out)
     except FairslateError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {given.out} cannot be written ({error}); make room or name another --out",
+            file=sys.stderr,
+        )
         return 1
     print(f"{given.out}: {origin.vectors} vectors of {origin.width} an item, for {origin.prompt}")
     return 0

@@ -38,7 +38,7 @@ class HeadCard:
         if self.labels and len(self.labels) == 1:
             raise ModelDirectoryError(f"labels {list(self.labels)} need another to compare with")
         for name in self.classes:
-            if not (isinstance(name, str) and name.isascii() and name.isdigit()):
+            if not (isinstance(name, str) and name.isascii() and name.isdigit() and len(name) < 10):
                 raise ModelDirectoryError(f"class {name!r} is no row; number rows from '0'")
         if len(self.grades) > 1 and self.lowest == self.highest:
             raise ModelDirectoryError(f"all grades are {self.lowest}; give at least two")

@@ -107,14 +107,14 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
         encoder = ItemEncoder(directory.config.hidden_size, vectors, inner)
         prompt, reader = metadata["prompt"], metadata["reader"]
         own = reader_digest(directory.card, prompt)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        encoder.load_state_dict(weights)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CatalogueError(f"{path}: is no item encoder ({error!r}); {_HOW_TO_TRAIN}") from error
     if reader != own:
         raise CatalogueError(
             f"{path}: was trained for a model of digest {reader[:16]}, not for {directory.path} of "
             f"{own[:16]}; {_HOW_TO_TRAIN}"
         )
-    encoder.load_state_dict(weights)
     return encoder.eval().requires_grad_(False), prompt
 
 

@@ -155,7 +155,10 @@ class PromptBuilder:
         return HeadOutputs(name, rows, head.gains)
 
     def _label_id(self, label: str) -> int:
-        ids = self._template_ids(label)
+        try:
+            ids = self._template_ids(label)
+        except TypeError as error:  # a lone surrogate
+            raise ModelDirectoryError(f"label {label!r} is no Unicode; choose another") from error
         if len(ids) != 1:
             raise ModelDirectoryError(f"label {label!r} is {len(ids)} tokens; choose a single one")
         return ids[0]

@@ -76,11 +76,11 @@ def read_rope(config: Fields, max_position_embeddings: int) -> tuple[float, Rope
     known = HARMLESS | {key for keys in KEYS.values() for key in keys} | {"partial_rotary_factor"}
     for name in sorted(rope.raw.keys() - known):
         rope.refuse(name, rope.raw[name], "serve a model without it")
-    return theta, _scaling(kind, rope, config.raw, max_position_embeddings)
+    return theta, _scaling(kind, theta, rope, config.raw, max_position_embeddings)
 
 
 def _scaling(
-    kind: str, rope: Fields, config: Mapping[str, Any], max_position_embeddings: int
+    kind: str, theta: float, rope: Fields, config: Mapping[str, Any], max_position_embeddings: int
 ) -> RopeScaling:
     if kind in ("default", "dynamic"):
         return RopeScaling(kind, rope.number("factor", 1.0))
@@ -93,7 +93,11 @@ def _scaling(
     original = rope.checked("original_max_position_embeddings", original, int)
     if kind == "llama3":
         low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
+        if low >= high:
+            rope.refuse("high_freq_factor", high, f"it must be above low_freq_factor {low}")
         return RopeScaling(kind, rope.number("factor"), original, low, high)
+    if theta <= 1:
+        rope.refuse("rope_theta", theta, "yarn takes one above 1")
     factor = rope.number("factor", max_position_embeddings / original)
     return RopeScaling(
         kind,

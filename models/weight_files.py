@@ -21,6 +21,8 @@ INDEX_NAME = "model.safetensors.index.json"
 # Tables that old exports carry beside the weights; they follow from config.json.
 COMPUTED_SUFFIX = "rotary_emb.inv_freq"
 UNUSED_TIED = "lm_head.weight"
+# What an index that is none makes its readers raise.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,18 @@ def weight_paths(directory: Path) -> list[Path]:
         )
     try:
         names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        absent = [name for name in names if not _lies_in(directory, name)]
+    except UNREADABLE as error:
         raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
-    for name in names:
-        if Path(name).name != name or not (directory / name).is_file():
-            raise ModelDirectoryError(f"{path}: names {name!r}, which is no file beside it")
+    for name in absent:
+        raise ModelDirectoryError(
+            f"{path}: names {name!r}, which is no file beside it; export the model again"
+        )
     return [directory / name for name in sorted(names)]
+
+
+def _lies_in(directory: Path, name: str) -> bool:
+    return Path(name).name == name and (directory / name).is_file()
 
 
 def checked_tensors(directory: Path, config: DecoderConfig) -> Mapping[str, StoredTensor]:

@@ -6,19 +6,33 @@ import csv
 import gzip
 import hashlib
 import json
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import FairslateError
+
 TIER_GRADES = {"Primary-Short": 3, "Primary-Long": 2, "Supplemental": 1}
 SAME_OCCUPATION = 4
 RELEVANT = 2
 UNGRADED = -1
+HIGHEST_GRADE = 30  # a gain is 2 to the power of it
+ITEM: Mapping[str, type | tuple[type, ...]] = {"id": (str, int), "text": str}
+REQUEST: Mapping[str, type | tuple[type, ...]] = {"prefix": str, "cand": list}
+
+
+class DataError(FairslateError):
+    """Ranking data that no model can be trained or measured on."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "data_invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +68,18 @@ class Occupation:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a gzipped JSON-lines file."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    """Rows of a gzipped JSON-lines file. Raises DataError for what is none."""
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                number += 1
+                yield _row(line)
+    except (ValueError, RecursionError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read near line {number} ({error}); write it again, one JSON object "
+            "a line, gzipped"
+        ) from error
 
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
@@ -67,17 +89,57 @@ def read_table(path: Path) -> Iterator[dict[str, str]]:
 
 
 def load_requests(directory: Path, split: str) -> list[Request]:
-    """`split`.jsonl.gz joined with items.jsonl.gz; only `prefix` and the items' `text` are kept."""
-    texts = {row["id"]: row["text"] for row in read_rows(directory / "items.jsonl.gz")}
-    return [_request(row, texts) for row in read_rows(directory / f"{split}.jsonl.gz")]
+    """`split`.jsonl.gz joined with items.jsonl.gz; only `prefix` and the items' `text` are kept.
+
+    Raises DataError for a split without requests and for a row that is no request, naming it.
+    """
+    path, items = directory / f"{split}.jsonl.gz", directory / "items.jsonl.gz"
+    texts = {item["id"]: item["text"] for item in _checked(items, read_rows(items), ITEM)}
+    rows = _checked(path, read_rows(path), REQUEST)
+    requests = [_request(path, number, row, texts) for number, row in enumerate(rows, 1)]
+    if not requests:
+        raise DataError(f"{path}: holds no requests; write at least one")
+    return requests
 
 
-def _request(row: dict[str, Any], texts: dict[str, str]) -> Request:
-    candidates = tuple(texts[item] for item in row["cand"])
-    group = str(row.get("user", row.get("occ", row["qid"])))
+def _request(path: Path, number: int, row: dict[str, Any], texts: dict[Any, str]) -> Request:
     grades = tuple(row["label"] if "label" in row else row["grade"])
+    unknown = [item for item in row["cand"] if item not in texts]
+    if unknown or not row["cand"] or len(grades) != len(row["cand"]):
+        raise DataError(
+            f"{path}: request {number} has {len(row['cand'])} candidates, {len(unknown)} of them "
+            f"no items, and {len(grades)} grades; write one grade for each item"
+        )
+    for grade in grades:
+        if type(grade) not in (int, bool) or not 0 <= grade <= HIGHEST_GRADE:
+            raise DataError(
+                f"{path}: request {number} has the grade {grade!r}; write whole numbers from 0 to "
+                f"{HIGHEST_GRADE}"
+            )
+    candidates = tuple(texts[item] for item in row["cand"])
+    group = str(row.get("user", row.get("occ", row.get("qid"))))
     binary, by_user = "label" in row, "user" in row
     return Request(group, row["prefix"], candidates, grades, binary, by_user)
+
+
+def _checked(
+    path: Path, rows: Iterator[dict[str, Any]], kinds: Mapping[str, type | tuple[type, ...]]
+) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(rows, 1):
+        graded = {"label" if "label" in row else "grade": list} if kinds is REQUEST else {}
+        for name, kind in {**kinds, **graded}.items():
+            if not isinstance(row.get(name), kind):
+                raise DataError(
+                    f"{path}: {name} of row {number} is {row.get(name)!r}; write the row again"
+                )
+        yield row
+
+
+def _row(line: str) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("a row is no object")
+    return row
 
 
 def halves(requests: list[Request]) -> tuple[list[Request], list[Request]]:

@@ -119,9 +119,13 @@ class DistillOptions:
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> DistillOptions:
         """Raises RecipeError for unknown names and for what cannot be done together."""
+        if not isinstance(raw, Mapping):
+            raise RecipeError(f"distill: options are {raw!r}; write them as name: value")
         parts = dict(raw)
         for name, kind in (("phases", Phase), ("teachers", TeacherOptions)):
             if name in parts:
+                if not isinstance(parts[name], list | tuple):
+                    raise RecipeError(f"distill: {name} is {parts[name]!r}; write a list of them")
                 parts[name] = tuple(parse_options(kind, entry) for entry in parts[name])
         return parse_options(cls, parts)
 

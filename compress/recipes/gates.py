@@ -23,7 +23,8 @@ METRICS = (
 )
 FORM = re.compile(
     rf"(?:(?P<dimension>{'|'.join(DIMENSIONS)}) )?(?P<metric>[a-z_@0-9]+)"
-    r"(?: (?P<change>drop|rise))? (?P<relation><=|>=) (?P<bound>-?[0-9.]+(?:e-?[0-9]+)?)"
+    r"(?: (?P<change>drop|rise))? (?P<relation><=|>=) "
+    r"(?P<bound>-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]{1,2})?)"
     r"(?: against (?P<against>\S+))?"
 )
 

@@ -6,6 +6,7 @@ Knows the names of stages and where they live, nothing of what they do.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,11 @@ from compress.recipes.gates import Gate
 from compress.stages.stage import RecipeError, StageKind, parse_options
 
 TEACHER, SOURCE = "teacher", "source"
+TITLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+UNREADABLE = (  # what a file that is no recipe makes its readers raise
+    *(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError),
+    *(KeyError, AttributeError, TypeError),
+)
 STAGES = {
     "encoder_teacher": "compress.encoders.encoder_teacher",
     "imitate": "compress.students.imitate",
@@ -46,6 +52,11 @@ class RecipeStage:
             raise RecipeError(f"stage {self.stage!r} is unknown; use one of {', '.join(STAGES)}")
         if isinstance(self.gates, str):
             raise RecipeError(f"stage {self.stage!r}: gates is a list of lines, not one string")
+        if self.title in (TEACHER, SOURCE) or not TITLE.fullmatch(self.title):
+            raise RecipeError(
+                f"stage {self.stage!r}: name {self.title!r} names a folder; write up to 64 "
+                f"letters, digits, - and _, and neither {TEACHER!r} nor {SOURCE!r}"
+            )
         self.kind.parse(self.options)
         _ = self.conditions  # what cannot be read must be refused before a stage runs
 
@@ -101,7 +112,7 @@ class Recipe:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
             stages = tuple(parse_options(RecipeStage, entry) for entry in raw.pop("stages"))
             teacher = raw.pop("teacher", None)
-        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+        except UNREADABLE as error:
             raise RecipeError(f"{path}: not a recipe ({error}); see compress/recipes") from error
         if isinstance(teacher, Mapping):
             teacher = parse_options(RecipeStage, teacher)

@@ -6,13 +6,17 @@ the last one becomes OUT. Knows no stage's inside and no command line.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from compress.data.requests import halves, load_requests
 from compress.measure.scorers import SCORER_NAME
@@ -53,8 +57,15 @@ class Run:
         self._finished: dict[str, Path] = {}
 
     def start(self) -> None:
-        """From the last finished stage and checkpoint; returns when OUT is there."""
-        parallel.first(self._prepare)
+        """From the last finished stage and checkpoint; returns when OUT is there.
+
+        Raises RecipeError while another run makes the same OUT.
+        """
+        with ExitStack() as held:
+            parallel.first(lambda: self._prepare(held))
+            self._run()
+
+    def _run(self) -> None:
         for title in self._recipe.given():
             self._records[title] = Record.read(self._work / f"{title}.json")
         entries = list(self._recipe.entries())
@@ -68,10 +79,12 @@ class Run:
             self._records[title] = Record.read(_record_of(done))
         parallel.first(lambda: self._publish(done))
 
-    def _prepare(self) -> None:
-        if self._out.exists():
-            raise RecipeError(f"{self._out} exists; remove it or name another --out")
-        _refuse_another_recipes_work(self._recipe, self._work)
+    def _prepare(self, held: ExitStack) -> None:
+        _refuse_existing(self._out)
+        origin = _origin(self._recipe)
+        held.enter_context(_alone_in(self._work))
+        _refuse_existing(self._out)  # another run may just have made it
+        _refuse_another_recipes_work(origin, self._work)
         for title, directory in self._recipe.given().items():
             path = self._work / f"{title}.json"
             if not path.exists():
@@ -195,17 +208,46 @@ def _note(directory: Path, records: Mapping[str, Record]) -> None:
     write_card(directory, replace(card, metrics={**card.metrics, **reached}))
 
 
-def _refuse_another_recipes_work(recipe: Recipe, work: Path) -> None:
-    """Gates may change between two starts; what the weights come from may not."""
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise RecipeError(f"{out} exists; remove it or name another --out")
+
+
+@contextmanager
+def _alone_in(work: Path) -> Iterator[None]:
+    """Two runs in one folder would take each other's stages away half written."""
+    work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        _lock(descriptor, work)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, work: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecipeError(
+            f"another run is at work in {work}; wait until it ends or name another --out"
+        ) from error
+
+
+def _origin(recipe: Recipe) -> list[Any]:
+    """What the weights come from. Raises RecipeError where it is not at hand."""
     if not Path(recipe.data).is_dir():
         raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
     stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
     given = [_digest(directory) for directory in recipe.given().values()]
     digest = directory_digest(Path(recipe.data))
-    origin = [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
+    return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
+
+
+def _refuse_another_recipes_work(origin: list[Any], work: Path) -> None:
+    """Gates may change between two starts; what the weights come from may not."""
     path = work / "recipe.json"
     if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
         write_json(path, origin)
     elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
         raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from compress.stages.option_values import wrong_value
 from models.allocator import keep_freed_memory
 from models.card import Labels, ModelCard, PromptTemplate, Truncation
 from models.errors import FairslateError
@@ -131,7 +132,12 @@ class StageKind:
 
 
 def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
-    """Raises RecipeError for unknown or missing names."""
+    """Raises RecipeError for unknown or missing names and for values of another type."""
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{kind.__name__}: options are {raw!r}; write them as name: value")
+    wrong = wrong_value(kind, raw)
+    if wrong:
+        raise RecipeError(f"{kind.__name__}: {wrong}")
     try:
         return kind(**raw)
     except TypeError as error:

@@ -42,6 +42,25 @@ def test_it_prints_one_json_object_with_intervals(tiny_model_dir: Path, small_da
         assert sum(part["requests"] for part in slices.values()) == report["requests"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--resamples", "-1"), ("--threads", "0"), ("--json", "absent/x.json")]
+)
+def test_a_wrong_option_is_refused_before_anything_is_scored(
+    option: str,
+    value: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["no-model", "--data", "no-data", "--split", "valid", "--json", "-", option, value]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate", *given])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert option in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_only_prefix_and_item_texts_reach_the_model(
     tiny_directory: ModelDirectory, small_data: Path, tmp_path: Path
 ) -> None:

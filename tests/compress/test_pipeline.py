@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -108,6 +109,25 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, small_data: Path) 
     assert said.splitlines()[0] == "stage 1 of 3: lexicon"
     assert "the same command goes on from" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_a_second_run_of_the_same_out_is_refused_and_touches_nothing(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe, work = _recipe(tmp_path, small_data, 0.3), tmp_path / "model.work"
+    (work / "unfinished").mkdir(parents=True)
+    held = os.open(work, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # as the first run does
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    try:
+        assert main() == 1
+    finally:
+        os.close(held)
+    assert "another run is at work" in capsys.readouterr().err
+    assert list(work.iterdir()) == [work / "unfinished"]
 
 
 def test_a_recipe_without_its_data_is_refused(

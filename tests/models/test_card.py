@@ -84,6 +84,9 @@ def test_only_regular_visible_files_are_listed(tiny_card: ModelCard, copied: Pat
         {"block_size": 0},
         {"dtype": "float16"},
         {"calibration": {"kind": "isotonic", "scale": 1.0, "shift": 0.0}},
+        {"calibration": {"kind": "platt", "scale": 10**400, "shift": 0.0}},
+        {"calibration": {"kind": "platt", "scale": 1.0, "shift": 10**400}},
+        {"lineage": {"loss": float("nan")}},
         {"labels": {"yes": " yes"}},
         {"files": []},
         {"truncation": "long"},
@@ -95,7 +98,7 @@ def test_an_edited_card_is_refused_by_name(copied: Path, changes: dict[str, Any]
         read_card(copied, verify=False)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"digest": 1}', "\ud800"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"digest": 1}', "\ud800", "[" * 100_000])
 def test_a_card_that_is_no_card_is_refused_by_name(copied: Path, text: str) -> None:
     (copied / CARD_NAME).write_text(text, errors="surrogatepass")
     with pytest.raises(ModelDirectoryError, match=CARD_NAME):

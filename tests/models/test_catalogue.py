@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +144,28 @@ def test_damage_is_found(
             load_catalogue(path, tiny_directory)
     with pytest.raises(CatalogueError, match="No such file"):
         load_catalogue(tmp_path / "absent", tiny_directory)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shape", ["a", 1, 64]), ("shape", [-1, 1, 64]), ("reader", 5), ("prompt", ["a"])],
+)
+def test_a_header_of_wrong_types_is_refused(
+    field: str,
+    value: Any,
+    tmp_path: Path,
+    tiny_directory: ModelDirectory,
+    origin: CatalogueOrigin,
+) -> None:
+    path = write(tmp_path / "catalogue", origin)
+    content = path.read_bytes()
+    stop = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:stop])
+    header["vectors" if field == "shape" else "__metadata__"][field] = value
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[stop:])
+    with pytest.raises(CatalogueError, match="no catalogue"):
+        load_catalogue(path, tiny_directory)
 
 
 def test_names_must_be_as_many_as_entries(

@@ -92,6 +92,16 @@ def test_a_window_counts_where_a_layer_has_it(
     [
         ({"model_type": "qwen3_moe"}, "model_type", "'qwen3_moe'"),
         ({"model_type": None}, "model_type", "None"),
+        ({"model_type": ["llama"]}, "model_type", "['llama']"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers", "1024"),
+        ({"rope_theta": 10**400}, "rope_theta", "1000"),
+        (
+            {"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}},
+            "rope_parameters.high_freq_factor",
+            "1.0",
+        ),
+        ({"rope_parameters": YARN | {"rope_theta": 1.0}}, "rope_parameters.rope_theta", "1.0"),
+        ({"model_type": "qwen2", "max_window_layers": "1"}, "max_window_layers", "'1'"),
         ({"hidden_act": "gelu"}, "hidden_act", "'gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config.quant_method", "None"),
         ({"architectures": ["LlamaModel"]}, "architectures", "LlamaModel"),
@@ -137,7 +147,7 @@ def test_a_classifier_says_how_many_labels_it_has(family: str) -> None:
     assert parse(family).num_labels == 0
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", "7"])
+@pytest.mark.parametrize("content", ["", "[]", "null", "7", "[" * 100_000])
 def test_a_config_that_is_no_config_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelDirectoryError, match=r"config\.json"):

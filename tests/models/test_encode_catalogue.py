@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from models.catalogue import load_catalogue
 from models.checkpoint import load_decoder
@@ -94,10 +96,13 @@ BROKEN = [
     ('{"id": 3, "text": "x"}\n', "line 1: id and text must be strings"),
     ('{"id": "a", "text": " "}\n', "line 1: id and text must be strings"),
     ("", "holds no items"),
+    ('{"id": "\\ud800", "text": "x"}\n', "line 1: id and text must be Unicode"),
+    ('{"id": "a", "text": "\\ud800"}\n', "line 1: id and text must be Unicode"),
+    ("[" * 100_000, "line 1 is no object"),
 ]
 
 
-@pytest.mark.parametrize(("content", "message"), BROKEN)
+@pytest.mark.parametrize(("content", "message"), BROKEN, ids=range(len(BROKEN)))
 def test_bad_lines_are_named_and_nothing_is_written(
     content: str,
     message: str,
@@ -110,7 +115,22 @@ def test_bad_lines_are_named_and_nothing_is_written(
     items.write_text(content, encoding="utf-8")
     assert encode(tiny_directory, encoder_path, items, tmp_path / "catalogue") == 1
     assert re.search(message, capsys.readouterr().err)
-    assert not (tmp_path / "catalogue").exists()
+    assert not list(tmp_path.glob("catalogue*"))
+
+
+def test_a_place_that_cannot_be_written_is_said(
+    tmp_path: Path,
+    tiny_directory: ModelDirectory,
+    encoder_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"id": "a", "text": "x"}\n', encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    for out in (tmp_path / "folder", tmp_path / "absent" / "catalogue"):
+        assert encode(tiny_directory, encoder_path, items, out) == 1
+        assert "cannot be written" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.writing"))
 
 
 def test_a_damaged_archive_and_an_absent_file_are_refused(
@@ -120,7 +140,10 @@ def test_a_damaged_archive_and_an_absent_file_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "items.jsonl.gz").write_bytes(gzip.compress(b'{"id": "a"}' * 99)[:40])
-    for name in ("items.jsonl.gz", "absent.jsonl"):
+    content = bytearray(gzip.compress(bytes(range(256)) * 9))
+    content[14:40] = b"\xff" * 26
+    (tmp_path / "damaged.jsonl.gz").write_bytes(content)
+    for name in ("items.jsonl.gz", "damaged.jsonl.gz", "absent.jsonl"):
         assert encode(tiny_directory, encoder_path, tmp_path / name, tmp_path / "out") == 1
         assert "cannot be read" in capsys.readouterr().err
 
@@ -136,6 +159,21 @@ def test_an_encoder_of_another_model_is_refused(
         load_item_encoder(tiny_directory.path / "model.safetensors", tiny_directory)
     with pytest.raises(CatalogueError, match="is no item encoder"):
         load_item_encoder(tmp_path / "absent", tiny_directory)
+
+
+def test_an_encoder_of_other_shapes_is_refused(
+    tmp_path: Path, tiny_directory: ModelDirectory, encoder_path: Path
+) -> None:
+    with safe_open(encoder_path, framework="pt") as stored:
+        metadata = stored.metadata()
+    weights = load_file(encoder_path)
+    absent = {name: weight for name, weight in weights.items() if name != "outer.weight"}
+    flat = weights | {"inner.weight": torch.zeros(())}
+    other = weights | {"direct.weight": torch.zeros(3, 3)}
+    for changed in (absent, flat, other):
+        save_file(changed, tmp_path / "other", metadata)
+        with pytest.raises(CatalogueError, match="is no item encoder"):
+            load_item_encoder(tmp_path / "other", tiny_directory)
 
 
 def test_the_shipped_encoder_is_of_the_shipped_ranker() -> None:

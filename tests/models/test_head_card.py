@@ -34,6 +34,7 @@ def test_grades_are_scaled_and_scores_scaled_back() -> None:
         ({"labels": {"a": "1", "b": 0}}, "grade of 'a' is '1'"),
         ({"labels": {"a": float("nan"), "b": 0}}, "grade of 'a' is nan"),
         ({"classes": {"first": 1}}, "class 'first' is no row"),
+        ({"classes": {"9" * 5000: 1}}, "is no row"),
         ({"classes": {"-1": 1}}, "class '-1' is no row"),
     ],
 )

@@ -131,6 +131,7 @@ def test_a_template_that_fills_the_limit_is_refused(
     ("labels", "match"),
     [
         (Labels(" yes", " absolutely not"), "choose a single one"),
+        (Labels(" yes", "\ud800"), "no Unicode"),
         (Labels(" yes", " yes"), "same token"),
         (Labels("", " no"), "0 tokens"),
     ],

@@ -81,7 +81,12 @@ def test_a_tensor_of_two_shards_is_refused(copied: Path, tiny_card: ModelCard) -
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", "{", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../x"}}'],
+    [
+        *("[]", "{", "{}", "[" * 100_000),
+        *('{"weight_map": 3}', '{"weight_map": {"a": "../x"}}', '{"weight_map": {"a": 5}}'),
+        '{"weight_map": {"a": "' + "x" * 5000 + '"}}',
+    ],
+    ids=range(8),
 )
 def test_an_index_that_is_none_is_named(copied: Path, tiny_card: ModelCard, content: str) -> None:
     (copied / INDEX_NAME).write_text(content)

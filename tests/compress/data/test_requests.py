@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from compress.data.requests import (
+    DataError,
     halves,
     load_occupations,
     load_relations,
@@ -34,6 +37,57 @@ def test_binary_labels_and_users_are_read(tmp_path: Path) -> None:
         file.write(json.dumps({"id": "i", "text": "t"}))
     (request,) = load_requests(tmp_path, "new")
     assert (request.group, request.relevant) == ("7", (True, False))
+
+
+ITEMS = [{"id": "i", "text": "t"}]
+GOOD = {"qid": "q", "prefix": "p", "cand": ["i", "i"], "label": [1, 0]}
+
+
+def _write(path: Path, rows: list[Any]) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "holds no requests"),
+        ([GOOD, 5], "near line 2"),
+        ([GOOD | {"prefix": 5}], "prefix of row 1 is 5"),
+        ([GOOD | {"cand": "ii"}], "cand of row 1 is 'ii'"),
+        ([GOOD | {"label": None}], "label of row 1 is None"),
+        ([{name: GOOD[name] for name in ("prefix", "cand")}], "grade of row 1 is None"),
+        ([GOOD | {"cand": [], "label": []}], "0 candidates"),
+        ([GOOD | {"cand": ["i", "j"]}], "1 of them no items"),
+        ([GOOD, GOOD | {"label": [1]}], "request 2 has 2 candidates.* and 1 grades"),
+        ([GOOD | {"label": [1, float("nan")]}], "the grade nan"),
+        ([GOOD | {"label": [1, "0"]}], "the grade '0'"),
+        ([GOOD | {"label": [1, -1]}], "the grade -1"),
+        ([GOOD | {"label": [1, 1000]}], "the grade 1000"),
+    ],
+    ids=range(13),
+)
+def test_a_row_that_is_no_request_is_named(tmp_path: Path, rows: list[Any], said: str) -> None:
+    _write(tmp_path / "items.jsonl.gz", ITEMS)
+    _write(tmp_path / "valid.jsonl.gz", rows)
+    with pytest.raises(DataError, match=f"valid.jsonl.gz: .*{said}"):
+        load_requests(tmp_path, "valid")
+
+
+def test_an_item_without_its_text_is_named(tmp_path: Path) -> None:
+    _write(tmp_path / "items.jsonl.gz", [*ITEMS, {"id": "j"}])
+    _write(tmp_path / "valid.jsonl.gz", [GOOD])
+    with pytest.raises(DataError, match=r"items\.jsonl\.gz: text of row 2 is None"):
+        load_requests(tmp_path, "valid")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(bytes(range(256)) * 9))
+    damaged = content[:14] + b"\xff" * 26 + content[40:]
+    for bad in (damaged, content[:40], content):
+        (tmp_path / "items.jsonl.gz").write_bytes(bad)
+        with pytest.raises(DataError, match="cannot be read"):
+            list(read_rows(tmp_path / "items.jsonl.gz"))
 
 
 def test_the_halves_of_valid_share_no_occupation(demo_data: Path) -> None:

@@ -41,12 +41,29 @@ def _load(directory: Path, content: str) -> Recipe:
             "compares with 'x'",
         ),
         (HEAD + "stages: [{stage: train}, {stage: train}]", "two stages are called"),
+        ("data: x\nseed: one\nthreads: 1\nstages: [{stage: train}]", "seed is 'one'"),
+        ("data: x\nseed: 1\nthreads: 0\nstages: [{stage: train}]", "threads is 0"),
+        ("data: 5\nseed: 1\nthreads: 1\nstages: [{stage: train}]", "data is 5"),
+        (HEAD + "source: [a]\nstages: [{stage: train}]", r"source is \['a'\]"),
+        (HEAD + "stages: [{stage: train, name: ../x}]", "'../x' names a folder"),
+        (HEAD + "stages: [{stage: train, name: a/b}]", "'a/b' names a folder"),
+        (HEAD + "stages: [{stage: train, name: teacher}]", "neither 'teacher' nor"),
+        (HEAD + "stages: [{stage: train, gates: [gauc >= .]}]", "cannot be read"),
+        (HEAD + "stages: [{stage: train, gates: [gauc >= 1.2.3]}]", "cannot be read"),
+        (HEAD + "stages: [{stage: train, gates: [gauc <= 1e999]}]", "cannot be read"),
+        ("[" * 20_000, "not a recipe"),
         (HEAD + "teacher: {stage: train, name: y, option: 3}\nstages: [{stage: train}]", "option"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path: Path, content: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         _load(tmp_path, content)
+
+
+def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="not a recipe"):
+        Recipe.load(tmp_path / "recipe.yaml")
 
 
 def test_stages_may_repeat_under_other_names_and_compare_with_any_before(tmp_path: Path) -> None:

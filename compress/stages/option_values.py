@@ -1,0 +1,50 @@
+"""Whether options read from YAML or JSON have the types that their dataclass states.
+
+Knows the fields' annotations, nothing of what an option means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+LARGEST = 2**63 - 1
+# Steps and rows are divided by these, or into them.
+AT_LEAST_ONE = {"steps", "warmup", "checkpoint_every", "slates", "candidates", "batch", "threads"}
+MEANT = {
+    "int": "a whole number of 0 or more",
+    "float": "a finite number (with an exponent YAML wants a point: 1.0e-4)",
+    "bool": "true or false",
+    "str": "a text",
+}
+
+
+def wrong_value(kind: type[Any], raw: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first value that is no value of its field; None if all are."""
+    for item in fields(kind):
+        if item.name not in raw:
+            continue
+        value, parts = raw[item.name], str(item.type).split(" | ")
+        if not any(_fits(part, value) for part in parts):
+            meant = " or ".join(MEANT.get(part, part) for part in parts)
+            return f"{item.name} is {value!r}; write {meant}"
+        if item.name in AT_LEAST_ONE and value is not None and value < 1:
+            return f"{item.name} is {value!r}; write 1 or more"
+    return None
+
+
+def _fits(part: str, value: Any) -> bool:
+    """`part`: one alternative of an annotation; a class of ours was checked when it was made."""
+    if part == "int":
+        return type(value) is int and 0 <= value <= LARGEST
+    if part == "float":
+        return type(value) in (int, float) and abs(value) <= LARGEST and math.isfinite(value)
+    if part in ("bool", "str", "None"):
+        return type(value).__name__.replace("NoneType", "None") == part
+    if part.startswith("Mapping"):
+        return isinstance(value, Mapping)
+    if part.startswith(("Sequence", "tuple")):
+        return isinstance(value, Sequence)
+    return is_dataclass(value)
