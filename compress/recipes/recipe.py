@@ -20,6 +20,7 @@ TEACHER, SOURCE = "teacher", "source"
 STAGES = {
     "encoder_teacher": "compress.encoders.encoder_teacher",
     "imitate": "compress.students.imitate",
+    "start": "compress.students.start",
     "lexicon": "compress.students.lexicon",
     "train": "compress.students.train",
     "reasoner": "compress.reasons.reasoner",
