@@ -27,6 +27,7 @@ MEANINGS = {
     "prune_block_s": "half of a 1,024 x 3,072 MLP block pruned, seconds",
     "quantease_vs_gptq": "QuantEase's 4-bit layer error over GPTQ's",
     "quantease_layer_s": "QuantEase on a 1,024 x 3,072 layer in 4 bits, seconds",
+    "quantize_27m_s": "a model of 27 M in W8A8 (smoothing, QuantEase), seconds",
     "kd_peak_ratio": "chunked distillation at 151,936 words: peak memory over plain",
     "kd_time_ratio": "chunked distillation at 151,936 words: time over plain",
 }

@@ -93,8 +93,8 @@ class DistillOptions:
 
     `trained_share` blends as in train. Rates have one warm-up and one decay over all phases.
     Ranking reads `slates_of` generated ones or the requests of `train`, of a share `labelled_share`
-    of its groups; text reads `examples`: rationales made from the tables, or a file of the data folder; `end` ends an answer.
-    `storage` is the dtype of the weights on disk.
+    of its groups; text reads `examples`: rationales made from the tables, or a file of the data
+    folder; `end` ends an answer. `storage` is the dtype of the weights on disk.
     """
 
     phases: Sequence[Phase]
