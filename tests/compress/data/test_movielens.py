@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.data import load_requests
-from compress.movielens import CARDINALS, Bounds, Ratings, Standing, film_words, tastes, write
+from compress.data.movielens import CARDINALS, Bounds, Ratings, Standing, film_words, tastes, write
+from compress.data.requests import load_requests
 
 # Films 1 and 2 by members 1 to 3; the last row is of no training split.
 STARS = [(1, 1, 5.0), (1, 2, 3.0), (2, 1, 4.0), (2, 2, 2.0), (3, 2, 4.0), (3, 1, 1.0)]

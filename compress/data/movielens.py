@@ -1,6 +1,6 @@
 """Puts movielens_small into words: beside title and genres, what `train` says of a film.
 
-    python -m compress.movielens --source ../shared/data/movielens_small --out DIR
+    python -m compress.data.movielens --source ../shared/data/movielens_small --out DIR
 
 DIR is a data folder as the ranking stages read it. A film's words are how many liked it, how its
 ratings stand to what its raters usually give, and how many know it; in a request of `train` the
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data import read_rows, read_table
+from compress.data.requests import read_rows, read_table
 
 SPLITS = ("train", "valid", "test")
 LIKED = 4.0  # stars, as in the data's own labels
@@ -191,7 +191,7 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m compress.movielens")
+    parser = argparse.ArgumentParser(prog="python -m compress.data.movielens")
     parser.add_argument("--source", type=Path, required=True, help="movielens_small")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     options = parser.parse_args()
