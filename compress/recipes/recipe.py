@@ -27,6 +27,7 @@ STAGES = {
     "distill": "compress.distillation.distill",
     "recover": "compress.distillation.distill",
     "prune": "compress.pruning.prune",
+    "gradual": "compress.pruning.gradual",
     "quantize": "compress.quantization.quantize",
     "calibrate": "compress.measure.calibrate",
     "embed_items": "compress.items.embed_items",
