@@ -89,12 +89,12 @@ class RequestSlates:
         return TextSlates(
             [request.context for request in drawn],
             [[request.candidates[index] for index in order] for request, order in pairs],
-            np.array([[_grades(request)[index] for index in order] for request, order in pairs]),
+            np.array([[graded(request)[index] for index in order] for request, order in pairs]),
             None,
         )
 
 
-def _grades(request: Request) -> Sequence[int]:
+def graded(request: Request) -> Sequence[int]:
     """As losses read them: label 1 is what RELEVANT is among grades."""
     return [grade * RELEVANT for grade in request.grades] if request.binary else request.grades
 

@@ -1,7 +1,8 @@
-"""Stage: a tokenizer of recorded requests and a wired decoder that has learned nothing yet.
+"""Stage: a tokenizer of recorded requests, a wired decoder, and its words learned from bags.
 
 Run alone: python -m compress.students.start --data DIR --out DIR --options JSON
-For data that are requests and items alone; a `distill` stage on requests teaches it. Knows no loss.
+For data that are requests and items alone; a `distill` stage on requests goes on from it. Knows
+nothing of word order.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from compress.data.request_bags import RequestBags
 from compress.data.requests import load_requests
 from compress.data.tokenizer import train_tokenizer
+from compress.decoders.losses import slate_loss
 from compress.decoders.sizes import HEAD_DIM, decoder_config
-from compress.decoders.wiring import wire
+from compress.decoders.wiring import JOB, wire
 from compress.stages.costs import shape_of
+from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -28,6 +36,8 @@ from compress.stages.stage import (
     prepare_process,
     run_alone,
 )
+from compress.students.bags import score_bags
+from compress.students.lexicon import optimizer_of
 from models.checkpoint import save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
@@ -35,7 +45,7 @@ from models.directory import TOKENIZER_NAME
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """Recipe options; vocab_size in tokens, the rest is the decoder's shape."""
+    """Recipe options; counts are in steps, slates and tokens. No steps leave it untaught."""
 
     name: str = "fairslate-ranker"
     version: str = "1"
@@ -45,6 +55,14 @@ class StartOptions:
     layers: int = 2
     heads: int = 2
     kv_heads: int = 2
+    steps: int = 0
+    slates: int = 64
+    candidates: int = 16
+    token_dropout: float = 0.1
+    embedding_rate: float = 1e-2
+    rate: float = 2e-3
+    warmup: int = 30
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         width = self.heads * HEAD_DIM  # of what the wiring compares; half a side, signs twice
@@ -65,9 +83,33 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     tokenizer.save(str(path))
     decoder = Decoder(decoder_config(options, tokenizer.get_vocab_size()))
     wire(decoder)
+    if options.steps:
+        _learn_words(stage, options, decoder, Tokenizer.from_file(str(path)))
     card = new_card(options.name, options.version)
     card = replace(card, lineage={"stages": [lineage_entry("start", stage, options)]})
     save_model_directory(stage.out, decoder, path, card)
+
+
+def _learn_words(
+    stage: StageInput, options: StartOptions, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    source = RequestBags.load(stage.data, tokenizer, stage.seed, options.candidates)
+
+    def loss_of_step(step: int) -> Tensor:
+        drawn = source.draw(step, options.slates, options.candidates, options.token_dropout)
+        slates = torch.from_numpy(drawn.slates)
+        raw_logits = score_bags(decoder, drawn.contexts, drawn.candidates, slates, JOB)
+        return slate_loss(raw_logits, torch.from_numpy(drawn.grades))
+
+    run_steps(
+        decoder,
+        optimizer_of(decoder, options.embedding_rate, options.rate),
+        loss_of_step,
+        Schedule(options.steps, options.warmup),
+        Checkpoints(stage.work / "start.pt", options.checkpoint_every),
+        "start",
+        sharded=False,
+    )
 
 
 def _texts(data: Path) -> Iterator[str]:
@@ -78,8 +120,9 @@ def _texts(data: Path) -> Iterator[str]:
 
 
 def cost(options: StartOptions, shape: Shape | None) -> Cost:
-    """No steps."""
-    return Cost(shape=shape_of(decoder_config(options, options.vocab_size)))
+    """Bags cost next to nothing beside whole decoders; the steps are told."""
+    shape = shape_of(decoder_config(options, options.vocab_size))
+    return Cost(steps=options.steps, shape=shape)
 
 
 STAGE = StageKind(run, StartOptions, cost)
