@@ -37,8 +37,10 @@ fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth
 """
 CARDINALS, ORDINALS = (words.split() for words in SCALES.split("\n\n"))
 FAME = ("unseen", "obscure", "rare", "uncommon", "known", "famous", "ubiquitous")
-DECADES = ("tens", "twenties", "thirties", "forties", "fifties", "sixties")
-DECADES += ("seventies", "eighties", "nineties", "noughties", "newest")
+DECADES = (
+    *("tens", "twenties", "thirties", "forties", "fifties", "sixties"),
+    *("seventies", "eighties", "nineties", "noughties", "newest"),
+)
 TASTES = ("hater", "critic", "viewer", "lover", "fanatic")
 TASTE_EDGES = (-0.4, -0.1, 0.1, 0.4)  # stars above the member's usual
 
@@ -118,10 +120,11 @@ def film_words(text: str) -> str:
 
 def tastes(stars: Sequence[float], genres: Sequence[Sequence[str]]) -> str:
     """What a history says of genres, such as "dramalover, horrorcritic", by how it rated them."""
-    usual, sums, counts = float(np.mean(stars)), Counter[str](), Counter[str]()
+    usual = float(np.mean(stars))
+    sums, counts = defaultdict[str, float](float), Counter[str]()
     for given, named in zip(stars, genres, strict=True):
         for genre in named:
-            sums[genre] += given - usual  # type: ignore[assignment]
+            sums[genre] += given - usual
             counts[genre] += 1
     kinds = {name: sums[name] / (counts[name] + SURE) for name in counts}
     return ", ".join(

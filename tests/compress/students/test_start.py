@@ -11,7 +11,7 @@ import pytest
 from compress.data.request_bags import FewCandidatesError
 from compress.data.requests import read_rows
 from compress.distillation import distill
-from compress.stages.stage import RecipeError, Shape, StageInput
+from compress.stages.stage import RecipeError, Shape, StageInput, parse_options
 from compress.students import start
 from models.checkpoint import load_model_directory
 from tests.compress.slate_data import stage_input, write_slates
@@ -57,7 +57,7 @@ def test_words_learned_from_bags_rank_what_they_were_shown(tmp_path: Path) -> No
 
 
 def test_its_cost_is_its_size() -> None:
-    found = start.cost(start.StartOptions(**SIZES), None)
+    found = start.cost(parse_options(start.StartOptions, SIZES), None)
     assert isinstance(found.shape, Shape)
     assert (found.steps, found.shape.embeddings) == (0, 320 * 128)
 
