@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from compress.benches.bench_distillation import TOKENS, measured
+from compress.benches.bench_quantize import SECONDS, SLATES, SWEEPS, seconds_to_quantize
 from compress.benches.kept_runs import read_runs
 from compress.benches.rows import Row, figure
 from compress.layers.gram import Gram, Moments
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         osscar_large,
         quantease_small,
         quantease_large,
+        quantize_model,
         lambda: distillation(options.threads),
         kept,
     ):
@@ -117,6 +119,11 @@ def quantease_large() -> Iterator[Row]:
     grid = Grid.of(layer, 4, 128)
     quantease(layer, hessian, grid, quantize_gptq(layer, hessian, grid))
     yield figure("quantease_layer_s", time.perf_counter() - begin, 60, le)
+
+
+def quantize_model() -> Iterator[Row]:
+    """A model of 27 M in W8A8, smoothing and QuantEase included."""
+    yield figure("quantize_27m_s", seconds_to_quantize(SLATES, SWEEPS), SECONDS, le)
 
 
 def distillation(threads: int) -> Iterator[Row]:

@@ -77,7 +77,7 @@ def main() -> None:
             {
                 "seconds": sorted(seconds)[ROUNDS // 2],
                 "peak_mb": _resident_mb() - held,
-                "loss": float(loss),
+                "loss": float(loss.detach()),
                 "gradients": [float(gradient.double().norm()) for gradient in gradients],
             }
         )

@@ -43,7 +43,7 @@ def slates(count: int) -> Iterator[SlateBatch]:
         yield SlateBatch.pack([ids[:CONTEXT]], [list(candidates)])
 
 
-def measured(count: int, sweeps: int) -> float:
+def seconds_to_quantize(count: int, sweeps: int) -> float:
     """Seconds, from the first slate to the last layer's codes."""
     torch.manual_seed(0)
     decoder = Decoder(QWEN3_27M).eval().requires_grad_(False)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--slates", type=int, default=SLATES)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    seconds = measured(options.slates, SWEEPS)
+    seconds = seconds_to_quantize(options.slates, SWEEPS)
     print(json.dumps(asdict(figure("quantize_27m_s", seconds, SECONDS, le))))
 
 

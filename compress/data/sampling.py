@@ -88,8 +88,11 @@ def framed(
         context_marker, marker = JOB_CONTEXT, MEMBER_CANDIDATE
     used, slates = np.unique(drawn.chosen, return_inverse=True)
     return Slates(
-        [_frame(context_marker, contexts[row], (), token_dropout, random) for row in drawn.rows],
-        [_frame(marker, candidates[row], (MATCH,), token_dropout, random) for row in used],
+        [
+            framed_text(context_marker, contexts[row], (), token_dropout, random)
+            for row in drawn.rows
+        ],
+        [framed_text(marker, candidates[row], (MATCH,), token_dropout, random) for row in used],
         slates.reshape(drawn.chosen.shape),
         drawn.grades,
         drawn.jobs_are_candidates,
@@ -145,7 +148,7 @@ class SlateSampler:
         return [np.array(encoding.ids) for encoding in self.tokenizer.encode_batch_fast(texts)]
 
 
-def _frame(
+def framed_text(
     head: int, ids: Bag, tail: tuple[int, ...], dropout: float, random: np.random.Generator
 ) -> Bag:
     """Template around the text, of whose tokens a share `dropout` is left out."""

@@ -5,6 +5,7 @@ What a step draws is a function of (seed, step) alone, so a resumed run sees the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from compress.data.generate import World, member, posting, slate
 from compress.data.requests import (
+    RELEVANT,
     Occupation,
     Request,
     load_occupations,
@@ -54,6 +56,17 @@ class TextSlateSource(Protocol):
         """`count` slates of `width` candidates, or as many as the shortest has."""
 
 
+def labelled_requests(data: Path, share: float) -> list[Request]:
+    """Requests of `train` of about this share of its groups, the same ones for every seed."""
+    requests = load_requests(data, "train")
+    return [request for request in requests if _place(request.group) < share]
+
+
+def _place(group: str) -> float:
+    """From 0 to below 1, by the group's name alone: a larger share holds every smaller one."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[1:5]) / 2**32
+
+
 @dataclass(frozen=True)
 class RequestSlates:
     """Recorded requests, drawn without repetition within a step; always the default prompt."""
@@ -62,9 +75,9 @@ class RequestSlates:
     seed: int
 
     @classmethod
-    def load(cls, data: Path, seed: int) -> RequestSlates:
-        """The requests of `train`."""
-        return cls(load_requests(data, "train"), seed)
+    def load(cls, data: Path, seed: int, share: float = 1.0) -> RequestSlates:
+        """The requests of `train`, or a share of them as in `labelled_requests`."""
+        return cls(labelled_requests(data, share), seed)
 
     def draw(self, step: int, count: int, width: int) -> TextSlates:
         random = np.random.default_rng([self.seed, 2, step])
@@ -76,9 +89,14 @@ class RequestSlates:
         return TextSlates(
             [request.context for request in drawn],
             [[request.candidates[index] for index in order] for request, order in pairs],
-            np.array([[request.grades[index] for index in order] for request, order in pairs]),
+            np.array([[graded(request)[index] for index in order] for request, order in pairs]),
             None,
         )
+
+
+def graded(request: Request) -> Sequence[int]:
+    """As losses read them: label 1 is what RELEVANT is among grades."""
+    return [grade * RELEVANT for grade in request.grades] if request.binary else request.grades
 
 
 @dataclass

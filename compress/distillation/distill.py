@@ -103,7 +103,7 @@ def _task(
 def _slates(stage: StageInput, options: DistillOptions) -> TextSlateSource:
     seed = stage.seed + 1
     if options.slates_of == "requests":
-        return RequestSlates.load(stage.data, seed)
+        return RequestSlates.load(stage.data, seed, options.labelled_share)
     return GeneratedSlates.load(stage.data, seed, options.steps_per_world, options.inverted_share)
 
 

@@ -92,15 +92,16 @@ class DistillOptions:
     """Recipe options of the stage; counts are in steps, slates, candidates and examples.
 
     `trained_share` blends as in train. Rates have one warm-up and one decay over all phases.
-    Ranking reads `slates_of` generated ones or the requests of `train`; text reads `examples`:
-    rationales made from the tables, or a file of the data folder; `end` ends an answer.
-    `storage` is the dtype of the weights on disk.
+    Ranking reads `slates_of` generated ones or the requests of `train`, of a share `labelled_share`
+    of its groups; text reads `examples`: rationales made from the tables, or a file of the data
+    folder; `end` ends an answer. `storage` is the dtype of the weights on disk.
     """
 
     phases: Sequence[Phase]
     teachers: Sequence[TeacherOptions] = (TeacherOptions(),)
     task: str = "ranking"
     slates_of: str = "generated"
+    labelled_share: float = 1.0
     batch: int = 8
     candidates: int = 12
     steps_per_world: int = 80
@@ -161,6 +162,10 @@ class DistillOptions:
             )
         if self.storage not in STORAGE:
             raise RecipeError(f"distill: storage is one of {', '.join(STORAGE)}")
+        if not 0 < self.labelled_share <= 1:
+            raise RecipeError(f"distill: labelled_share is {self.labelled_share}; use above 0 to 1")
+        if self.labelled_share < 1 and self.slates_of != "requests":
+            raise RecipeError("distill: labelled_share is of requests; set slates_of: requests")
         if not self.phases:
             raise RecipeError("distill: phases is empty; name at least one with its steps")
         for phase in self.phases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.data.requests import load_requests
+from compress.data.text_slates import labelled_requests
 from compress.distillation.distill_options import DistillOptions, TeacherOptions
 from compress.distillation.teacher_cache import (
     CachedTeacher,
@@ -85,7 +86,7 @@ def _ranking_teacher(
             f"teacher {given.path}: a cache holds answers on recorded requests; use slates_of: "
             "requests, or cache: false"
         )
-    requests = load_requests(stage.data, "train")
+    requests = labelled_requests(stage.data, options.labelled_share)
     slates = [(request.context, request.candidates) for request in requests]
     # A ranking teacher's digest covers its tokenizer and templates.
     identity = CacheIdentity(teacher.digest, teacher.digest, "default", text_digest(slates))

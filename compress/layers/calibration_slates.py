@@ -1,27 +1,34 @@
-"""Slates of real requests that calibrate pruning and quantization. Knows no layer and no method."""
+"""Slates, recorded or generated, that calibrate pruning and quantization. Knows no method."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from compress.data.requests import Request, load_requests
+from compress.data.text_slates import GeneratedSlates
 from compress.decoders.slates import SlateBatch
 from compress.layers.gram import CalibrationDataError
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, pass_cost
 from compress.stages.stage import Cost, Shape
 from models.directory import ModelDirectory
 
+GENERATED = "generated"
 SLATES_PER_BATCH = 4
+BATCHES_PER_WORLD = 8  # of generated members and postings
+INVERTED_SHARE = 0.25  # of generated batches that rank members for a job
 PASSES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """Which slates: `slates` requests of `split`, drawn by seed, `candidates` of each at most."""
+    """Which slates: `slates` requests of `split`, drawn by seed, `candidates` of each at most.
+
+    A split of "generated" has them made anew from the tables, in both of the card's directions.
+    """
 
     slates: int = 128
     candidates: int = 12
@@ -44,8 +51,13 @@ def calibration_slates(
     """
     if options.split == "test":
         raise CalibrationDataError("test must stay unseen; calibrate on train or valid")
+    if not options.slates:
+        raise CalibrationDataError("0 slates calibrate nothing; ask for at least one")
+    if options.split == GENERATED:
+        yield from _generated(directory, data, options, seed)
+        return
     requests = load_requests(data, options.split)
-    if len(requests) < options.slates or not options.slates:
+    if len(requests) < options.slates:
         raise CalibrationDataError(
             f"{data} has {len(requests)} requests of {options.split}, but {options.slates} slates "
             "are asked for; ask for fewer or name another split"
@@ -56,13 +68,35 @@ def calibration_slates(
         yield _batch(directory, chosen, options.candidates)
 
 
+def _generated(
+    directory: ModelDirectory, data: Path, options: CalibrationOptions, seed: int
+) -> Iterator[SlateBatch]:
+    source = GeneratedSlates.load(data, seed, BATCHES_PER_WORLD, INVERTED_SHARE)
+    for step, start in enumerate(range(0, options.slates, SLATES_PER_BATCH)):
+        count = min(SLATES_PER_BATCH, options.slates - start)
+        drawn = source.draw(step, count, options.candidates)
+        yield _packed(directory, drawn.contexts, drawn.candidates, drawn.prompt)
+
+
 def _batch(directory: ModelDirectory, requests: list[Request], candidates: int) -> SlateBatch:
     """All slates of a batch are as wide as the narrowest of them."""
     width = min(candidates, *(len(request.candidates) for request in requests))
+    contexts = [request.context for request in requests]
+    return _packed(directory, contexts, [request.candidates[:width] for request in requests], None)
+
+
+def _packed(
+    directory: ModelDirectory,
+    contexts: Sequence[str],
+    candidates: Sequence[Sequence[str]],
+    name: str | None,
+) -> SlateBatch:
+    """In the card's prompt `name`, None being its default."""
     prompt = directory.prompt
-    contexts = [np.array(prompt.encode_context(request.context).ids) for request in requests]
-    slates = [
-        [np.array(item.ids) for item in prompt.encode_candidates(request.candidates[:width])]
-        for request in requests
-    ]
-    return SlateBatch.pack(contexts, slates)
+    return SlateBatch.pack(
+        [np.array(prompt.encode_context(text, name).ids) for text in contexts],
+        [
+            [np.array(item.ids) for item in prompt.encode_candidates(list(texts), name)]
+            for texts in candidates
+        ],
+    )

@@ -201,7 +201,6 @@ def _smoothed(
     return LayerInputs(moments, inputs.largest / scales)
 
 
-@torch.inference_mode()
 @dataclass(frozen=True, slots=True)
 class _Watched:
     """Attention that notes by how much the largest key and value exceed what fp8 holds."""
@@ -216,6 +215,7 @@ class _Watched:
         return self.attention(layer, q, k, v)
 
 
+@torch.inference_mode()
 def cache_scales(decoder: Decoder, slates: Iterable[SlateBatch]) -> dict[str, Tensor]:
     """The scale by which the largest key, and the largest value, of each layer fill fp8's range."""
     largest: dict[str, Tensor] = {}

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from compress.benches.kept_runs import FIGURES, KeptRun, read_runs
 from compress.benches.rows import Row
-from compress.figures import BLOCK, MEANINGS, README, TRAINED, kept_records, kept_rows, table
+from compress.figures import (
+    BLOCK,
+    MEANINGS,
+    README,
+    TRAINED,
+    kept_films,
+    kept_records,
+    kept_rows,
+    table,
+)
 from compress.recipes.records import Record
 
 
 def test_readme_shows_what_is_kept() -> None:
     shown = BLOCK.search(README.read_text(encoding="utf-8"))
     assert shown is not None
-    assert shown.group() == table(kept_rows(), read_runs(), kept_records())
+    assert shown.group() == table(kept_rows(), read_runs(), kept_records(), kept_films())
 
 
 def test_a_miss_is_said_and_stages_stand_in_their_order() -> None:
@@ -22,7 +31,8 @@ def test_a_miss_is_said_and_stages_stand_in_their_order() -> None:
     records = [
         Record(name, "train", "d", metrics, {}, (), 1000, 2_500_000) for name in ("train", "prune")
     ]
-    text = table(rows, [run], records)
+    text = table(rows, [run], records, {"value": 0.61, "low": 0.59, "high": 0.63})
+    assert "| 0.6100 (0.5900 to 0.6300) | above 0.627, missed |" in text
     assert "| 0.234 | 0.25 |" in text
     assert "| 1.6 | 1.1, missed |" in text
     assert "| 0.0200 (auc, difference -0.0100 to +0.0400) | 0, missed |" in text

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
+from compress.data.requests import RELEVANT
 from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlates
 from compress.decoders.slates import score_slates
 from compress.distillation.distill_options import DistillOptions
@@ -22,6 +23,7 @@ from compress.stages.stage import RecipeError, new_card
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import ModelDirectory
+from tests.compress.slate_data import write_slates
 
 CONTEXTS = ["Welder of steel.", "Nurse."]
 SLATES = [["Weld steel.", "Nurse patients."], ["Write reports.", "Cut and braze."]]
@@ -189,12 +191,28 @@ def test_request_slates_are_recorded_ones(demo_data: Path) -> None:
         assert [by_text[text] for text in slate] == grades.tolist()
 
 
+def test_a_share_of_labels_is_of_whole_groups_and_of_every_seed(demo_data: Path) -> None:
+    parts = [RequestSlates.load(demo_data, 3, share).requests for share in (0.1, 0.3, 1.0)]
+    few, some, all_of_them = [{request.group for request in part} for part in parts]
+    assert few < some < all_of_them
+    assert 0.05 < len(few) / len(all_of_them) < 0.15
+    assert len(parts[0]) == sum(request.group in few for request in parts[2])
+    assert RequestSlates.load(demo_data, 4, 0.1).requests == parts[0]
+
+
+def test_a_label_of_one_is_relevant_to_losses(tmp_path: Path) -> None:
+    drawn = RequestSlates.load(write_slates(tmp_path / "data"), 3).draw(0, 2, 10)
+    assert np.unique(drawn.grades).tolist() == [0, RELEVANT]
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
         ({}, "phases"),
         ({"phases": []}, "at least one"),
         ({"phases": [{"steps": 0}]}, "more than 0"),
+        ({"phases": [{"steps": 1}], "labelled_share": 0.5}, "slates_of: requests"),
+        ({"phases": [{"steps": 1}], "labelled_share": 0.0}, "above 0 to 1"),
         ({"phases": [{"steps": 1, "divergence": "kl"}]}, "forward_kl"),
         ({"phases": [{"steps": 1, "divergence": "tvd", "mixture": 0.5}]}, "mixture"),
         ({"phases": [{"steps": 1, "soft_share": 1.5}]}, "soft_share"),

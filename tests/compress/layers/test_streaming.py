@@ -136,12 +136,31 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("options", [CalibrationOptions(17), CalibrationOptions(0)])
+def test_generated_slates_calibrate_in_both_directions(
+    small_data: Path, tiny_directory: ModelDirectory
+) -> None:
+    options = CalibrationOptions(50, 6, split="generated")
+    batches, again = (
+        list(calibration_slates(tiny_directory, small_data, options, seed=1)) for _ in range(2)
+    )
+    assert sum(len(batch.answers) for batch in batches) == 50 * 6
+    openers = {int(batch.token_ids[0]) for batch in batches}
+    prompts = tiny_directory.card.prompts
+    assert len(prompts) == len(openers) == 2
+    assert openers == {tiny_directory.prompt.encode_context("x", name).ids[0] for name in prompts}
+    pairs = zip(batches, again, strict=True)
+    assert all(torch.equal(one.token_ids, two.token_ids) for one, two in pairs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [CalibrationOptions(17), CalibrationOptions(0), CalibrationOptions(0, split="generated")],
+)
 def test_slates_that_are_not_there_are_refused(
     tmp_path: Path, tiny_directory: ModelDirectory, options: CalibrationOptions
 ) -> None:
     data = write_slates(tmp_path / "data")
-    with pytest.raises(CalibrationDataError, match="ask for fewer"):
+    with pytest.raises(CalibrationDataError, match="ask for"):
         next(calibration_slates(tiny_directory, data, options, seed=1))
     unseen = CalibrationOptions(1, split="test")
     with pytest.raises(CalibrationDataError, match="must stay unseen"):

@@ -81,6 +81,15 @@ stages:
     assert [title for title, _ in recipe.entries()] == ["teacher", "lexicon", "first", "second"]
 
 
+def test_pruning_in_steps_is_a_stage_that_is_read_whole(tmp_path: Path) -> None:
+    line = "stages: [{{stage: gradual, options: {{steps: 2, prune: {{mlp_share: {share}}}, "
+    line += "recover: {{phases: [{{steps: 5}}]}}}}}}]"
+    recipe = _load(tmp_path, HEAD + line.format(share=0.5))
+    assert recipe.stages[0].kind.parse(recipe.stages[0].options).steps == 2
+    with pytest.raises(RecipeError, match="shares of 0 to below 1"):
+        _load(tmp_path, HEAD + line.format(share=1.5))
+
+
 def test_given_directories_are_no_stages_but_can_be_compared_with(tmp_path: Path) -> None:
     stages = "stages: [{stage: train, gates: [gauc drop <= 0, gauc drop <= 0 against teacher]}]"
     recipe = _load(tmp_path, HEAD + "teacher: some/directory\nsource: another\n" + stages)
