@@ -72,7 +72,12 @@ def test_batches_come_back_in_order_with_their_own_events() -> None:
 
 def test_the_next_batch_begins_while_nobody_looks() -> None:
     began = threading.Event()
-    with ScoringLine(ScriptedEngine(lambda number: began.set() if number == 2 else None)) as line:
+
+    def tell(number: int) -> None:
+        if number == 2:
+            began.set()
+
+    with ScoringLine(ScriptedEngine(tell)) as line:
         line.add(batch(1))
         line.add(batch(2))
         assert began.wait(5.0)
