@@ -14,6 +14,7 @@ from models.errors import FairslateError, ModelDirectoryError
 from models.head_card import HeadCard
 
 CARD_NAME = "model_card.json"
+LARGEST_BLOCK = 1 << 20
 REQUIRED_FILES = ("config.json", "tokenizer.json")  # the weights may be one file or several
 
 UNREADABLE = (  # what a card that is none makes its readers raise
@@ -90,8 +91,10 @@ class ModelCard:
         _refuse_wrong_types(self)
         if self.default_prompt not in self.prompts:
             raise ModelDirectoryError(f"prompts hold no default_prompt {self.default_prompt!r}")
-        if self.block_size < 1 or self.dtype != "float32":
-            raise ModelDirectoryError("block_size must be at least 1 and dtype 'float32'")
+        if not 1 <= self.block_size <= LARGEST_BLOCK or self.dtype != "float32":
+            raise ModelDirectoryError(
+                f"block_size must be from 1 to {LARGEST_BLOCK} and dtype 'float32'"
+            )
         if (self.labels is None) == (not self.heads) or (
             self.heads and self.calibration != Calibration()
         ):

@@ -16,7 +16,8 @@ from models.errors import ModelDirectoryError
 from models.quantization import read_quantization
 from models.rope_scaling import read_rope
 
-MOST_LAYERS = 1024
+MOST_LAYERS = 1024  # the tensors of every layer are listed before any file is looked at
+MOST_POSITIONS = 1 << 24  # there is a table of them
 
 
 def read_config(directory: Path) -> DecoderConfig:
@@ -39,14 +40,14 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
         fields.refuse("model_type", family, f"export one of: {', '.join(FAMILIES)}")
     fields.expect("hidden_act", "silu")
     heads = fields.integer("num_attention_heads")
-    positions = fields.integer("max_position_embeddings")
+    positions = _bounded("max_position_embeddings", MOST_POSITIONS, fields)
     theta, scaling = read_rope(fields, positions)
     qkv_bias, output_bias = _attention_biases(family, fields)
     config = DecoderConfig(
         vocab_size=fields.integer("vocab_size"),
         hidden_size=fields.integer("hidden_size"),
         intermediate_size=fields.integer("intermediate_size"),
-        num_hidden_layers=_layers(fields),
+        num_hidden_layers=_bounded("num_hidden_layers", MOST_LAYERS, fields),
         num_attention_heads=heads,
         num_key_value_heads=fields.integer("num_key_value_heads", heads),
         head_dim=_head_dim(family, fields, heads),
@@ -70,12 +71,11 @@ def parse_config(raw: Any, source: str) -> DecoderConfig:
     return config
 
 
-def _layers(fields: Fields) -> int:
-    """Bounded, because the tensors of every layer are listed before any file is looked at."""
-    layers = fields.integer("num_hidden_layers")
-    if layers > MOST_LAYERS:
-        fields.refuse("num_hidden_layers", layers, f"serve a model of at most {MOST_LAYERS}")
-    return layers
+def _bounded(name: str, most: int, fields: Fields) -> int:
+    value = fields.integer(name)
+    if value > most:
+        fields.refuse(name, value, f"serve a model of at most {most}")
+    return value
 
 
 def _head_dim(family: str, fields: Fields, heads: int) -> int:

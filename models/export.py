@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -78,16 +79,35 @@ def main() -> int:
 def export(directory: ModelDirectory, out: Path) -> dict[str, Agreement]:
     """Writes everything and returns how far each precision is from the native engine.
 
-    Raises ExportError when `out` exists, or when fp32 is further away than rounding explains.
+    `out` appears whole or not at all. Raises ExportError when it exists or cannot be written, or
+    when fp32 is further away than rounding explains.
     """
     if out.exists():
         raise ExportError(f"{out} exists; remove it or name another directory")
+    beside = out.with_name(out.name + ".writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        agreements = _write(directory, beside)
+        beside.rename(out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} cannot be written ({error}); make room or name another"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return agreements
+
+
+def _write(directory: ModelDirectory, out: Path) -> dict[str, Agreement]:
     for precision in PRECISIONS:
         write_graphs(directory, out / precision, int8=precision == "int8")
     agreements = compare(directory, out)
     _write_notes(directory, out, agreements)
     if not agreements["fp32"].max_abs_logit <= FP32_BOUND:
-        raise ExportError(f"{out}: fp32 differs by {agreements['fp32']}; report the model")
+        raise ExportError(
+            f"{directory.path}: fp32 differs by {agreements['fp32']}, so nothing is left; report "
+            "the model"
+        )
     return agreements
 
 

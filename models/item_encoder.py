@@ -107,7 +107,6 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
         encoder = ItemEncoder(directory.config.hidden_size, vectors, inner)
         prompt, reader = metadata["prompt"], metadata["reader"]
         own = reader_digest(directory.card, prompt)
-        encoder.load_state_dict(weights)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CatalogueError(f"{path}: is no item encoder ({error!r}); {_HOW_TO_TRAIN}") from error
     if reader != own:
@@ -115,6 +114,10 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
             f"{path}: was trained for a model of digest {reader[:16]}, not for {directory.path} of "
             f"{own[:16]}; {_HOW_TO_TRAIN}"
         )
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CatalogueError(f"{path}: is no item encoder ({error}); {_HOW_TO_TRAIN}") from error
     return encoder.eval().requires_grad_(False), prompt
 
 

@@ -55,7 +55,19 @@ def _validated(model: type[Body], raw: Any) -> Body:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_context=False)[0]) from error
+        raise _invalid(_nearest(error.errors(include_url=False, include_context=False))) from error
+
+
+def _nearest(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a context, which is text or an object, that of the form it was sent in.
+
+    pydantic puts the form's name behind the field's, where no client looks for it.
+    """
+    if errors[0]["loc"][:1] != ("context",):
+        return errors[0]
+    forms = [error for error in errors if error["loc"][:1] == ("context",)]
+    sent = max(forms, key=lambda error: len(error["loc"]))
+    return {**sent, "loc": ("context", *sent["loc"][2:])}
 
 
 def _parse_json(body: bytes) -> Any:

@@ -82,6 +82,7 @@ class Run:
     def _prepare(self, held: ExitStack) -> None:
         _refuse_existing(self._out)
         origin = _origin(self._recipe)
+        _refuse_nothing_to_measure(self._data)
         held.enter_context(_alone_in(self._work))
         _refuse_existing(self._out)  # another run may just have made it
         _refuse_another_recipes_work(origin, self._work)
@@ -242,6 +243,16 @@ def _origin(recipe: Recipe) -> list[Any]:
     given = [_digest(directory) for directory in recipe.given().values()]
     digest = directory_digest(Path(recipe.data))
     return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
+
+
+def _refuse_nothing_to_measure(data: Path) -> None:
+    """Before a stage has trained for nothing. Raises DataError for rows that are no requests."""
+    path = data / f"{SPLIT}.jsonl.gz"
+    if path.exists() and not halves(load_requests(data, SPLIT))[0]:
+        raise RecipeError(
+            f"{path}: none of its groups falls into the half on which gates are held; give more "
+            "users or occupations"
+        )
 
 
 def _refuse_another_recipes_work(origin: list[Any], work: Path) -> None:

@@ -30,8 +30,14 @@ def wrong_value(kind: type[Any], raw: Mapping[str, Any]) -> str | None:
         if not any(_fits(part, value) for part in parts):
             meant = " or ".join(MEANT.get(part, part) for part in parts)
             return f"{item.name} is {value!r}; write {meant}"
-        if item.name in AT_LEAST_ONE and value is not None and value < 1:
-            return f"{item.name} is {value!r}; write 1 or more"
+    return None
+
+
+def wrong_count(raw: Mapping[str, Any]) -> str | None:
+    """The first count of nothing that something is divided by; None if there is none."""
+    for name in sorted(AT_LEAST_ONE & raw.keys()):
+        if raw[name] is not None and raw[name] < 1:
+            return f"{name} is {raw[name]!r}; write 1 or more"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import resource
@@ -137,6 +138,21 @@ def test_a_recipe_without_its_data_is_refused(
     monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
     assert main() == 1
     assert "is no folder here" in capsys.readouterr().err
+
+
+def test_a_split_without_a_selecting_half_is_refused_before_a_stage_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    row = {"qid": "e", "prefix": "p", "cand": [0, 0], "label": [1, 0]}  # "e" is of the other half
+    for name, content in (("items", {"id": 0, "text": "t"}), ("valid", row)):
+        (data / f"{name}.jsonl.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
+    recipe = _recipe(tmp_path, data, 0.3)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    assert main() == 1
+    assert "none of its groups falls into the half" in capsys.readouterr().err
+    assert not (tmp_path / "model.work").exists()
 
 
 def test_a_dry_run_tells_the_cost_and_starts_nothing(

@@ -82,6 +82,7 @@ def test_only_regular_visible_files_are_listed(tiny_card: ModelCard, copied: Pat
         {"name": 5},
         {"block_size": True},
         {"block_size": 0},
+        {"block_size": 10**30},
         {"dtype": "float16"},
         {"calibration": {"kind": "isotonic", "scale": 1.0, "shift": 0.0}},
         {"calibration": {"kind": "platt", "scale": 10**400, "shift": 0.0}},

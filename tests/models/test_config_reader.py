@@ -94,6 +94,7 @@ def test_a_window_counts_where_a_layer_has_it(
         ({"model_type": None}, "model_type", "None"),
         ({"model_type": ["llama"]}, "model_type", "['llama']"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers", "1024"),
+        ({"max_position_embeddings": 10**9}, "max_position_embeddings", "16777216"),
         ({"rope_theta": 10**400}, "rope_theta", "1000"),
         (
             {"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}},

@@ -161,6 +161,15 @@ def test_an_encoder_of_another_model_is_refused(
         load_item_encoder(tmp_path / "absent", tiny_directory)
 
 
+def test_an_encoder_of_a_model_of_another_width_is_told_apart_from_damage(
+    tiny_directory: ModelDirectory, encoder_path: Path
+) -> None:
+    config = replace(tiny_directory.config, hidden_size=32)
+    card = replace(tiny_directory.card, files={"config.json": "x"})
+    with pytest.raises(CatalogueError, match="was trained for a model"):
+        load_item_encoder(encoder_path, replace(tiny_directory, config=config, card=card))
+
+
 def test_an_encoder_of_other_shapes_is_refused(
     tmp_path: Path, tiny_directory: ModelDirectory, encoder_path: Path
 ) -> None:

@@ -96,6 +96,19 @@ def test_graphs_that_score_otherwise_are_refused(
     monkeypatch.setattr(export, "compare", lambda directory, out: wrong)
     with pytest.raises(ExportError, match="differs"):
         export.export(tiny_directory, tmp_path / "wrong")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_was_cut_off_leaves_nothing(
+    tmp_path: Path, tiny_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "_write_notes", full)
+    with pytest.raises(ExportError, match=r"No space left.*; make room"):
+        export.export(tiny_directory, tmp_path / "tiny")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_prints_its_notes(

@@ -78,6 +78,23 @@ def test_a_candidate_is_either_a_text_or_an_entry(
     assert message in str(refusal)
 
 
+@pytest.mark.parametrize(
+    ("context", "param"),
+    [
+        (None, "context"),
+        (5, "context"),
+        (["a"], "context"),
+        ({"headline": None}, "context.headline"),
+        ({"headline": "x", "skills": 5}, "context.skills"),
+    ],
+)
+def test_a_context_of_a_wrong_type_is_named_as_it_was_sent(context: Any, param: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_rank_request(json.dumps(GOOD | {"context": context}).encode(), Settings())
+    assert caught.value.param == param
+    assert str(caught.value).startswith(f"{param}: Input should be a valid string")
+
+
 def test_a_slate_above_the_limit_is_refused_before_its_candidates_are_looked_at() -> None:
     refusal = refusal_of(json.dumps(GOOD | {"candidates": [{}] * 513}).encode())
     assert refusal is not None
