@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def serving(
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         wait_until_ready(process, port)
-        pin(process.pid)
+        pin([*descendants(process.pid), *of_redis(state)])
         yield Server(port)
     finally:
         stop(process)
@@ -107,14 +107,25 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def pin(arbiter: int) -> None:
+def pin(server: Sequence[int]) -> None:
     """Gives the engine the last core, and the first to the rest of the server and to us."""
     cores = sorted(os.sched_getaffinity(0))
     engine_cores, others = {cores[-1]}, set(cores[:-1]) or {cores[-1]}
-    for process in [os.getpid(), *descendants(arbiter)]:
+    for process in [os.getpid(), *server]:
         is_engine = ENGINE in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
         for task in Path(f"/proc/{process}/task").iterdir():
             os.sched_setaffinity(int(task.name), engine_cores if is_engine else others)
+
+
+def of_redis(state: Path) -> list[int]:
+    """The embedded Redis, which is nobody's child: its socket lies in the state folder."""
+    folder, found = os.fsencode(state / "redis"), []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            command = path.read_bytes()
+            if b"redis-server" in command and folder in command:
+                found.append(int(path.parent.name))
+    return found
 
 
 def descendants(process: int) -> list[int]:

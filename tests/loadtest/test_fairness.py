@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from loadtest.fairness import WEIGHTS, measure_weights, percentile, quiet_row, run_for
 from loadtest.openloop import Sample, Sender
-from loadtest.serving import Server, descendants, digest
+from loadtest.serving import Server, descendants, digest, of_redis
 from loadtest.traffic import Catalogue, Member
 
 POSTINGS = {str(number): f"Posting {number}" for number in range(60)}
@@ -146,3 +149,16 @@ def test_a_row_counts_errors_and_reads_percentiles() -> None:
 def test_a_process_is_among_its_descendants_and_keys_are_digests() -> None:
     assert descendants(1)[0] == 1
     assert len(digest("key")) == 64
+
+
+def test_redis_is_found_by_its_folder_though_it_is_nobodys_child(tmp_path: Path) -> None:
+    waiting = [sys.executable, "-c", "input()"]
+    ours = [*waiting, "redis-server", f"unixsocket:{tmp_path}/redis/redis.sock"]
+    others = [*waiting, "redis-server", "unixsocket:/elsewhere/redis/redis.sock"]
+    with (
+        subprocess.Popen(ours, stdin=subprocess.PIPE) as found,
+        subprocess.Popen(others, stdin=subprocess.PIPE) as ignored,
+    ):
+        assert of_redis(tmp_path) == [found.pid]
+        for process in (found, ignored):
+            process.communicate(b"\n")
