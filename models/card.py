@@ -136,12 +136,20 @@ class ModelCard:
 
 
 def write_card(directory: Path, card: ModelCard) -> ModelCard:
-    """Writes `model_card.json` with the digests of the files that lie there; returns that card."""
+    """Writes `model_card.json` with the digests of the files that lie there; returns that card.
+
+    Whole or not at all, so that a full disk leaves the directory as it was.
+    """
     files = {name: file_digest(directory / name) for name in _file_names(directory)}
     card = replace(card, files=files)
     content = card.to_json() | {"digest": card.digest}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (directory / CARD_NAME).write_text(text, encoding="utf-8")
+    beside = directory / f".{CARD_NAME}.writing"
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(directory / CARD_NAME)
+    finally:
+        beside.unlink(missing_ok=True)
     return card
 
 

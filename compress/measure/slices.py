@@ -20,7 +20,7 @@ FEWEST = 10  # requests from which a slice can be the worst one
 def slice_names(directory: Path, split: str) -> list[dict[str, str]]:
     """{dimension: slice} of every request, in the order of `load_requests`."""
     zones = {
-        item["occ"]: str(item["job_zone"])
+        str(item["occ"]): str(item["job_zone"])
         for item in read_rows(directory / "items.jsonl.gz")
         if "occ" in item and "job_zone" in item
     }
@@ -28,7 +28,7 @@ def slice_names(directory: Path, split: str) -> list[dict[str, str]]:
 
 
 def _names(row: Mapping[str, Any], zones: Mapping[str, str]) -> dict[str, str]:
-    zone = zones.get(row.get("occ", ""))
+    zone = zones.get(str(row.get("occ", "")))
     known = {"tenant": row.get("tenant"), "profile": row.get("profile"), "job_zone": zone}
     return {dimension: str(name) for dimension, name in known.items() if name is not None}
 

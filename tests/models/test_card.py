@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -31,6 +32,22 @@ def test_a_card_is_read_as_it_was_written(tiny_card: ModelCard, copied: Path) ->
     assert read_card(copied) == written
     assert replace(written, files={}) == card
     assert read_card(copied).digest == written.digest
+
+
+def test_a_card_is_written_whole_or_not_at_all(
+    tiny_card: ModelCard, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, names = read_card(copied), sorted(copied.iterdir())
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        write_card(copied, replace(tiny_card, lineage={"seed": 4}))
+    assert read_card(copied) == before
+    assert sorted(copied.iterdir()) == names
 
 
 @pytest.mark.parametrize(

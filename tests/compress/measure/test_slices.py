@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,13 @@ def test_names_stand_beside_their_requests(demo_data: Path) -> None:
     assert [name["tenant"] for name in names] == [row["tenant"] for row in rows]
     assert [name["profile"] for name in names] == [row["profile"] for row in rows]
     assert [name["job_zone"] for name in names] == [str(zones[row["occ"]]) for row in rows]
+
+
+def test_an_occupation_of_another_type_belongs_to_no_zone(tmp_path: Path) -> None:
+    for name, row in (("items", {"occ": "11", "job_zone": 3}), ("valid", {"occ": ["11"]})):
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
+            file.write(json.dumps(row) + "\n")
+    assert slice_names(tmp_path, "valid") == [{}]
 
 
 def test_each_slice_has_the_metrics_of_its_own_requests() -> None:
