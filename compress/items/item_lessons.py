@@ -15,7 +15,6 @@ from torch import Tensor
 from compress.data.requests import Request
 from compress.decoders.slates import Ids, SlateBatch
 from compress.items.stored_candidates import job_of, new_engine, raw_logits
-from compress.stages.stage import RecipeError
 from models.checkpoint import ModelDirectory, load_decoder
 from models.item_encoder import item_features
 from models.packing import TokenIds
@@ -43,8 +42,6 @@ class LessonPlan:
     def __init__(
         self, directory: ModelDirectory, requests: Sequence[Request], prompt: str, vectors: int
     ) -> None:
-        if not requests:
-            raise RecipeError("embed_items: the training split holds no requests")
         self._directory, self._prompt, self._vectors = directory, prompt, vectors
         width = len(requests[0].candidates)
         self._requests = [one for one in requests if len(one.candidates) == width]

@@ -97,11 +97,20 @@ def test_a_run_from_given_directories_compares_with_them(
     assert card.metrics["source"]["valid"]["gauc"] > 0.8
 
 
+def _listen() -> None:
+    """A shell's background jobs, and so their children, are deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, small_data: Path) -> None:
     recipe = _recipe(tmp_path, small_data, 0.3, steps=4000)
     command = [sys.executable, "-m", "compress.pipeline", str(recipe)]
     run = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "model")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(tmp_path / "model")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen,
     )
     _wait_for(tmp_path / "model.work" / "0-lexicon.state" / "lexicon.pt", run)
     run.send_signal(signal.SIGINT)

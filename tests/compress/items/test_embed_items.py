@@ -14,7 +14,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from compress.data.requests import load_requests
+from compress.data.requests import DataError, load_requests
 from compress.decoders.losses import slate_loss
 from compress.items import embed_items
 from compress.items.embed_items import distillation_loss
@@ -131,7 +131,7 @@ def test_it_needs_a_source_and_slates(source: Path, data: Path, tmp_path: Path) 
         run(source, data, tmp_path / "out", vectors=0)
     empty = Path(shutil.copytree(data, tmp_path / "empty"))
     _write(empty / "train.jsonl.gz", [])
-    with pytest.raises(RecipeError, match="holds no requests"):
+    with pytest.raises(DataError, match="holds no requests"):
         run(source, empty, tmp_path / "out")
 
 
