@@ -21,12 +21,12 @@ from kernels.rope import rope
 from models.config import DecoderConfig
 from models.decoder import Decoder, DecoderLayer
 from models.engines.arithmetic import Arithmetic, Weight
+from models.engines.paged_cache import WASTE_PAGE
 from models.engines.pass_inputs import PassInputs
 from models.errors import ModelUnavailableError
 from models.head_card import HeadOutputs
 from models.heads import ScoringHeads
 from models.label_mass import LabelMass
-from models.paged_cache import WASTE_PAGE
 
 
 class PassOutputs(NamedTuple):

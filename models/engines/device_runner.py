@@ -23,13 +23,13 @@ from models.engines.base import CacheEvents
 from models.engines.cuda_graphs import GraphPool
 from models.engines.device_decoder import DeviceDecoder, PassOutputs, refuse_other_heads
 from models.engines.group_plan import plan_group
+from models.engines.paged_cache import PagedCache, PageShape
 from models.engines.pass_inputs import PassShape, fill_inputs
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.precision import choose_precision
 from models.engines.runner import ContextGroup, GroupScores
 from models.engines.staging import Staging
 from models.head_card import HeadOutputs
-from models.paged_cache import PagedCache, PageShape
 
 # Steps stay within an eighth of the size, and at the rows of a GPU's matrix tile.
 TOKEN_BUCKETS = (

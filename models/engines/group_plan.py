@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from models.engines.paged_cache import PageReservation
 from models.engines.passes import PassPlanner, Segment
 from models.engines.runner import ContextGroup
-from models.paged_cache import PageReservation
 
 
 def plan_group(

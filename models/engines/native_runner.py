@@ -21,13 +21,13 @@ from models.engines.cpu_decoder import NativeDecoder, NativePages
 from models.engines.cpu_probe import CpuChoice
 from models.engines.group_plan import plan_group
 from models.engines.head_rows import raw_logits_by_block
+from models.engines.paged_cache import PagedCache, PageShape
 from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.runner import ContextGroup, GroupScores
 from models.head_card import HeadOutputs
 from models.heads import ScoringHeads
 from models.label_mass import LabelMass
 from models.native.library import NativeLibrary
-from models.paged_cache import PagedCache, PageShape
 
 # Activations of more tokens than that would cost memory and gain no speed.
 PASS_LIMITS = PassSize(tokens=4096, items=sys.maxsize, groups=sys.maxsize, pages=sys.maxsize)

@@ -20,6 +20,7 @@ from models.decoder import Decoder
 from models.engines.base import CacheEvents
 from models.engines.cpu_probe import CpuChoice
 from models.engines.head_rows import raw_logits_by_block
+from models.engines.prefix_cache import PrefixCache
 from models.engines.runner import ContextGroup, GroupScores
 from models.extended_embedding import extend_embedding
 from models.head_card import HeadOutputs
@@ -27,7 +28,6 @@ from models.heads import ScoringHeads
 from models.label_mass import LabelMass
 from models.linear import narrow_linears
 from models.packing import PackedBatch, PrefixGroup, TokenIds, pack
-from models.prefix_cache import PrefixCache
 
 PASS_TOKENS = 4096  # activations of more would cost memory and gain no speed
 IN_FP32 = CpuChoice("float32", "torch", "the plain runner")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.prefix_cache import PrefixCache
+from models.engines.prefix_cache import PrefixCache
 
 BLOCK_BYTES = 4 * 2 * 3
 

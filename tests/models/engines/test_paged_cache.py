@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.engines.paged_cache import WASTE_PAGE, PagedCache, PageShape
 from models.errors import ContextTooLongError
-from models.paged_cache import WASTE_PAGE, PagedCache, PageShape
 
 SHAPE = PageShape(layers=2, page_size=3, kv_heads=1, head_dim=4)
 PAGE_BYTES = 2 * 2 * 3 * 1 * 4 * 4

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.block_tree import BlockTree
 from models.config import DecoderConfig
 from models.engines.base import CacheEvents
+from models.engines.block_tree import BlockTree
 from models.errors import ContextTooLongError
 
 WASTE_PAGE = 0

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from torch import Tensor
 
-from models.block_tree import BlockTree
+from models.engines.block_tree import BlockTree
 
 
 class PrefixCache(BlockTree[Tensor]):
