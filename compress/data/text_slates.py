@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.generate import World, member, posting, slate
+from compress.data.generate import slate
 from compress.data.requests import (
     RELEVANT,
     Occupation,
@@ -24,6 +24,7 @@ from compress.data.requests import (
     load_relations,
     load_requests,
 )
+from compress.data.world_texts import WorldTexts
 from compress.stages.parallel import share
 
 MEMBER_TO_JOBS, JOB_TO_MEMBERS = "member_to_jobs", "job_to_members"
@@ -108,7 +109,6 @@ class GeneratedSlates:
     seed: int
     steps_per_world: int
     inverted_share: float  # of steps that rank members for a job
-    _world: tuple[int, list[str], list[str]] = field(default=(-1, [], []), init=False)
 
     @classmethod
     def load(
@@ -120,12 +120,16 @@ class GeneratedSlates:
         return cls(occupations, relations, seed, steps_per_world, inverted_share)
 
     @cached_property
+    def _worlds(self) -> WorldTexts:
+        return WorldTexts(self.occupations, (self.seed, 4))
+
+    @cached_property
     def _majors(self) -> npt.NDArray[np.int64]:
         return np.array([int(occupation.code[:2]) for occupation in self.occupations])
 
     def draw(self, step: int, count: int, width: int) -> TextSlates:
         random = np.random.default_rng([self.seed, 3, step])
-        members, postings = self._texts(step // self.steps_per_world)
+        members, postings = self._worlds.of(step // self.steps_per_world)
         inverted = bool(random.random() < self.inverted_share)
         contexts, candidates = (postings, members) if inverted else (members, postings)
         grades = self.relations.T if inverted else self.relations
@@ -137,14 +141,3 @@ class GeneratedSlates:
             np.take_along_axis(grades[rows], chosen, axis=1).astype(np.int64),
             JOB_TO_MEMBERS if inverted else MEMBER_TO_JOBS,
         )
-
-    def _texts(self, world: int) -> tuple[list[str], list[str]]:
-        if self._world[0] != world:
-            random = np.random.default_rng([self.seed, 4, world])
-            divided = World.divide(self.occupations, random)
-            ours = zip(self.occupations, divided.member_facts, strict=True)
-            theirs = zip(self.occupations, divided.posting_facts, strict=True)
-            members = [member(occupation, facts, random) for occupation, facts in ours]
-            postings = [posting(occupation, facts, random) for occupation, facts in theirs]
-            self._world = world, members, postings
-        return self._world[1:]

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.generate import World, member, posting
 from compress.data.requests import RELEVANT, Occupation, load_occupations, load_relations
+from compress.data.world_texts import WorldTexts
 from compress.reasons.facts import Facts, job_facts, member_facts
 from compress.reasons.frames import FRAMES, Frame, Reason, possible_frames, shared_level
 from compress.reasons.text_examples import TextExample
@@ -127,11 +127,11 @@ class RationaleExamples:
 
     def __post_init__(self) -> None:
         self._pairs = np.argwhere(self.relations >= RELEVANT)
-        self._world: tuple[int, list[str], list[str]] = (-1, [], [])
+        self._worlds = WorldTexts(self.occupations, (self.seed, 8))
 
     def draw(self, step: int, count: int) -> list[TextExample]:
         random = np.random.default_rng([self.seed, 7, step])
-        members, postings = self._texts(step // STEPS_PER_WORLD)
+        members, postings = self._worlds.of(step // STEPS_PER_WORLD)
         examples: list[TextExample] = []
         while len(examples) < count:
             row, column = self._pair(random)
@@ -149,14 +149,3 @@ class RationaleExamples:
     def _example(self, context: str, candidate: str, occupation: Occupation) -> TextExample | None:
         reason = rationale(member_facts(context), job_facts(candidate), occupation, self.words)
         return TextExample(context, candidate, str(reason)) if reason else None
-
-    def _texts(self, world: int) -> tuple[list[str], list[str]]:
-        if self._world[0] != world:
-            random = np.random.default_rng([self.seed, 8, world])
-            divided = World.divide(self.occupations, random)
-            ours = zip(self.occupations, divided.member_facts, strict=True)
-            theirs = zip(self.occupations, divided.posting_facts, strict=True)
-            members = [member(occupation, facts, random) for occupation, facts in ours]
-            postings = [posting(occupation, facts, random) for occupation, facts in theirs]
-            self._world = world, members, postings
-        return self._world[1:]
