@@ -54,4 +54,5 @@ def test_a_refused_tenant_is_answered_with_its_body_unread(path: str) -> None:
 def test_others_and_other_paths_pass() -> None:
     assert answer("/v1/rank", "Bearer quiet").text == "served"
     assert answer("/v1/models", REFUSED, "GET").text == "served"
+    assert answer("/admin/policy", REFUSED).text == "served"
     assert answer("/v1/rank", REFUSED, "GET").text == "served"

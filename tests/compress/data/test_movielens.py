@@ -94,6 +94,7 @@ def test_a_folder_is_written_that_stages_read(source: Path, tmp_path: Path) -> N
     for name in ("items", "train", "valid", "test"):
         both = [(tmp_path / out / f"{name}.jsonl.gz").read_bytes() for out in ("one", "two")]
         assert both[0] == both[1]
+        assert both[0][4:8] == bytes(4)  # gzip's time stamp, which would tell two seconds apart
     (first, *_), (tested, *_) = (load_requests(tmp_path / "one", s) for s in ("train", "test"))
     assert first.context == "Liked: A (1999). Tastes: dramacritic, scifilover, warcritic."
     assert first.candidates[0].startswith("A (1999) - Sci-Fi, nineties. liked ")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from compress.data.request_bags import RequestBags
-from compress.data.requests import RELEVANT
+from compress.data.requests import RELEVANT, read_rows
 from compress.data.sampling import JOB_CANDIDATE, MATCH, MEMBER_CONTEXT
 from tests.compress.slate_data import write_slates
 
@@ -29,6 +31,18 @@ def test_bags_are_texts_between_markers(tmp_path: Path, word_tokenizer: Tokenize
             assert grade in {
                 RELEVANT * label for text, label in labels if text == by_text[bag[1:-1].tobytes()]
             }
+
+
+def test_requests_narrower_than_the_slates_are_left_out(
+    tmp_path: Path, word_tokenizer: Tokenizer
+) -> None:
+    data = write_slates(tmp_path / "data")
+    rows = list(read_rows(data / "train.jsonl.gz"))
+    rows[0] |= {name: rows[0][name][:4] for name in ("cand", "label")}
+    with gzip.open(data / "train.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    source = RequestBags.load(data, word_tokenizer, 3, candidates=10)
+    assert len(source.requests) == len(rows) - 1
 
 
 def test_steps_repeat_and_words_are_left_out(tmp_path: Path, word_tokenizer: Tokenizer) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from compress.data.request_bags import FewCandidatesError
 from compress.data.requests import read_rows
@@ -14,6 +15,7 @@ from compress.distillation import distill
 from compress.stages.stage import RecipeError, Shape, StageInput, parse_options
 from compress.students import start
 from models.checkpoint import load_model_directory
+from models.directory import TOKENIZER_NAME
 from tests.compress.slate_data import stage_input, write_slates
 
 SIZES = {"vocab_size": 320, "hidden_size": 128, "intermediate_size": 128}
@@ -25,6 +27,9 @@ def test_it_starts_a_ranker_that_can_learn(tmp_path: Path) -> None:
     directory = load_model_directory(out)
     assert directory.config.hidden_size == 128
     assert directory.card.lineage["stages"][0]["options"]["vocab_size"] == 320
+    words = Tokenizer.from_file(str(out / TOKENIZER_NAME))
+    assert words.encode("grade").tokens == ["Ġgrade"]  # of candidates
+    assert "years" in words.encode("years").tokens  # of contexts
     options = {"phases": [{"steps": 2, "soft_share": 0.0}], "slates_of": "requests", "teachers": []}
     distill.run(stage_input(out, data, tmp_path / "taught"), options)
     assert len(load_model_directory(tmp_path / "taught").card.lineage["stages"]) == 2
@@ -69,5 +74,6 @@ def test_unknown_options_are_refused(tmp_path: Path) -> None:
             StageInput(None, data, tmp_path / "out", tmp_path / "work", seed=5, threads=1),
             {"colour": "red"},
         )
-    with pytest.raises(RecipeError, match="an even number"):
-        start.StartOptions(heads=4)
+    for heads, width in ((4, 128), (3, 512)):
+        with pytest.raises(RecipeError, match="an even number"):
+            start.StartOptions(heads=heads, hidden_size=width, intermediate_size=width)
