@@ -83,6 +83,12 @@ class PrecisionUnavailableError(FairslateError):
     code = "precision_unavailable"
 
 
+class DeviceUnavailableError(FairslateError):
+    """A device that torch does not find on this machine."""
+
+    code = "device_unavailable"
+
+
 class ModelUnavailableError(FairslateError):
     """A model that is served, but not on the device asked for; the message says where."""
 

@@ -33,6 +33,7 @@ from service.processes import (
     run_or_exit,
     running_redis,
     spare_collector,
+    try_engine,
 )
 from service.ranking import Ranker
 from service.routes import http_app
@@ -64,6 +65,7 @@ def check_start() -> None:
         settings = Settings.from_environment()
         load_tenants(settings.tenants_file)
         open_catalogue(settings, load_model_directory(settings.model_path))
+        try_engine(settings)
     except FairslateError as error:
         sys.exit(f"fairslate refuses to start: {error}")
 

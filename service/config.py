@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import Field, dataclass, fields
 from http import HTTPStatus
@@ -104,6 +105,8 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, int) and value < (0 if field.name in MAY_BE_ZERO else 1):
                 raise SettingsError(f"{PREFIX}{field.name.upper()} must be positive, not {value}")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise SettingsError(f"{PREFIX}DEVICE must be cpu or cuda, not {self.device!r}")
         if self.dtype not in DTYPES:
             raise SettingsError(f"{PREFIX}DTYPE must be one of {', '.join(DTYPES)}")
         if not self.default_deadline_ms <= self.max_deadline_ms <= DEADLINE_CEILING_MS:

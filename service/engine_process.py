@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 
+from models.catalogue import Catalogue
 from models.directory import ModelDirectory, load_model_directory
 from models.engines.base import ScoreJob
 from models.engines.cpu_threads import claim_cpus
@@ -33,18 +34,8 @@ class EngineProcess:
         catalogue = open_catalogue(settings, directory)
         if settings.threads:
             claim_cpus((index or 1) - 1, settings.threads)
-        engine = FairslateEngine(
-            directory,
-            settings.cache_bytes,
-            settings.threads or None,
-            settings.device,
-            dtype=settings.dtype,
-            backend="auto",
-            deterministic=bool(settings.deterministic),
-            catalogue=catalogue,
-        )
+        engine = warm_engine(settings, directory, catalogue)
         logger.info("the engine computes in %s", dict(engine.description))
-        engine.score([warm_up_job(directory)])
         spare_collector()
         self._resources = contextlib.ExitStack()
         url = self._resources.enter_context(running_redis(settings))
@@ -64,6 +55,24 @@ class EngineProcess:
         for thread in self._threads:
             thread.join(STOP_SECONDS)
         self._resources.close()
+
+
+def warm_engine(
+    settings: Settings, directory: ModelDirectory, catalogue: Catalogue | None
+) -> FairslateEngine:
+    """Loaded, and having scored once. Raises FairslateError for what this machine cannot do."""
+    engine = FairslateEngine(
+        directory,
+        settings.cache_bytes,
+        settings.threads or None,
+        settings.device,
+        dtype=settings.dtype,
+        backend="auto",
+        deterministic=bool(settings.deterministic),
+        catalogue=catalogue,
+    )
+    engine.score([warm_up_job(directory)])
+    return engine
 
 
 def worker_name(index: int | None) -> str:

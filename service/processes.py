@@ -7,6 +7,8 @@ import contextlib
 import gc
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from models.catalogue import Catalogue, load_catalogue
 from models.directory import ModelDirectory
 from models.errors import FairslateError
-from service.config import ROOT, Settings
+from service.config import ROOT, Settings, SettingsError
 from service.gate.embedded import EmbeddedRedis
 
 logger = logging.getLogger("fairslate.processes")
@@ -101,6 +103,21 @@ def check_packages(*packages: ModuleType) -> None:
                 f"package {package.__name__} was found at {found}, not below {ROOT}; start from "
                 "the repository's root and take the other package off the path"
             )
+
+
+def try_engine(settings: Settings) -> None:
+    """Has an engine of a device or type that was asked for by name built once, before any serves.
+
+    In a process of its own, for torch with it. What "auto" finds on a CPU runs, so the usual start
+    pays nothing. Raises SettingsError with the reason; BentoML would start such an engine for ever.
+    """
+    if (settings.device, settings.dtype) == ("cpu", "auto"):
+        return
+    command = [sys.executable, "-m", "service.engine_trial"]
+    trial = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if trial.returncode:
+        reason = trial.stderr.strip().splitlines()[-1:] or ["it died without a word"]
+        raise SettingsError(f"no engine can be built as the settings ask: {reason[0]}")
 
 
 def or_exit(target: Callable[[], None]) -> Callable[[], None]:

@@ -29,6 +29,7 @@ from models.engines.passes import PassPlanner, PassSize, Segment
 from models.engines.precision import choose_precision
 from models.engines.runner import ContextGroup, GroupScores
 from models.engines.staging import Staging
+from models.errors import DeviceUnavailableError
 from models.head_card import HeadOutputs
 
 # Steps stay within an eighth of the size, and at the rows of a GPU's matrix tile.
@@ -71,7 +72,10 @@ class DeviceRunner:
         refuse_other_heads(decoder.config)
         device = torch.device(settings.device)
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError("torch finds no CUDA device here; pass device='cpu'")
+            raise DeviceUnavailableError(
+                f"torch {torch.__version__} finds no CUDA device here; take the device cpu, or a "
+                "CUDA build of torch on a machine with a GPU"
+            )
         self._block_size = block_size
         self._head_count = len(heads)
         self.precision = choose_precision(

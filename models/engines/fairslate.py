@@ -61,7 +61,7 @@ class FairslateEngine(RunnerEngine):
     """Engine over one model directory.
 
     cache_bytes: budget of the prefix cache. threads: of torch in this process, None leaves it.
-    device: "cpu" or "cuda" (bf16); RuntimeError when torch has no such device here.
+    device: "cpu" or "cuda" (bf16); DeviceUnavailableError when torch has no such device.
     dtype, backend, deterministic: of the CPU, see `new_cpu_runner`. The defaults need no compiler
     and no special CPU, for stages of training that repeat; a service asks for "auto".
     catalogue: of the candidates that may be stored vectors; CatalogueError if it cannot be read.

@@ -33,6 +33,13 @@ def test_damaged_model_directory_ends_the_start(tmp_path: Path, tiny_model_dir: 
     assert said.startswith(f"fairslate refuses to start: {weights}")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_ends_the_start(tmp_path: Path, tiny_model_dir: Path) -> None:
+    said = refusal(tmp_path, model=str(tiny_model_dir), device="cuda")
+    assert said.startswith("fairslate refuses to start: no engine can be built as the settings ask")
+    assert "finds no CUDA device here; take the device cpu" in said
+
+
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_weights_that_are_not_finite_end_the_start(
     tmp_path: Path, tiny_model_dir: Path, tiny_card: ModelCard, value: float

@@ -43,6 +43,13 @@ def test_deadlines_must_be_in_order() -> None:
         Settings(max_deadline_ms=60_001)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cpu:0", ""])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(SettingsError, match="DEVICE must be cpu or cuda"):
+        Settings(device=device)
+    assert Settings(device="cuda:1").device == "cuda:1"
+
+
 def test_gate_gets_its_share() -> None:
     settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
     gate = settings.gate

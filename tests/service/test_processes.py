@@ -5,12 +5,18 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from service.config import Settings, SettingsError
 from service.processes import (
     FORCED_PASS_SECONDS,
     IDLE_PASS_SECONDS,
     IDLE_REQUESTS,
     Housekeeper,
+    try_engine,
 )
 
 
@@ -42,3 +48,25 @@ def test_a_full_pass_waits_for_few_requests_but_not_for_ever() -> None:
     assert not housekeeper.tidy(0)
     now[0] += FORCED_PASS_SECONDS
     assert housekeeper.tidy(10**6)
+
+
+def test_an_engine_is_tried_where_its_type_is_named_and_only_there(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    run = subprocess.run
+
+    def counted(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        tried.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    monkeypatch.setenv("FAIRSLATE_MODEL", str(tiny_model_dir))
+    try_engine(Settings())
+    assert not tried
+    monkeypatch.setenv("FAIRSLATE_DTYPE", "float32")
+    try_engine(Settings(dtype="float32"))
+    assert len(tried) == 1
+    monkeypatch.setenv("FAIRSLATE_CATALOGUE", "/no/such/catalogue")
+    with pytest.raises(SettingsError, match=r"as the settings ask: .*such"):
+        try_engine(Settings(dtype="float32"))

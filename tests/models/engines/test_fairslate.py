@@ -22,6 +22,7 @@ from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.fairslate import FairslateEngine, RunnerEngine
 from models.engines.packed_runner import PackedRunner
 from models.engines.runner import Runner
+from models.errors import DeviceUnavailableError
 from models.head_card import yes_no
 from models.heads import ScoringHeads
 from models.prompt import block_hashes
@@ -285,5 +286,5 @@ def test_block_size_is_the_cards(engine: RunnerEngine) -> None:
 def test_a_device_torch_does_not_have_is_refused(tiny_directory: ModelDirectory) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(RuntimeError, match="no CUDA device"):
+    with pytest.raises(DeviceUnavailableError, match="no CUDA device"):
         FairslateEngine(tiny_directory, CACHE_BYTES, device="cuda")
