@@ -30,10 +30,20 @@ def encode_candidates(
         for index, candidate in enumerate(listed)
         if candidate.embedding is not None
     }
-    texts = [candidate.text for candidate in listed if candidate.text is not None]
     tokenize = partial(prompt.encode_candidates, prompt=name)
-    encoded = iter(memory.encode((salt, name), texts, tokenize))
+    encoded = iter(memory.encode((salt, name), _texts(listed), tokenize))
     return tuple(stored[i] if i in stored else next(encoded) for i in range(len(listed)))
+
+
+def are_remembered(
+    listed: Sequence[Candidate], name: str, memory: TokenMemory, salt: str = ""
+) -> bool:
+    """Whether `encode_candidates` would have nothing to tokenize."""
+    return memory.knows((salt, name), _texts(listed))
+
+
+def _texts(listed: Sequence[Candidate]) -> list[str]:
+    return [candidate.text for candidate in listed if candidate.text is not None]
 
 
 def _token_ids(index: int, entry: str, name: str, catalogue: Catalogue | None) -> range:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from models.card import ModelCard
@@ -25,7 +26,7 @@ from service.names import new_name
 from service.refusals import Refusals
 from service.reuse import Reuse
 from service.schemas import ContextRequest, RankRequest
-from service.slate import Errand, Slate, SlateScores, encode_slate, slate_jobs
+from service.slate import Errand, Slate, SlateScores, encode_slate, is_brief, slate_jobs
 from service.tenants import Tenant, Tenants
 from service.token_memory import TokenMemory
 from service.turns import Turns
@@ -224,16 +225,13 @@ class Ranker:
         self._refusals.check(tenant.nodes)
 
     async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
-        return await self._turns.run(
-            tenant.name,
-            encode_slate,
-            request,
-            self._card,
-            self._prompt,
-            tenant.salt,
-            self._catalogue,
-            self._memory,
+        salt = tenant.salt
+        encode = partial(
+            encode_slate, request, self._card, self._prompt, salt, self._catalogue, self._memory
         )
+        if is_brief(request, self._prompt, salt, self._memory):
+            return encode()
+        return await self._turns.run(tenant.name, encode)
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
         deadline_ms = max(1, int(clock.remaining_ms))

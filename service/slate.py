@@ -9,12 +9,15 @@ from models.card import ModelCard
 from models.catalogue import Catalogue
 from models.engines.base import ScoreJob
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
-from service.candidates import encode_candidates
+from service.candidates import are_remembered, encode_candidates
 from service.errors import InvalidRequestError
 from service.gate.job import Job, Level
 from service.jobs import JobResult, encode_job
 from service.schemas import ContextRequest, RankRequest
 from service.token_memory import NO_MEMORY, TokenMemory
+
+BRIEF_CANDIDATES = 64  # each takes some microseconds though its tokens are known
+BRIEF_CHARACTERS = 4096  # of a context, which is tokenized anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,19 @@ def encode_slate(
         _refuse_truncated(context, candidates, card)
     hashes = prompt.block_hashes(context.ids, card.block_size, salt)
     return Slate(context, hashes, candidates)
+
+
+def is_brief(
+    request: ContextRequest, prompt: PromptBuilder, salt: str, memory: TokenMemory
+) -> bool:
+    """Whether `encode_slate` takes less than handing it to a thread: next to nothing is unknown."""
+    listed = request.candidates if isinstance(request, RankRequest) else []
+    texts = [request.context] if isinstance(request.context, str) else request.context.values()
+    return (
+        len(listed) <= BRIEF_CANDIDATES
+        and sum(map(len, texts)) <= BRIEF_CHARACTERS
+        and are_remembered(listed, prompt.prompt_name(request.prompt), memory, salt)
+    )
 
 
 def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int) -> list[Job]:

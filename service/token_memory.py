@@ -46,6 +46,11 @@ class TokenMemory:
                 self._keep((scope, text), encoded)
         return [found[text] or fresh[text] for text in texts]
 
+    def knows(self, scope: Hashable, texts: Sequence[str]) -> bool:
+        """Whether `encode` would not ask its tokenizer for any of these, just now."""
+        with self._lock:
+            return all((scope, text) in self._entries for text in texts)
+
     def _recall(self, key: tuple[Hashable, str]) -> EncodedCandidate | None:
         encoded = self._entries.get(key)
         if encoded is not None:

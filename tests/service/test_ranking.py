@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -27,6 +28,7 @@ from service.jobs import JobResult
 from service.metrics import Metrics
 from service.ranking import Call, Ranker
 from service.schemas import RankRequest
+from service.slate import Slate, encode_slate
 from service.tenants import Tenant, Tenants
 from service.validation import parse_rank_request
 
@@ -175,3 +177,22 @@ def test_tokens_of_a_slates_texts_are_remembered(
     monkeypatch.setattr(PromptBuilder, "encode_candidates", noting)
     asyncio.run(call(make_ranker(10_000)))
     assert tokenized == [1], "the slate's 20 texts are one"
+
+
+def test_a_remembered_slate_waits_for_no_thread(
+    make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded_in: list[bool] = []
+
+    def noting(*arguments: Any) -> Slate:
+        encoded_in.append(threading.current_thread() is threading.main_thread())
+        return encode_slate(*arguments)
+
+    async def call(ranker: Ranker) -> None:
+        for _ in range(2):
+            with pytest.raises(EngineAbsentError):
+                await ranker.rank(Call("request", "Bearer ada", slate))
+
+    monkeypatch.setattr(ranking, "encode_slate", noting)
+    asyncio.run(call(make_ranker(10_000)))
+    assert encoded_in == [False, True]

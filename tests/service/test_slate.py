@@ -14,7 +14,16 @@ from service.errors import InvalidRequestError
 from service.gate.job import Level
 from service.jobs import decode_job
 from service.schemas import Candidate, ContextRequest, RankRequest
-from service.slate import Errand, encode_slate, slate_jobs, split_slate
+from service.slate import (
+    BRIEF_CANDIDATES,
+    BRIEF_CHARACTERS,
+    Errand,
+    encode_slate,
+    is_brief,
+    slate_jobs,
+    split_slate,
+)
+from service.token_memory import TokenMemory
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
@@ -104,3 +113,28 @@ def test_a_context_alone_is_one_job_without_candidates(tiny_directory: ModelDire
     assert (job.context_tokens, job.candidate_tokens) == (len(slate.context.ids), 0)
     decoded = decode_job(job.payload).job
     assert (decoded.context_ids, decoded.candidates) == (slate.context.ids, ())
+
+
+def test_only_what_is_small_and_known_is_brief(tiny_directory: ModelDirectory) -> None:
+    card, prompt, memory = tiny_directory.card, tiny_directory.prompt, TokenMemory(1 << 20)
+    known = request(["Nurse"] * BRIEF_CANDIDATES)
+    assert not is_brief(known, prompt, "", memory)
+    encode_slate(known, card, prompt, memory=memory)
+    assert is_brief(known, prompt, "", memory)
+    assert not is_brief(known, prompt, "salted", memory)
+    assert not is_brief(request(["Nurse", "Welder"]), prompt, "", memory)
+    assert not is_brief(request(["Nurse"] * (BRIEF_CANDIDATES + 1)), prompt, "", memory)
+
+
+@pytest.mark.parametrize("context", ["{}", {"headline": "{}"}])
+def test_a_long_context_is_not_brief(
+    tiny_directory: ModelDirectory, context: str | dict[str, str]
+) -> None:
+    def asked(characters: int) -> ContextRequest:
+        text = "x" * characters
+        filled = text if isinstance(context, str) else {"headline": text}
+        return ContextRequest.model_validate({"context": filled})
+
+    memory = TokenMemory(0)
+    assert is_brief(asked(BRIEF_CHARACTERS), tiny_directory.prompt, "", memory)
+    assert not is_brief(asked(BRIEF_CHARACTERS + 1), tiny_directory.prompt, "", memory)
