@@ -15,15 +15,18 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtest.flood import Flood, flooding
 from loadtest.fresh import ROOT, conditions
 from loadtest.openloop import Sample, Sender
 from loadtest.serving import Server, serving
 from loadtest.traffic import SLATE_SIZE, load_catalogue
 
+DATA = ROOT / "models" / "demo" / "onet_jobs"
 QUIET_SHARE = 0.2
 AGGRESSION = 10  # times its share of the machine
 CLIENTS = 12
@@ -78,8 +81,7 @@ def main() -> None:
 
 async def measure(server: Server, options: Options) -> list[dict[str, Any]]:
     """All rows, in the order of the module's docstring."""
-    catalogue = load_catalogue(ROOT / "models" / "demo" / "onet_jobs")
-    sender = Sender(server.url, catalogue)
+    sender = Sender(server.url, load_catalogue(DATA))
     capacity = await measure_capacity(sender)
     rows = [{"experiment": "capacity", "slates_per_s": capacity, "slate": SLATE_SIZE}]
     samples: dict[tuple[str, str], list[Sample]] = {case: [] for case in BESIDE}
@@ -108,17 +110,13 @@ async def quiet(
 ) -> list[Sample]:
     """The quiet tenant's samples; equal seeds send equal slates at equal times."""
     rate = AGGRESSION * SHARES.get(beside, 0.0) * capacity
-    aggressor = asyncio.create_task(
-        sender.poisson(beside, rate, WARM_UP_SECONDS + seconds, -1 - seed, BUSY_DEADLINE_MS)
-        if beside
-        else asyncio.sleep(0, [])
-    )
-    await asyncio.sleep(WARM_UP_SECONDS)
-    samples = await sender.poisson(
-        "quiet", QUIET_SHARE * capacity, seconds, seed, QUIET_DEADLINE_MS
-    )
-    await aggressor
-    return samples
+    lasting = WARM_UP_SECONDS + seconds
+    aggressor = Flood(sender.url, str(DATA), beside, rate, lasting, -1 - seed, BUSY_DEADLINE_MS)
+    async with flooding(aggressor) if beside else nullcontext():
+        await asyncio.sleep(WARM_UP_SECONDS)
+        return await sender.poisson(
+            "quiet", QUIET_SHARE * capacity, seconds, seed, QUIET_DEADLINE_MS
+        )
 
 
 async def measure_weights(sender: Sender, server: Server, seconds: float) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from loadtest.connections import Connections
 from loadtest.traffic import Catalogue, Traffic
@@ -29,6 +30,7 @@ class Sender:
     """Asks as several tenants over kept connections."""
 
     def __init__(self, url: str, catalogue: Catalogue) -> None:
+        self.url = url
         self._connections = Connections(url)
         self._catalogue = catalogue
         self.started = time.perf_counter()
@@ -52,10 +54,16 @@ class Sender:
         self, tenant: str, rate: float, seconds: float, seed: int, deadline_ms: int
     ) -> list[Sample]:
         """`rate` slates per second whatever comes back; what is not answered yet is waited for."""
-        start, bodies, due_s = self.now_s, self.bodies(seed, deadline_ms), 0.0
-        draws, sent = random.Random(seed), []
-        while (due_s := due_s + draws.expovariate(rate)) < seconds:
-            body = next(bodies)
+        times = list(poisson_times(rate, seconds, seed))
+        bodies = list(islice(self.bodies(seed, deadline_ms), len(times)))
+        return await self.open_loop(tenant, times, bodies)
+
+    async def open_loop(
+        self, tenant: str, times: Sequence[float], bodies: Sequence[bytes]
+    ) -> list[Sample]:
+        """Sends each slate at its time, in seconds from now, and waits for all answers."""
+        start, sent = self.now_s, []
+        for due_s, body in zip(times, bodies, strict=True):
             await asyncio.sleep(max(0.0, start + due_s - self.now_s))
             sent.append(asyncio.create_task(self.send(tenant, body, start + due_s)))
         return list(await asyncio.gather(*sent))
@@ -82,3 +90,10 @@ class Sender:
 
     def _since(self, due_s: float) -> float:
         return (self.now_s - due_s) * 1000
+
+
+def poisson_times(rate: float, seconds: float, seed: int) -> Iterator[float]:
+    """Arrivals of a Poisson stream of `rate` per second, in seconds; equal seeds, equal times."""
+    draws, due_s = random.Random(seed), 0.0
+    while (due_s := due_s + draws.expovariate(rate)) < seconds:
+        yield due_s
