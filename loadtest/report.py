@@ -22,6 +22,7 @@ from typing import Any
 from loadtest.scored import cpu_scorer_rows
 from loadtest.simulated import (
     attribution_rows,
+    deadline_rows,
     fig1_rows,
     fig7_rows,
     fig10_rows,
@@ -83,6 +84,7 @@ def rows() -> list[Row]:
         *fig10_rows(read(RESULTS / "simulate_fig10.json")),
         *attribution_rows(read(RESULTS / "simulate_attribution.json")),
         *overload_rows(read(RESULTS / "simulate_overload.json")),
+        *deadline_rows(read(RESULTS / "simulate_ranking.json")),
     ]
 
 

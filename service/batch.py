@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 
 from models.engines.base import CacheEvents, JobScores, ScoreJob
@@ -24,6 +24,7 @@ class Batch:
     """Claimed jobs beside what they decode to, and the settlements of those that do not decode.
 
     claimed_at, and `due` of each job, after which it is worth no scoring: local seconds.
+    overtaken: by job, see `service.overtakes`.
     """
 
     claimed: tuple[Claimed, ...]
@@ -31,6 +32,7 @@ class Batch:
     due: tuple[float, ...]
     refused: tuple[Settlement, ...]
     claimed_at: float
+    overtaken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cost(self) -> int:
@@ -57,7 +59,12 @@ class Scored:
         return self.ended - self.began
 
 
-def pack(claimed: Sequence[Claimed], check: Callable[[ScoreJob], None], now: float) -> Batch:
+def pack(
+    claimed: Sequence[Claimed],
+    check: Callable[[ScoreJob], None],
+    now: float,
+    overtaken: Mapping[str, int],
+) -> Batch:
     """Decodes payloads; one that does not decode or pass is refused alone and spoils no other job.
 
     check: raises FairslateError for a job that the engine cannot score. now: when it was claimed.
@@ -75,7 +82,7 @@ def pack(claimed: Sequence[Claimed], check: Callable[[ScoreJob], None], now: flo
             due.append(now + (pooled.deadline_ms - job.queue_ms) / 1000)
         except FairslateError as error:
             refused.append(_failed(job, error))
-    return Batch(tuple(kept), tuple(jobs), tuple(due), tuple(refused), now)
+    return Batch(tuple(kept), tuple(jobs), tuple(due), tuple(refused), now, overtaken)
 
 
 def settlements(scored: Scored, report: bytes) -> Iterator[Settlement]:
@@ -92,7 +99,13 @@ def settlements(scored: Scored, report: bytes) -> Iterator[Settlement]:
             yield Settlement(job.job_id, job.epoch, 0, b"", Outcome.DEADLINE)
         else:
             queue_ms = job.queue_ms + (scored.began - batch.claimed_at) * 1000
-            result = JobResult(scores, queue_ms, scored.seconds * 1000, next(reports))
+            result = JobResult(
+                scores,
+                queue_ms,
+                scored.seconds * 1000,
+                next(reports),
+                batch.overtaken.get(job.job_id, 0),
+            )
             yield _settlement(job, result)
 
 

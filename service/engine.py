@@ -26,6 +26,7 @@ from service.foresight import Foresight
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
+from service.overtakes import Overtakes
 from service.scoring_line import ScoringLine
 
 logger = logging.getLogger("fairslate.engine")
@@ -51,6 +52,7 @@ class EngineLoop:
         self._line = ScoringLine(engine)
         self._news = CacheNews()
         self._foresight = Foresight()
+        self._overtakes = Overtakes()
         self._stopping = threading.Event()
         self._looked_ahead = False  # while the batch in hand is scored, whatever was found
         self._unsettled: list[Settlement] = []
@@ -118,8 +120,8 @@ class EngineLoop:
         self._looked_ahead = bool(self._line)
         if claim.jobs:
             self._held = self._held | {job.job_id: job for job in claim.jobs}
-            now = time.perf_counter()
-            self._line.add(pack(claim.jobs, self._check, now))
+            overtaken, now = self._overtakes.count(claim), time.perf_counter()
+            self._line.add(pack(claim.jobs, self._check, now, overtaken))
             self._foresight.claimed(time.perf_counter() - asked)
 
     def _settle(self) -> None:

@@ -20,9 +20,9 @@ from models.errors import FairslateError, NonFiniteLogitError
 assert sys.byteorder == "little", "array() writes native integers; the format is little-endian"
 
 _JOB = struct.Struct("<4sIIII")  # magic, deadline in ms, context tokens, blocks, candidates
-# magic, three token counts, logits, heads, queue and score ms, bytes of the report
-_SCORES = struct.Struct("<4sIIIIIddI")
-_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ2", b"FSR2", b"FSE1"
+# magic, three token counts, logits, heads, queue and score ms, overtakes, bytes of the report
+_SCORES = struct.Struct("<4sIIIIIddII")
+_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ2", b"FSR3", b"FSE1"
 _HASH_BYTES = 16
 
 
@@ -45,12 +45,14 @@ class JobResult:
     """Scores of one job and where its time went, in milliseconds.
 
     report: what the engine says of itself beside them, see `service.engine_report`; mostly empty.
+    overtaken: how often it was passed while it waited, see `service.overtakes`.
     """
 
     scores: JobScores
     queue_ms: float
     score_ms: float
     report: bytes = b""
+    overtaken: int = 0
 
     @property
     def rows(self) -> list[tuple[float, ...]]:
@@ -115,6 +117,7 @@ def encode_result(result: JobResult) -> bytes:
         scores.heads,
         result.queue_ms,
         result.score_ms,
+        result.overtaken,
         len(result.report),
     )
     return header + array("d", scores.raw_logits).tobytes() + result.report
@@ -130,15 +133,15 @@ def decode_result(payload: bytes) -> JobResult | JobFailure:
     if payload[:4] == _ERROR_MAGIC:
         return _failure(payload[4:])
     reader = _Reader(payload)
-    header = reader.header(_SCORES)
-    magic, context, cached, candidate, count, heads, queue_ms, score_ms, report_bytes = header
+    magic, context, cached, candidate, count, heads, *rest = reader.header(_SCORES)
+    queue_ms, score_ms, overtaken, report_bytes = rest
     if magic != _SCORES_MAGIC or heads < 1:
         raise PayloadError(f"result starts with {magic!r}; drain the pool before an upgrade")
     logits = tuple(array("d", reader.take(8 * count)))
     report = reader.take(report_bytes)
     reader.finish()
     scores = JobScores(logits, context, cached, candidate, heads=heads)
-    return JobResult(scores, queue_ms, score_ms, report)
+    return JobResult(scores, queue_ms, score_ms, report, overtaken)
 
 
 def _failure(content: bytes) -> JobFailure:

@@ -46,6 +46,7 @@ class Metrics:
         self._waits: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=_QUEUE_SAMPLES)
         )
+        self._delivered: defaultdict[str, int] = defaultdict(int)  # tokens, cached or not
         self._children: dict[tuple[str, str], Counter] = {}  # each look-up of one takes a lock
         self._requests = Counter(
             "fairslate_requests",
@@ -72,6 +73,12 @@ class Metrics:
             ["tenant", "source"],
             registry=registry,
         )
+        self._overtakes = Counter(
+            "fairslate_tenant_overtakes",
+            "Times that a later job with a warm context went before one of an answered request.",
+            ["tenant"],
+            registry=registry,
+        )
         self._queue = Gauge(
             "fairslate_tenant_queue_milliseconds",
             f"Time in the queue of a tenant's last {_QUEUE_SAMPLES} answers.",
@@ -81,11 +88,17 @@ class Metrics:
         )
 
     def answered(
-        self, tenant: str, timings: Timings, usage: dict[str, int], candidates: int
+        self,
+        tenant: str,
+        timings: Timings,
+        usage: dict[str, int],
+        candidates: int,
+        overtaken: int,
     ) -> None:
-        """Counts one ranked slate with its times, tokens and candidates."""
+        """Counts one ranked slate with its times, tokens, candidates and overtakes of its jobs."""
         label = self._label(tenant)
         self._count(label, "ok", usage)
+        self._overtakes.labels(label).inc(overtaken)
         reused = usage["reused_candidates"]
         self._candidates.labels(label, "engine").inc(candidates - reused)
         self._candidates.labels(label, "score_cache").inc(reused)
@@ -104,7 +117,7 @@ class Metrics:
 
     def observe(self, stats: GateStats) -> None:
         """Shows a snapshot of the pool, and the queue times so far."""
-        self._pool.observe(stats)
+        self._pool.observe(stats, self._delivered)
         for label, waits in self._waits.items():
             for share in QUANTILES:
                 self._queue.labels(label, str(share)).set(quantile(waits, share))
@@ -121,6 +134,7 @@ class Metrics:
 
     def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
         self._outcomes(label, code).inc()
+        self._delivered[label] += usage["context_tokens"] + usage["candidate_tokens"]
         for name, count in usage.items():
             if (kind := name.removesuffix("_tokens")) != name:
                 self._tokens.labels(label, kind).inc(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
@@ -13,6 +13,7 @@ from service.tenants import Tenant
 MAX_TENANT_LABELS = 100
 SHOWN_NODES = 200  # in the order of the file; each costs every look at the pool a read in Redis
 OTHER_TENANTS = "other"
+SERVICES = {"charged": "service", "delivered": "delivered"}  # as labelled: as in a standing
 _OF_TENANTS = {
     "service": "Charged tokens less refunds since the gate knows the tenant.",
     "deficit": "DLPM counter in tokens; of a tenant's nodes the lowest.",
@@ -23,7 +24,7 @@ _OF_TENANTS = {
 
 
 class PoolMetrics:
-    """Gauges by tenant, "other" beyond the first hundred, and Jain's index over the last minute."""
+    """Gauges by tenant, "other" beyond the first hundred, and Jain's indices of the last minute."""
 
     def __init__(
         self, tenants: Iterable[Tenant], refill: int, registry: CollectorRegistry = REGISTRY
@@ -44,7 +45,8 @@ class PoolMetrics:
         self._jain = _gauge(
             registry,
             "jain_index",
-            "Over charged service by weight of the last minute's backlogged tenants.",
+            "Over a service by weight of the last minute's backlogged tenants.",
+            "service",
         )
 
     @property
@@ -52,15 +54,19 @@ class PoolMetrics:
         """Ids of the tenants' nodes that a snapshot should have."""
         return list(self._owners)[:SHOWN_NODES]
 
-    def observe(self, stats: GateStats) -> None:
-        """Shows one snapshot; to be called about once a second."""
-        found = standings(stats, self._owners, self._refill)
+    def observe(self, stats: GateStats, delivered: Mapping[str, int]) -> None:
+        """Shows one snapshot; to be called about once a second.
+
+        delivered: tokens by tenant that this process answered with so far, of the whole pool's.
+        """
+        found = standings(stats, self._owners, self._refill, delivered)
         for tenant, standing in found.items():
             self._show(tenant, standing)
         self._history.add(
             stats.now_ms, {name: one for name, one in found.items() if name != OTHER_TENANTS}
         )
-        self._jain.set(self._history.jain())
+        for service, field in SERVICES.items():
+            self._jain.labels(service).set(self._history.jain(field))
 
     def _show(self, tenant: str, standing: Standing) -> None:
         for name, gauge in self._gauges.items():

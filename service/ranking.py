@@ -113,8 +113,13 @@ class Ranker:
             walk = await self._walk(call, tenant, self._parse_rank)
             heads = self._heads(walk.request, tenant)
             answer = assemble(heads, walk.request, walk.slate, walk.scores)
-        candidates = len(walk.request.candidates)
-        self._metrics.answered(tenant.name, walk.timings, answer["usage"], candidates)
+        self._metrics.answered(
+            tenant.name,
+            walk.timings,
+            answer["usage"],
+            len(walk.request.candidates),
+            sum(result.overtaken for result in walk.scores.results),
+        )
         return self._envelope(call, walk.timings, answer)
 
     async def prewarm(self, call: Call) -> dict[str, Any]:

@@ -21,18 +21,26 @@ class Standing:
     weight: int
     queued_jobs: int
     leased_jobs: int
+    delivered: int = 0  # tokens of what it was answered, cached ones as well
 
 
-def standings(stats: GateStats, owners: Mapping[str, str], refill: int) -> dict[str, Standing]:
-    """Standing by owner; `owners` maps ids of tenants' nodes to names of owners."""
+def standings(
+    stats: GateStats, owners: Mapping[str, str], refill: int, delivered: Mapping[str, int]
+) -> dict[str, Standing]:
+    """Standing by owner; `owners` maps ids of tenants' nodes to names of owners.
+
+    delivered: tokens by name of owner.
+    """
     nodes: defaultdict[str, list[NodeStats]] = defaultdict(list)
     for node, owner in owners.items():
         if node in stats.nodes:
             nodes[owner].append(stats.nodes[node])
-    return {owner: _standing(listed, refill) for owner, listed in nodes.items()}
+    return {
+        owner: _standing(listed, refill, delivered.get(owner, 0)) for owner, listed in nodes.items()
+    }
 
 
-def _standing(nodes: Sequence[NodeStats], refill: int) -> Standing:
+def _standing(nodes: Sequence[NodeStats], refill: int, delivered: int) -> Standing:
     lowest = min(nodes, key=lambda node: node.deficit)
     owed = 0 if lowest.deficit > 0 else -lowest.deficit // (lowest.weight * refill) + 1
     return Standing(
@@ -42,6 +50,7 @@ def _standing(nodes: Sequence[NodeStats], refill: int) -> Standing:
         weight=lowest.weight,
         queued_jobs=sum(node.queued_jobs for node in nodes),
         leased_jobs=sum(node.leased_jobs for node in nodes),
+        delivered=delivered,
     )
 
 
@@ -57,10 +66,11 @@ class History:
         while self._snapshots[0][0] < now_ms - WINDOW_MS:
             self._snapshots.popleft()
 
-    def jain(self) -> float:
-        """Jain's index over charged service by weight, of tenants with work waiting throughout.
+    def jain(self, field: str) -> float:
+        """Jain's index over what `field` of a standing grew by per weight.
 
-        1 is perfectly fair, 1/n gives all to one of n; 1 as well with fewer than two such tenants.
+        Of tenants with work waiting throughout. 1 is perfectly fair, 1/n gives all to one of n; 1
+        as well with fewer than two such tenants.
         """
         first, last = self._snapshots[0][1], self._snapshots[-1][1]
         waiting = [
@@ -68,7 +78,7 @@ class History:
             for _, seen in self._snapshots
         ]
         return jain(
-            (last[name].service - first[name].service) / last[name].weight
+            (getattr(last[name], field) - getattr(first[name], field)) / last[name].weight
             for name in set.intersection(*waiting)
         )
 

@@ -121,9 +121,7 @@ class Simulation:
         for task in tasks:
             ticket: Ticket = task.owner
             self.totals.refundable[ticket.client] -= self._refund(task)
-            del self._tickets[ticket.job.job_id]
-            if self.router:
-                self.router.end(ticket.job)
+            self._close(ticket.job.job_id)
             settlements.append(_settlement(task))
         inserted, evicted = self.workers[index].cache.events()
         gate, name = self.gates[index], self.names[index]
@@ -154,19 +152,27 @@ class Simulation:
         worker = self.workers[index]
         budget = min(worker.free_tokens, self.engine.claim_tokens - extend)
         inserted, evicted = worker.cache.events()
-        return (
-            self.gates[index]
-            .claim(
-                self.names[index],
-                budget,
-                most,
-                self._now,
-                inserted,
-                evicted,
-                strict=not worker.idle,
-            )
-            .jobs
+        gate = self.gates[index]
+        claim = gate.claim(
+            self.names[index],
+            budget,
+            most,
+            self._now,
+            inserted,
+            evicted,
+            strict=not worker.idle,
         )
+        dropped = [self._close(reply.job_id) for reply in gate.replies]  # past their deadlines
+        gate.replies.clear()
+        for ticket in dropped:
+            self._senders.finish(ticket)
+        return claim.jobs
+
+    def _close(self, job_id: str) -> Ticket:
+        ticket = self._tickets.pop(job_id)
+        if self.router:
+            self.router.end(ticket.job)
+        return ticket
 
     def _count_started(self, task: Task) -> None:
         client, totals = task.owner.client, self.totals

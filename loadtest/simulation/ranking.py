@@ -49,6 +49,16 @@ class RankingShape:
     aggressor_share: float = 0.10  # of the slates, while it misbehaves
     aggressor_ms: tuple[float, float] = (60_000.0, 120_000.0)
     deadline_ms: int = 60_000
+    first_page_ms: int = 60_000  # deadline of a session's first page; later ones are fetched ahead
+    deadlines_told: bool = True  # to the gate
+
+    @property
+    def about(self) -> str:
+        """What the reader of the figures should know of the sessions' deadlines."""
+        if self.first_page_ms == self.deadline_ms:
+            return "sessions"
+        told = "" if self.deadlines_told else " that the gate is not told"
+        return f"sessions, deadlines{told}: {self.first_page_ms} ms, then {self.deadline_ms} ms"
 
 
 def ranking(shape: RankingShape, aggressive: bool) -> list[Client]:
@@ -70,7 +80,7 @@ def regular(shape: RankingShape, rank: int, share: float, names: Names) -> Clien
     tenant = Tenant(shape, rank, names, Random(rank))
     arrivals = Bursts(gap, shape.burst_factor, on, off)
     light = rank >= shape.heavy_tenants
-    return Client(f"tenant-{rank:02d}", tenant.draw, arrivals, light, "sessions")
+    return Client(f"tenant-{rank:02d}", tenant.draw, arrivals, light, shape.about)
 
 
 def campaign(shape: RankingShape, names: Names) -> Client:
@@ -92,7 +102,14 @@ def aggressor(shape: RankingShape, names: Names) -> Client:
 def one_slate(shape: RankingShape, tokens: int, names: Names) -> Callable[[Random], Program]:
     """Makes programs of one slate with a context of its own."""
     blocks = shape.context // BLOCK
-    return lambda random: Single(Request(names.take(blocks), tokens, deadline_ms=shape.deadline_ms))
+    return lambda random: Single(
+        Request(
+            names.take(blocks),
+            tokens,
+            deadline_ms=shape.deadline_ms,
+            deadline_told=shape.deadlines_told,
+        )
+    )
 
 
 class Session:
@@ -104,22 +121,27 @@ class Session:
         self._shape, self._context, self._median, self._random = shape, context, median, random
 
     def start(self) -> list[Request]:
-        return [self._page(0)]
+        return [self._page(0, self._shape.first_page_ms)]
 
     def after(self, request: Request) -> list[Request]:
         if self._random.random() < 1 / self._shape.pages:
             return []
         shape = self._shape
-        return [
-            self._page(int(self._random.lognormvariate(log(shape.think_ms), shape.think_sigma)))
-        ]
+        delay = int(self._random.lognormvariate(log(shape.think_ms), shape.think_sigma))
+        return [self._page(delay, shape.deadline_ms)]
 
-    def _page(self, delay: int) -> Request:
+    def _page(self, delay: int, deadline_ms: int) -> Request:
         shape, random = self._shape, self._random
         size = round(random.lognormvariate(log(self._median), shape.slate_sigma))
         low, high = shape.slate_limits
         candidates = max(low, min(high, size)) * shape.candidate
-        return Request(self._context, candidates, delay_ms=delay, deadline_ms=shape.deadline_ms)
+        return Request(
+            self._context,
+            candidates,
+            delay_ms=delay,
+            deadline_ms=deadline_ms,
+            deadline_told=shape.deadlines_told,
+        )
 
 
 class Tenant:

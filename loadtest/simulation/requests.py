@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
+NO_DEADLINE = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -19,7 +21,8 @@ class Request:
     produces: tuple[str, ...] = ()  # blocks that the output adds behind the context
     depth: int = 0  # place within its program
     delay_ms: int = 0  # think time before it is sent
-    deadline_ms: int = 10**9
+    deadline_ms: int = NO_DEADLINE
+    deadline_told: bool = True  # to the gate; else it is only measured
 
 
 class Program(Protocol):

@@ -11,7 +11,7 @@ from loadtest.simulation.engine import Simulation
 from loadtest.simulation.hardware import Engine
 from loadtest.simulation.measures import jain, percentile
 from loadtest.simulation.routers import Router
-from loadtest.simulation.totals import Sample, Span
+from loadtest.simulation.totals import Due, Sample, Span
 from service.gate.policy import gap_bound
 from service.gate.settings import GateSettings
 
@@ -60,7 +60,8 @@ def play(scenario: Scenario) -> Outcome:
     simulation.run(1e3 * scenario.until_s)
     after = totals.snapshot(simulation.timeline.now)
     row = identity(scenario) | services(before, after) | latencies(scenario, simulation)
-    row |= gaps(scenario, simulation) | extras(scenario, simulation, before, after)
+    row |= gaps(scenario, simulation) | misses(scenario, simulation)
+    row |= extras(scenario, simulation, before, after)
     return Outcome(row, tuple(client.name for client in clients), tuple(totals.samples))
 
 
@@ -101,8 +102,22 @@ def latencies(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
     return {"p50_s": p50 and round(p50, 3), "p99_s": p99 and round(p99, 3)}
 
 
-def _counts(span: Span, scenario: Scenario, simulation: Simulation) -> bool:
+def _counts(span: Span | Due, scenario: Scenario, simulation: Simulation) -> bool:
     return simulation.clients[span.client].good and span.ended >= 1e3 * scenario.warmup_s
+
+
+def misses(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
+    """Share of the requests with deadlines that missed them, of all and of well-behaved clients.
+
+    Nothing of a workload without deadlines.
+    """
+    measured = [due for due in simulation.totals.dues if due.ended >= 1e3 * scenario.warmup_s]
+    good = [due for due in measured if _counts(due, scenario, simulation)]
+    return {
+        name: round(sum(due.missed for due in dues) / len(dues), 4)
+        for name, dues in {"deadline_misses": measured, "deadline_misses_good": good}.items()
+        if dues
+    }
 
 
 def gaps(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from itertools import count
 from random import Random
 
 from loadtest.simulation.clients import Client
-from loadtest.simulation.requests import Program, Request
+from loadtest.simulation.requests import NO_DEADLINE, Program, Request
 from loadtest.simulation.timeline import Timeline
-from loadtest.simulation.totals import Span, Totals
+from loadtest.simulation.totals import Due, Span, Totals
 from service.gate.job import Job, Level
 
 
@@ -65,9 +65,16 @@ class Senders:
                 self._plan(index)
 
     def finish(self, ticket: Ticket) -> None:
-        """A request is answered: its program goes on, or ends and makes room for the next."""
+        """A request is answered: its program goes on, or ends and makes room for the next.
+
+        One that was dropped as overdue is answered as well: with an error, to a client who goes on.
+        """
         run = ticket.run
         run.open -= 1
+        if ticket.request.deadline_ms < NO_DEADLINE:
+            due = int(ticket.sent) + ticket.request.deadline_ms  # the gate counts whole ones
+            now = self._timeline.now
+            self._totals.dues.append(Due(run.client, now, missed=now >= due))
         self._send(run, run.program.after(ticket.request))
         if not run.open:
             self._totals.programs.append(Span(run.client, run.began, self._timeline.now))
@@ -105,7 +112,7 @@ class Senders:
             block_size=self._block_tokens,
             context_tokens=len(request.context) * self._block_tokens,
             candidate_tokens=request.candidate_tokens,
-            deadline_ms=request.deadline_ms,
+            deadline_ms=request.deadline_ms if request.deadline_told else NO_DEADLINE,
             reply_to="",
             payload=b"",
             output_tokens=request.output_cap,

@@ -33,6 +33,7 @@ FIG7_POLICIES: tuple[tuple[str, str, Callable[[], Router] | None], ...] = (
     ("rr+lpm", "lpm", Router),
     ("vtc", "vtc", ClientRoundRobin),
 )
+RANKING_POLICIES = ("dlpm", "vtc", "lpm", "fcfs", "hrrn")
 VTC_KV_TOKENS = 10_000  # of VTC's overload suite (arXiv 2401.00588)
 OVERLOAD_QUANTUM = 1  # strict turns: known lengths leave nothing to smooth
 
@@ -123,20 +124,33 @@ def overload_suite(quick: bool) -> Iterator[Scenario]:
 
 
 def ranking_suite(quick: bool) -> Iterator[Scenario]:
-    """Our own traffic, alone and beside an aggressor, with the gate's default quantum."""
-    for workload in ("calm", "aggressor"):
-        for policy in ("dlpm", "vtc", "lpm", "fcfs", "hrrn"):
-            yield Scenario(
-                suite="ranking",
-                workload=workload,
-                policy=policy,
-                engine=RANKER,
-                clients=partial(ranking, RankingShape(), workload == "aggressor"),
-                settings=GateSettings(policy=policy),
-                warmup_s=30.0,
-                until_s=240.0,
-                latency="first_token",
-            )
+    """Our own traffic, alone and beside an aggressor, with the gate's default quantum.
+
+    Then beside the aggressor with deadlines that bind; "untold" are policies that do not know them.
+    """
+    tight = RankingShape(first_page_ms=500, deadline_ms=5_000)
+    untold = replace(tight, deadlines_told=False)
+    for workload in ("calm", "aggressor", "deadlines"):
+        shape = tight if workload == "deadlines" else RankingShape()
+        for policy in RANKING_POLICIES:
+            yield ranking_point(workload, policy, policy, shape)
+    for policy in RANKING_POLICIES:
+        yield ranking_point("deadlines", f"{policy} untold", policy, untold)
+
+
+def ranking_point(workload: str, name: str, policy: str, shape: RankingShape) -> Scenario:
+    """One policy under our own traffic."""
+    return Scenario(
+        suite="ranking",
+        workload=workload,
+        policy=name,
+        engine=RANKER,
+        clients=partial(ranking, shape, workload != "calm"),
+        settings=GateSettings(policy=policy),
+        warmup_s=30.0,
+        until_s=240.0,
+        latency="first_token",
+    )
 
 
 def sybil_suite(quick: bool) -> Iterator[Scenario]:

@@ -20,6 +20,15 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """A request with a deadline that was answered or dropped, and whether that was too late."""
+
+    client: int
+    ended: float
+    missed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """Services so far, by client, and the prompt tokens that were computed of all."""
 
@@ -41,6 +50,7 @@ class Totals:
         self.prompt_tokens = self.extend_tokens = self.output_tokens = 0
         self.programs: list[Span] = []
         self.first_tokens: list[Span] = []
+        self.dues: list[Due] = []
         self.samples: list[Sample] = []
         self.idle_with_work = 0  # passes that left a worker idle beside jobs it might have had
 

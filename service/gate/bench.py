@@ -6,6 +6,8 @@ An admission is one submit, claim and settle. `claim_p50_ms` and `claim_p99_ms` 
 worker waits for one claim of `batch` jobs, round trip included, with `queued` jobs waiting.
 `admissions_per_s` is what clients that keep Redis busy get by pipelining; `redis_share` says how
 busy its one core was, and `admissions_per_core_s` divides by the CPU time it took itself.
+`script_p99_ms` is by verb what Redis itself took for a lone worker's call: a claim or settlement of
+`batch` jobs, and submits of eight jobs at most.
 `slow_calls` took Redis itself more than 2 ms each, of all calls; `slowest_call_ms` is the worst.
 Every context is new to the cache, so nothing is saved by matching. Redis runs as the service runs
 it: append-only file on, synced every second.
@@ -42,6 +44,7 @@ KEPT_TENANTS = 3_000
 WORKER = "worker"
 BUDGET = 10**9
 SLOW_MS = 2.0  # of Redis' own time, by its slow log
+VERBS = ("submit", "claim", "settle")
 UNCAPPED = GateSettings(
     max_pool_jobs=10**9,
     max_pool_tokens=10**15,
@@ -149,6 +152,7 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         _warm_up(client)
         for _ in range(0, shape.queued, 100):
             client.store.call_all(client.submits(100))
+        script_p99_ms = _script_p99_ms(client, shape.batch, seconds)
         client.store.note_slow_calls(SLOW_MS)
         latencies = sorted(claim_seconds(client, shape.batch, seconds))
         before = client.store.info()
@@ -164,6 +168,7 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         "claim_p50_ms": _milliseconds(latencies, 0.5),
         "claim_p99_ms": _milliseconds(latencies, 0.99),
         "claims": len(latencies),
+        "script_p99_ms": script_p99_ms,
         "admissions_per_s": round(admitted / wall),
         "redis_share": round(cores, 2),
         "admissions_per_core_s": round(admitted / wall / cores),
@@ -182,6 +187,15 @@ def claim_seconds(client: Client, batch: int, seconds: float) -> Iterator[float]
         answer = client.store.call(verb, arguments)
         yield time.perf_counter() - start
         client.store.call_all([client.settle(answer), *client.submits(batch)])
+
+
+def _script_p99_ms(client: Client, batch: int, seconds: float) -> dict[str, float]:
+    """Redis' own time by verb, of the last calls of a lone worker's load."""
+    client.store.note_slow_calls(0)
+    for _ in claim_seconds(client, batch, seconds):
+        pass
+    times = client.store.script_times_ms(VERBS)
+    return {verb: _percentile(sorted(times[verb]), 0.99) for verb in VERBS}
 
 
 def bytes_per_tenant(shape: Shape) -> int:
@@ -243,7 +257,11 @@ def _cpu_seconds(info: dict[str, Any]) -> float:
 
 
 def _milliseconds(latencies: list[float], share: float) -> float:
-    return round(1e3 * latencies[int(share * (len(latencies) - 1))], 3)
+    return round(1e3 * _percentile(latencies, share), 3)
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[int(share * (len(ordered) - 1))]
 
 
 if __name__ == "__main__":

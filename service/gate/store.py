@@ -39,7 +39,7 @@ SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
 BEFORE_ALL = b"0-0"  # the entry of a stream before its first
 LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
-SLOW_CALLS_KEPT = 1_024
+SLOW_CALLS_KEPT = 4_096
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
 # Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ..."; of a
@@ -177,6 +177,17 @@ class Store:
         """How long each call took that Redis noted, SLOW_CALLS_KEPT at most."""
         with _translated():
             return [call["duration"] / 1e3 for call in self._client.slowlog_get(SLOW_CALLS_KEPT)]
+
+    def script_times_ms(self, verbs: Sequence[str]) -> dict[str, list[float]]:
+        """How long each call of these verbs took that Redis noted, SLOW_CALLS_KEPT together."""
+        verb_of = {self._calls.script(verb).digest.encode(): verb for verb in verbs}
+        times: dict[str, list[float]] = {verb: [] for verb in verbs}
+        with _translated():
+            for call in self._client.slowlog_get(SLOW_CALLS_KEPT):
+                for digest in call["command"].split(b" ", 2)[1:2]:
+                    if verb := verb_of.get(digest):
+                        times[verb].append(call["duration"] / 1e3)
+        return times
 
     def info(self) -> dict[str, Any]:
         """What Redis says of itself, as its INFO command names it."""

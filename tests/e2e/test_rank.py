@@ -128,3 +128,4 @@ def test_metrics_count_answers_by_tenant(client: httpx.Client) -> None:
     counts = [line for line in lines if line.startswith("fairslate_requests_total{")]
     assert any('code="ok"' in line and 'tenant="ada"' in line for line in counts), counts
     assert any(line.startswith("fairslate_stage_milliseconds_bucket") for line in lines)
+    assert any(line.startswith('fairslate_tenant_overtakes_total{tenant="ada"}') for line in lines)

@@ -78,3 +78,33 @@ def test_an_aggressor_costs_the_others_less_than_without_fairness() -> None:
         if scenario.workload == "aggressor" and scenario.policy in ("dlpm", "fcfs")
     }
     assert p99["dlpm"] < p99["fcfs"] / 2
+
+
+def test_deadlines_that_the_gate_knows_are_missed_less_often_and_fairness_stays() -> None:
+    shape = RankingShape(
+        aggressor_ms=(3_000.0, 18_000.0), aggressor_share=0.3, first_page_ms=500, deadline_ms=5_000
+    )
+    rows = {
+        scenario.policy: play(
+            replace(
+                scenario,
+                clients=partial(
+                    ranking,
+                    replace(shape, deadlines_told=not scenario.policy.endswith("untold")),
+                    True,
+                ),
+            )
+        ).row
+        for scenario in scenarios("ranking", 0, quick=True)
+        if scenario.workload == "deadlines" and scenario.policy.split()[0] in ("dlpm", "fcfs")
+    }
+    missed = {policy: row["deadline_misses_good"] for policy, row in rows.items()}
+    assert missed["dlpm"] <= missed["dlpm untold"] < missed["fcfs untold"]
+    assert missed["dlpm"] < missed["fcfs"] < missed["fcfs untold"]
+    assert rows["dlpm"]["gap_max"] <= rows["dlpm"]["gap_bound"]
+
+
+def test_rows_tell_of_deadlines_only_where_there_are_any() -> None:
+    assert not [cell for cell in played("overload", policy="dlpm").row if "deadline" in cell]
+    row = played("ranking", workload="calm", policy="dlpm").row
+    assert row["deadline_misses"] == row["deadline_misses_good"] == 0

@@ -8,6 +8,7 @@ import pytest
 
 from loadtest.simulated import (
     attribution_rows,
+    deadline_rows,
     fig1_rows,
     fig7_rows,
     fig10_rows,
@@ -82,3 +83,19 @@ def test_attribution_states_the_openers_share_of_each_choice() -> None:
     ((_, figure, where),) = attribution_rows(kept)
     assert figure == "first 25.0 %, platform 33.3 %"
     assert where.endswith("0.900 / 1.000")
+
+
+def test_missed_deadlines_stand_beside_the_gap_and_what_they_are_untold() -> None:
+    conditions = {"clients": ["t (bad): sessions, deadlines: 5 ms, then 9 ms; Bursts(x; y)"]}
+    cells = {"conditions": conditions, "gap_max": 1_400, "gap_bound": 1_900}
+    kept = [
+        row("aggressor", "dlpm", 1, deadline_misses_good=0.9),
+        row("deadlines", "dlpm", 1, deadline_misses_good=0.004, **cells),
+        row("deadlines", "fcfs", 1, deadline_misses_good=0.5, **cells),
+        row("deadlines", "fcfs untold", 1, deadline_misses_good=0.25, **cells),
+        row("deadlines", "dlpm untold", 1, deadline_misses_good=0.013, **cells),
+    ]
+    ((_, figure, where),) = deadline_rows(kept)
+    assert figure == "dlpm 0.4 % (1.3 %), fcfs 50.0 % (25.0 %)"
+    assert "5 ms, then 9 ms for the pages" in where
+    assert where.endswith("1,400 of at most 1,900")

@@ -20,7 +20,7 @@ def claimed(name: str, queue_ms: int = 40, deadline_ms: int = 100) -> Claimed:
 
 
 def packed(*names: str) -> Batch:
-    return pack([claimed(name) for name in names], lambda _: None, now=5.0)
+    return pack([claimed(name) for name in names], lambda _: None, 5.0, {"b": 3})
 
 
 def settled(batch: Batch, scores: Sequence[JobScores | None] | Exception) -> list[Settlement]:
@@ -29,7 +29,7 @@ def settled(batch: Batch, scores: Sequence[JobScores | None] | Exception) -> lis
 
 
 def test_a_jobs_time_is_counted_from_when_it_was_queued() -> None:
-    batch = pack([claimed("a", queue_ms=40, deadline_ms=100)], lambda _: None, now=5.0)
+    batch = pack([claimed("a", queue_ms=40, deadline_ms=100)], lambda _: None, 5.0, {})
     (due,) = batch.due
     assert due == pytest.approx(5.06)
     assert batch.cost == 9
@@ -44,6 +44,7 @@ def test_a_result_counts_the_wait_in_line_and_the_first_one_carries_the_report()
     assert result.queue_ms == pytest.approx(42)
     assert result.score_ms == pytest.approx(10)
     assert (result.report, other.report) == (b"report", b"")
+    assert (result.overtaken, other.overtaken) == (0, 3)
 
 
 def test_a_job_that_was_not_scored_in_time_missed_its_deadline_and_costs_nothing() -> None:

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,9 @@ from service.engine_report import EngineReport, decode_report
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Claim, Settlement
+from service.gate.job import Claim, Reply, Settlement
 from service.gate.settings import GateSettings
-from service.jobs import JobResult, encode_job
+from service.jobs import JobResult, decode_result, encode_job
 from tests.e2e.server import wait_until
 from tests.service.scripted_engine import LONGEST, ScriptedEngine, job, only_candidate, submit
 
@@ -128,6 +129,31 @@ def test_a_batch_carries_one_report_of_its_engine(service_redis_url: str, pool: 
     reports = [outcome[0].report for outcome in outcomes if isinstance(outcome, list)]
     said = [decode_report(report) for report in reports if report]
     assert said == [EngineReport("worker", {"dtype": "scripted"}, (0.5,))] * len(engine.batches)
+
+
+def test_a_result_tells_how_often_its_job_was_passed(service_redis_url: str, pool: str) -> None:
+    """Three jobs share a context: the last two find it computed, and go before an older one."""
+    alone = job("9", "api")
+    chain, payload = ("f" * 32,), encode_job(ScoreJob((1, 2, 3), ("f" * 32,), ((9,),)), 10_000)
+    alone = replace(alone, context_hashes=chain, payload=payload)
+
+    async def overtaken() -> dict[str, int]:
+        gate = AsyncGate(service_redis_url, pool, GateSettings())
+        await gate.submit(alone)
+        came_ms = (await gate.stats()).now_ms
+        while (await gate.stats()).now_ms == came_ms:
+            pass
+        for number in range(3):
+            await gate.submit(job(str(number), "api"))
+        replies: list[Reply] = []
+        with serving(service_redis_url, pool, ScriptedEngine(only_candidate)):
+            while len(replies) < 4:
+                replies += await gate.next_replies("api")
+        await gate.close()
+        results = {reply.job_id: decode_result(reply.result) for reply in replies}
+        return {name: one.overtaken for name, one in results.items() if isinstance(one, JobResult)}
+
+    assert asyncio.run(overtaken()) == {"api-9": 2, "api-0": 0, "api-1": 0, "api-2": 0}
 
 
 def test_stopping_settles_the_batch_in_hand_and_takes_no_other(

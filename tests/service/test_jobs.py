@@ -29,7 +29,7 @@ COUNTS = st.integers(0, 2**32 - 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 LOGITS = st.lists(FINITE, max_size=5).map(tuple)
 SCORES = st.builds(JobScores, LOGITS, COUNTS, COUNTS, COUNTS, heads=st.integers(1, 3))
-RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE, st.binary(max_size=20))
+RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE, st.binary(max_size=20), COUNTS)
 
 
 @given(JOBS, st.integers(0, 2**32 - 1))

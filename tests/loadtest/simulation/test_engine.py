@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from loadtest.simulation.clients import Client, Gamma
 from loadtest.simulation.engine import Simulation
 from loadtest.simulation.hardware import A10, LLAMA_3B, Engine, engine
+from loadtest.simulation.requests import Request
 from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, Router
 from loadtest.simulation.worker import Task
 from loadtest.simulation.workloads import overload, panel
@@ -107,3 +109,38 @@ def test_a_routed_job_goes_where_its_context_is() -> None:
     shared = [set(places) for places in seen.values() if len(places) > 3]
     assert shared
     assert all(len(places) == 1 for places in shared)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_request_that_is_late_is_dropped_if_the_gate_knows_and_its_program_goes_on(
+    told: bool,
+) -> None:
+    """Sessions of three pages, of which the second is worth nothing after a millisecond."""
+    pages = [
+        Request((), 3_000, 1, 1, delay_ms=5, deadline_ms=deadline_ms, deadline_told=told)
+        for deadline_ms in (10**6, 1, 10**6)
+    ]
+    clients = [
+        Client("reader", lambda _: Pages(pages), Gamma(1.0, 0.0, slots=1)),
+        Client("bulk", lambda _: Pages([Request((), 3_000, 50, 50)] * 40), Gamma(1.0, 0.0, 4)),
+    ]
+    simulation = Simulation(small_engine(32), clients, GateSettings(policy="fcfs"))
+    totals = simulation.run(2 * SECONDS)
+    assert [due.missed for due in totals.dues if due.client == 0][:3] == [False, True, False]
+    assert {due.client for due in totals.dues} == {0}
+    ends = [span.ended for span in totals.programs if span.client == 0]
+    served = [span for span in totals.first_tokens if span.client == 0 and span.ended <= ends[-1]]
+    assert len(served) == (2 if told else 3) * len(ends)
+
+
+class Pages:
+    """One request after the other."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._rest = list(requests)
+
+    def start(self) -> list[Request]:
+        return [self._rest.pop(0)]
+
+    def after(self, _request: Request) -> list[Request]:
+        return self.start() if self._rest else []

@@ -103,26 +103,6 @@ def test_idling_earns_no_more_than_one_quantum(parts: int) -> None:
     assert parts == 1 or saved > 3 * (QUANTUM - QUANTUM // parts)
 
 
-def test_the_order_is_the_same_however_many_workers_ask() -> None:
-    """Refills follow from what waits: who asks more often, or beside others, refills nobody."""
-
-    def dispatched(workers: int) -> list[str]:
-        pool = Overload(replace(SETTINGS, quantum=QUANTUM // 4), []).pool
-        for number in range(120):
-            tenant, context = f"tenant-{number**2 % 7}:{1 + number % 7 % 3}", ""
-            job = build_job(f"job-{number}", tenant, context, candidate_tokens=1 + number % 13 * 9)
-            pool.submit(job, 1_000, WORKER)
-        names = [WORKER, *(f"other-{number}" for number in range(1, workers))]
-        claims = (
-            pool.claim(name, 10_000, 1, 1_001) for _ in range(120 // workers) for name in names
-        )
-        return [job.job_id for claim in claims for job in claim.jobs]
-
-    alone = dispatched(1)
-    assert len(alone) == 120
-    assert dispatched(12) == alone
-
-
 @pytest.mark.parametrize("parts", [1, 7])
 @pytest.mark.parametrize("tenants", [2, 10, 100, pytest.param(1_000, marks=pytest.mark.long)])
 def test_a_newcomer_waits_no_longer_than_the_published_bound_and_the_explained_one(
