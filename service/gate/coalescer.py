@@ -1,13 +1,15 @@
 """Sends what concurrent callers ask for in common calls. Knows nothing of what is asked.
 
 While one call is under way the next ones gather, so the call's fixed cost is shared under load
-and nobody waits when there is none.
+and nobody waits when there is none. Keys take turns: who has sent much waits behind itself alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -22,26 +24,34 @@ class Coalescer(Generic[Item, Answer]):
     ) -> None:
         self._call = call
         self._most = most
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._waiting: dict[Hashable, deque[tuple[Item, asyncio.Future[Answer]]]] = {}
         self._sender: asyncio.Task[None] | None = None
 
-    async def send(self, item: Item) -> Answer:
+    async def send(self, item: Item, key: Hashable = None) -> Answer:
         """The item's answer, or what its batch failed with. Not sent if cancelled before."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.setdefault(key, deque()).append((item, future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
         return await future
 
     async def _send_all(self) -> None:
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                wanted = [(item, future) for item, future in batch if not future.cancelled()]
-                if wanted:
-                    await self._answer(wanted)
+            while batch := list(islice(self._in_turn(), self._most)):
+                await self._answer(batch)
         finally:
             self._sender = None
+
+    def _in_turn(self) -> Iterator[tuple[Item, asyncio.Future[Answer]]]:
+        """One of each key after the other, without those whose caller gave up."""
+        while self._waiting:
+            key = next(iter(self._waiting))
+            items = self._waiting.pop(key)
+            item, future = items.popleft()
+            if items:
+                self._waiting[key] = items
+            if not future.cancelled():
+                yield item, future
 
     async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

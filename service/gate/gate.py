@@ -53,7 +53,7 @@ class AsyncGate:
 
         Raises PoolFullError, TenantThrottledError, LevelConflictError or DeadlineExceededError.
         """
-        refuse(await self._submissions.send(job), job, self.settings)
+        refuse(await self._submissions.send(job, job.tenant_id), job, self.settings)
 
     async def _submit_all(self, jobs: Sequence[Job]) -> Sequence[Verdict]:
         arguments = [cell for job in jobs for cell in wire.submit_arguments(job)]

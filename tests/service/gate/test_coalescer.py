@@ -72,3 +72,18 @@ def test_a_caller_that_gave_up_before_its_turn_is_not_sent() -> None:
             await tasks[1]
 
     asyncio.run(run())
+
+
+def test_who_sends_much_waits_behind_itself_alone() -> None:
+    async def run() -> None:
+        line = Line()
+        coalescer = Coalescer(line.call, most=3)
+        flood = [asyncio.create_task(coalescer.send(item, "flood")) for item in range(1, 8)]
+        await line.called.wait()
+        quiet = [asyncio.create_task(coalescer.send(item, "quiet")) for item in (20, 21)]
+        await asyncio.sleep(0)
+        line.go.set()
+        await asyncio.gather(*flood, *quiet)
+        assert line.batches == [[1, 2, 3], [4, 20, 5], [21, 6, 7]]
+
+    asyncio.run(run())
