@@ -14,8 +14,9 @@ import asyncio
 import json
 import math
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,15 @@ async def measure(server: Server, options: Options) -> list[dict[str, Any]]:
     capacity = await measure_capacity(sender)
     rows = [{"experiment": "capacity", "slates_per_s": capacity, "slate": SLATE_SIZE}]
     samples: dict[tuple[str, str], list[Sample]] = {case: [] for case in BESIDE}
+    aggressors: dict[tuple[str, str], Counter[int]] = {case: Counter() for case in BESIDE}
     for turn in range(options.rounds):
         for beside, policy in BESIDE:
             server.configure(policy)
-            samples[beside, policy] += await quiet(sender, capacity, beside, turn, options.seconds)
+            found, statuses = await quiet(sender, capacity, beside, turn, options.seconds)
+            samples[beside, policy] += found
+            aggressors[beside, policy] += statuses
     server.configure("dlpm")
-    rows += [quiet_row(*case, found) for case, found in samples.items()]
+    rows += [quiet_row(*case, samples[case], aggressors[case]) for case in BESIDE]
     rows += await measure_weights(sender, server, options.weight_seconds)
     sender.close()
     return rows
@@ -107,16 +111,21 @@ async def measure_capacity(sender: Sender, seconds: float = 15.0) -> float:
 
 async def quiet(
     sender: Sender, capacity: float, beside: str, seed: int, seconds: float
-) -> list[Sample]:
-    """The quiet tenant's samples; equal seeds send equal slates at equal times."""
+) -> tuple[list[Sample], Counter[int]]:
+    """The quiet tenant's samples, and the statuses of the other's slates.
+
+    Equal seeds send equal slates at equal times.
+    """
     rate = AGGRESSION * SHARES.get(beside, 0.0) * capacity
     lasting = WARM_UP_SECONDS + seconds
     aggressor = Flood(sender.url, str(DATA), beside, rate, lasting, -1 - seed, BUSY_DEADLINE_MS)
-    async with flooding(aggressor) if beside else nullcontext():
+    nobody: AbstractAsyncContextManager[Counter[int]] = nullcontext(Counter())
+    async with flooding(aggressor) if beside else nobody as statuses:
         await asyncio.sleep(WARM_UP_SECONDS)
-        return await sender.poisson(
+        samples = await sender.poisson(
             "quiet", QUIET_SHARE * capacity, seconds, seed, QUIET_DEADLINE_MS
         )
+    return samples, statuses
 
 
 async def measure_weights(sender: Sender, server: Server, seconds: float) -> list[dict[str, Any]]:
@@ -156,7 +165,9 @@ async def run_for(clients: Sequence[Any], seconds: float) -> list[Sample]:
     return [sample for samples in await asyncio.gather(*tasks) for sample in samples]
 
 
-def quiet_row(beside: str, policy: str, samples: Sequence[Sample]) -> dict[str, Any]:
+def quiet_row(
+    beside: str, policy: str, samples: Sequence[Sample], aggressor: Mapping[int, int]
+) -> dict[str, Any]:
     """Latencies over all answers; an error counts as the time it took to come."""
     latencies = [sample.latency_ms for sample in samples]
     return {
@@ -168,6 +179,7 @@ def quiet_row(beside: str, policy: str, samples: Sequence[Sample]) -> dict[str, 
         "p50_ms": percentile(latencies, 0.5),
         "p99_ms": percentile(latencies, 0.99),
         "tokens": sum(sample.extend_tokens for sample in samples),
+        "aggressor": dict(aggressor),
     }
 
 

@@ -21,7 +21,6 @@ from loadtest.openloop import Sample, Sender, poisson_times
 from loadtest.traffic import load_catalogue
 
 READY = b"ready\n"
-BROKEN = "0"  # the status of an answer that never came
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +37,26 @@ class Flood:
 
 
 @asynccontextmanager
-async def flooding(flood: Flood) -> AsyncIterator[None]:
+async def flooding(flood: Flood) -> AsyncIterator[Counter[int]]:
     """Sends meanwhile, from when all slates are made, and has every one answered at the end.
 
-    Raises RuntimeError when the process fails, or the server broke a connection.
+    What it yields then tells how many came back with which status, 0 for a broken connection.
+    Raises RuntimeError when the process fails.
     """
     command = [sys.executable, "-m", "loadtest.flood", json.dumps(asdict(flood))]
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
+    statuses: Counter[int] = Counter()
     try:
         if await process.stdout.readline() != READY:
             raise RuntimeError(f"the flood of {flood.tenant} did not start; its error stands above")
         process.stdin.write(b"\n")
-        yield
+        yield statuses
         answered, _ = await process.communicate()
-        if not answered or BROKEN in json.loads(answered):
-            raise RuntimeError(f"the flood of {flood.tenant} broke off; see the server's log")
+        if not answered:
+            raise RuntimeError(f"the flood of {flood.tenant} broke off; its error stands above")
+        statuses.update({int(status): count for status, count in json.loads(answered).items()})
     finally:
         if process.returncode is None:
             process.kill()

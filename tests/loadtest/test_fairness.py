@@ -140,7 +140,8 @@ def test_shares_are_taken_from_what_was_charged_in_between(
 
 def test_a_row_counts_errors_and_reads_percentiles() -> None:
     samples = [Sample("quiet", 0.0, float(number), 200, 5) for number in range(1, 100)]
-    row = quiet_row("bulk", "dlpm", [*samples, Sample("quiet", 0.0, 9000.0, 504)])
+    row = quiet_row("bulk", "dlpm", [*samples, Sample("quiet", 0.0, 9000.0, 504)], {200: 3})
+    assert row["aggressor"] == {200: 3}
     assert (row["slates"], row["errors"], row["tokens"]) == (100, 1, 495)
     assert (row["p50_ms"], row["p99_ms"]) == (50.0, 99.0)
     assert percentile([3.0], 0.99) == 3.0
