@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from service.token_memory import TokenMemory
 from service.turns import Turns
 from service.validation import parse_context_request, parse_rank_request, ranking_head
 
+CLASS_FIELD = b'"priority"'  # a body without it is of the tenant's default class
 LONG_BODY_BYTES = 64 << 10  # a millisecond of the event loop, which all tenants share
 
 
@@ -142,7 +143,7 @@ class Ranker:
         with suppress(UnauthorizedError):
             tenant = self._tenants.authenticate(authorization)
             with self._metrics.failures_of(tenant.name):
-                self._refuse(tenant)
+                self._refuse(tenant, tenant.nodes)
 
     async def ready(self) -> bool:
         """Whether a slate sent now would find Redis and a live engine."""
@@ -218,16 +219,17 @@ class Ranker:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
-        self._refuse(tenant)  # before a body is parsed that would only be refused
+        # Before a body is parsed that would only be refused.
+        self._refuse(tenant, tenant.nodes if CLASS_FIELD in body else tenant.nodes[:1])
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
             return await self._turns.run(tenant.name, parse, body, self.settings)
 
-    def _refuse(self, tenant: Tenant) -> None:
-        """Raises TenantThrottledError for whom any class's job would be refused just now."""
+    def _refuse(self, tenant: Tenant, nodes: Sequence[str]) -> None:
+        """Raises TenantThrottledError while every node that a job may be of refuses it."""
         self._turns.check(tenant.name)
-        self._refusals.check(tenant.nodes)
+        self._refusals.check(nodes)
 
     async def _tokenize(self, request: ContextRequest, tenant: Tenant) -> Slate:
         salt = tenant.salt

@@ -22,7 +22,7 @@ from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError, EngineAbsentError
 from service.gate.errors import TenantThrottledError
 from service.gate.gate import AsyncGate
-from service.gate.job import Job
+from service.gate.job import Job, Level
 from service.insight import Insight
 from service.jobs import JobResult
 from service.metrics import Metrics
@@ -32,8 +32,12 @@ from service.slate import Slate, encode_slate
 from service.tenants import Tenant, Tenants
 from service.validation import parse_rank_request
 
+CLASSES = (Level("interactive", 8), Level("batch", 1))
 TENANTS = Tenants(
-    tuple((hashlib.sha256(name.encode()).hexdigest(), Tenant(name, 1)) for name in ("ada", "bob"))
+    tuple(
+        (hashlib.sha256(tenant.name.encode()).hexdigest(), tenant)
+        for tenant in (Tenant("ada"), Tenant("bob"), Tenant("cleo", classes=CLASSES))
+    )
 )
 
 
@@ -157,6 +161,31 @@ def test_before_its_request_is_read_only_a_tenant_refused_a_moment_ago_is_refuse
 
     monkeypatch.setattr(Dispatcher, "score", full)
     asyncio.run(call(make_ranker(10_000)))
+
+
+def test_a_class_that_is_full_is_refused_unparsed_and_the_other_is_not(
+    make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def full(_: Dispatcher, jobs: Sequence[Job]) -> list[JobResult]:
+        asked.append(jobs[0].tenant_id)
+        raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
+
+    async def garbage() -> bytes:
+        return b"{"
+
+    async def batch() -> bytes:
+        return json.dumps({**json.loads(await slate()), "priority": "batch"}).encode()
+
+    async def call(ranker: Ranker) -> None:
+        for read_body in (slate, garbage, batch, batch):
+            with pytest.raises(TenantThrottledError, match="wait for answers"):
+                await ranker.rank(Call("request", "Bearer cleo", read_body))
+
+    monkeypatch.setattr(Dispatcher, "score", full)
+    asyncio.run(call(make_ranker(10_000)))
+    assert asked == ["interactive/cleo", "batch/cleo"]
 
 
 def test_tokens_of_a_slates_texts_are_remembered(
