@@ -85,6 +85,16 @@ def _script(verb: str, settings: GateSettings) -> _Script:
     return _Script(source, _digest(source))
 
 
+def scripts_digest() -> str:
+    """Names what the scripts make of a pool's keys: who differs in it must not share a pool.
+
+    Comments and indentation do not count.
+    """
+    texts = [path.read_text() for path in sorted(_LUA.glob("*.lua"))]
+    lines = [line.partition("--")[0].strip() for text in texts for line in text.splitlines()]
+    return _digest("\n".join(filter(None, lines)))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
