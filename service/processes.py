@@ -55,14 +55,18 @@ def pool_name(directory: ModelDirectory, catalogue: Catalogue | None = None) -> 
 
 
 @contextlib.contextmanager
-def running_redis(settings: Settings) -> Iterator[str]:
-    """URL of the gate's Redis: the configured one, or one of our own while the block lasts."""
-    if settings.redis_url:
-        yield settings.redis_url
+def running_redis(settings: Settings) -> Iterator[list[str]]:
+    """URL of the gate's Redis: the configured one, or one of our own while the block lasts.
+
+    Ours stands behind the configured one where it may have to serve in its place.
+    """
+    configured = [settings.redis_url] if settings.redis_url else []
+    if configured and not settings.serves_without_redis:
+        yield configured
         return
     embedded = EmbeddedRedis(Path(settings.state_dir))
     try:
-        yield embedded.start()
+        yield [*configured, embedded.start()]
     finally:
         embedded.stop()
 
