@@ -1,9 +1,11 @@
 """Chooses the Redis that work goes through: the shared one, or a server's own while that is away.
 
-Knows no job. On either side the same dispatcher and the same engine loop are at work, and a job is
-queued, charged, scored and answered on one side alone: nothing is carried over that could be charged
-twice. Each side's counters go on from where they were, so that all outages together widen a gap
-between two tenants by one more bound of the policy at most.
+Knows no gate. On either side the same dispatcher and the same engine loop are at work. A job is
+queued, charged, scored and answered on one side alone, so none can be charged twice. Each side has
+its own counters: an outage widens the gap between two tenants by one more bound of the policy at
+most, for each server that served alone, and by what is queued there when the shared Redis is back,
+which drains by turns with new work. No debt is carried over: DLPM owes and saves no more than that
+bound, and who had an idle engine to himself must not pay for it.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class Fallback:
         return self._local if self._away and self._local is not None else self._shared
 
     async def score(self, jobs: Sequence[Job]) -> list[JobResult]:
-        """As `Dispatcher.score`. What was sent just when Redis went fails: it may be queued there."""
+        """As `Dispatcher.score`. What was sent when Redis went fails: it may be queued there."""
         return await self._in_use.score(jobs)
 
     async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
@@ -114,9 +116,7 @@ class Fallback:
             await side.finish()
 
     async def _finds(self, what: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
-        probe = asyncio.create_task(
-            what()
-        )  # not cancelled when it is late: redis-py would not like it
+        probe = asyncio.create_task(what())  # one that is late ends by itself
         for seconds in (PATIENCE_SECONDS, GRACE_SECONDS):
             await asyncio.wait({probe}, timeout=seconds)
         return probe.done() and probe.result()
