@@ -88,7 +88,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             metrics.observe(stats)
             board.forget_all_but(stats.workers)
 
-        name, ledgers = pool_name(directory, catalogue), Ledgers(observe)
+        name, ledgers = pool_name(directory, catalogue), Ledgers(observe, lambda: gateway.side)
         gates = [AsyncGate(url, name, settings.gate) for url in urls]
         dispatchers = [
             Dispatcher(

@@ -75,10 +75,13 @@ class Dispatcher:
         return job_id in self._waiting
 
     async def answers(self) -> bool:
-        """Whether Redis does; asked twice, for a connection may end without Redis being away."""
+        """Whether Redis does, and takes writes: a primary that became a replica does not.
+
+        Asked twice, for a connection may end without Redis being away.
+        """
         for _ in range(2):
             with contextlib.suppress(FairslateError):
-                await self._gate.ping()
+                await self._gate.stats()
                 return True
         return False
 

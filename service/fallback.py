@@ -53,6 +53,11 @@ class Fallback:
         return "refusing" if self._local is None else "local"
 
     @property
+    def side(self) -> int:
+        """Of the dispatchers given, the one that slates go through."""
+        return self._sides.index(self._in_use)
+
+    @property
     def reply_to(self) -> str:
         """Names the reply list of this process, on either side."""
         return self._shared.reply_to

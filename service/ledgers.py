@@ -10,10 +10,11 @@ from service.gate.job import GateStats, NodeStats
 
 
 class Ledgers:
-    """The last snapshot of each side; whoever shows them sees one pool."""
+    """The last snapshot of each side; whoever shows them sees one pool, that of the side in use."""
 
-    def __init__(self, show: Callable[[GateStats], None]) -> None:
+    def __init__(self, show: Callable[[GateStats], None], in_use: Callable[[], int]) -> None:
         self._show = show
+        self._in_use = in_use
         self._seen: dict[int, GateStats] = {}
 
     def of(self, side: int) -> Callable[[GateStats], None]:
@@ -21,14 +22,15 @@ class Ledgers:
 
         def observe(stats: GateStats) -> None:
             self._seen[side] = stats
-            others = [seen for name, seen in self._seen.items() if name != side]
-            self._show(reduce(added, others, stats))
+            if side == self._in_use():
+                others = [seen for name, seen in self._seen.items() if name != side]
+                self._show(reduce(added, others, stats))
 
         return observe
 
 
 def added(latest: GateStats, other: GateStats) -> GateStats:
-    """The tenants' sums over both; what is no sum is the latest's."""
+    """The tenants' sums over both; what is no sum is `latest`'s."""
     nodes = dict(other.nodes)
     for name, node in latest.nodes.items():
         nodes[name] = _both(node, nodes[name]) if name in nodes else node

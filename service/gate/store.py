@@ -249,11 +249,6 @@ class AsyncStore:
         self._read[reply_to] = [entry for entry, _ in entries]
         return [fields[b"reply"] for _, fields in entries]
 
-    async def ping(self) -> None:
-        """Raises GateUnavailableError unless Redis answers."""
-        with _translated():
-            await self._client.ping()
-
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -22,10 +23,10 @@ from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.settings import GateSettings
 from service.shared_engine import SharedEngine
 from tests.e2e.server import wait_until
-from tests.service.gate.redis_servers import RedisServer, running
+from tests.service.gate.redis_servers import RedisServer, limited, running
 from tests.service.scripted_engine import ScriptedEngine, job
 
-POOL, SETTINGS = "pool", GateSettings()
+POOL, SETTINGS = f"pool-{uuid.uuid4().hex}", GateSettings()
 CLIENTS = 4
 COST = 4  # tokens that the engine computes for each job
 
@@ -178,6 +179,43 @@ def test_without_a_side_of_its_own_a_server_refuses_and_says_so(shared: RedisSer
         asyncio.run(live_through_it())
     assert log.refused
     assert log.modes == ["shared", "refusing", "shared"]
+
+
+def test_a_job_is_explained_where_it_waits_and_the_policy_is_switched_on_both_sides(
+    shared: RedisServer, service_redis_url: str
+) -> None:
+    """Nobody serves; the shared Redis refuses writes, as one that became a replica would."""
+    log, urls = Log(), [shared.url, service_redis_url]
+    workers = [WorkerGate(url, POOL, SETTINGS, "worker") for url in urls]
+    for worker in workers:
+        worker.join()
+
+    def policies() -> list[str]:
+        return [worker.stats().policy for worker in workers]
+
+    async def live_through_it() -> None:
+        async with gateway_to(urls, log) as gateway:
+            await gateway.configure("fcfs")
+            assert policies() == ["fcfs", "fcfs"]
+            early = asyncio.create_task(gateway.score([job("1", gateway.reply_to)]))
+            await until(lambda: workers[0].stats().queued_jobs == 1)
+            with limited(shared.client(), "min-replicas-to-write"):
+                await until(lambda: log.modes[-1] == "local")
+                with pytest.raises(GateUnavailableError):
+                    await early
+                late = asyncio.create_task(gateway.score([job("2", gateway.reply_to)]))
+                await until(lambda: workers[1].stats().queued_jobs == 1)
+                names = [f"{gateway.reply_to}-{number}" for number in (1, 2)]
+                assert [one.state for one in await gateway.explain(names)] == ["unknown", "queued"]
+                with pytest.raises(GateUnavailableError):
+                    await gateway.configure("dlpm")
+            await until(lambda: log.modes[-1] == "shared")
+            await gateway.configure("dlpm")
+            assert policies() == ["dlpm", "dlpm"]
+            late.cancel()
+        await until(lambda: idles(urls))
+
+    asyncio.run(live_through_it())
 
 
 def idles(urls: Sequence[str]) -> bool:
