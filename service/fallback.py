@@ -34,6 +34,7 @@ class Fallback:
         self,
         shared: Dispatcher,
         local: Dispatcher | None = None,
+        *,
         show: Callable[[str], object] = lambda _: None,
     ) -> None:
         """`show` is told the mode, one of MODES, several times a second."""
