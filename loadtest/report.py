@@ -5,7 +5,8 @@
 
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
 fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.json of
-`service.gate.bench`, gate_day.json of `tests.service.gate.day`, simulate_*.json of
+`service.gate.bench`, gate_day.json of `tests.service.gate.day`, gate_failover.json of
+`tests.service.gate.failover`, gate_outage.json of `tests.e2e.outage`, simulate_*.json of
 `loadtest.simulate`), `models/results/cpu.csv` of `models.bench`,
 `kernels/results/h200/scorer.jsonl` of `models.gpu_bench`, and the metrics in
 `models/demo/model_card.json`.
@@ -77,6 +78,8 @@ def rows() -> list[Row]:
         *lone_rows(read(RESULTS / "lone_tenant.json")),
         *gate_rows(),
         *day_rows(read(RESULTS / "gate_day.json")),
+        *failover_rows(read(RESULTS / "gate_failover.json")),
+        *outage_rows(read(RESULTS / "gate_outage.json")),
         *cpu_scorer_rows(),
         *scorer_rows(read_lines(SCORER)),
         *fig1_rows(read(RESULTS / "simulate_fig1.json")),
@@ -232,6 +235,37 @@ def day_rows(hours: list[dict[str, Any]]) -> list[Row]:
     where = f"{last['tenants']:,} tenants with one job each in {last['hour']} simulated hours"
     spread = f"{min(sizes)} to {max(sizes)} MB from the second hour on"
     return [("Redis' memory while tenants come and go", spread, where)]
+
+
+def failover_rows(lags: list[dict[str, Any]]) -> list[Row]:
+    """How far a failover drives two tenants apart, at the worst lag of each setting."""
+    settings: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in lags:
+        settings.setdefault((row["quantum"], row["quantum_parts"]), []).append(row)
+    return [_failover_row(*setting, rows) for setting, rows in settings.items()]
+
+
+def _failover_row(quantum: int, parts: int, lags: list[dict[str, Any]]) -> Row:
+    worst, longest = max(lags, key=lambda row: row["growth"]), lags[-1]["lag_claims"]
+    return (
+        f"failover widens the gap of two tenants, Q {quantum} in {parts}",
+        f"by {worst['growth']} tokens to {worst['gap']}",
+        f"{worst['lag_cost']} served in the lag, worst of {worst['runs']} runs each with lags of 0 "
+        f"to {longest} claims; without any lag by {lags[0]['growth']}; the policy's bound without "
+        f"a failover is {worst['bound']}",
+    )
+
+
+def outage_rows(kinds: list[dict[str, Any]]) -> list[Row]:
+    """How long clients are refused when a server goes on without the shared Redis."""
+    return [
+        (
+            f"shared Redis {row['how']}: first answer through the server's own",
+            f"{row['median_s']:.2f} s (worst {row['worst_s']:.2f})",
+            f"`make serve` with `local`, a client that asks again at once, {row['rounds']} rounds",
+        )
+        for row in kinds
+    ]
 
 
 def shape_rows(shape: dict[str, Any]) -> list[Row]:

@@ -20,9 +20,11 @@ from models.errors import FairslateError
 from service.config import DEADLINE_CEILING_MS, Settings, pin_paths
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard, calibrated_label_mass
+from service.fallback import Fallback
 from service.gate.gate import AsyncGate
 from service.gate.job import GateStats
 from service.insight import Insight
+from service.ledgers import Ledgers
 from service.metrics import Metrics
 from service.metrics_key import MetricsKey
 from service.processes import (
@@ -77,8 +79,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
     directory = load_model_directory(settings.model_path)
     catalogue = open_catalogue(settings, directory)
     tenants = load_tenants(settings.tenants_file)
-    with running_redis(settings) as url:
-        gate = AsyncGate(url, pool_name(directory, catalogue), settings.gate)
+    with running_redis(settings) as urls:
         metrics = Metrics(tenants.all, settings.gate.refill)
         housekeeper = Housekeeper()
         board = EngineBoard(calibrated_label_mass(directory.card))
@@ -87,29 +88,38 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             metrics.observe(stats)
             board.forget_all_but(stats.workers)
 
-        dispatcher = Dispatcher(gate, observe, housekeeper.tidy, metrics.nodes)
-        app.state.insight = Insight(settings, tenants, dispatcher)
+        name, ledgers = pool_name(directory, catalogue), Ledgers(observe, lambda: gateway.side)
+        gates = [AsyncGate(url, name, settings.gate) for url in urls]
+        dispatchers = [
+            Dispatcher(
+                gate, ledgers.of(side), lambda _: housekeeper.tidy(gateway.in_flight), metrics.nodes
+            )
+            for side, gate in enumerate(gates)
+        ]
+        gateway = Fallback(*dispatchers, show=metrics.show_mode)
+        app.state.insight = Insight(settings, tenants, gateway)
         app.state.ranker = Ranker(
             settings,
             directory.card,
             directory.prompt,
             tenants,
-            dispatcher,
+            gateway,
             app.state.insight,
             metrics,
             board,
             catalogue,
         )
-        tasks = [run_or_exit(dispatcher.read_replies()), run_or_exit(dispatcher.watch_engines())]
+        tasks = [run_or_exit(loop) for loop in gateway.loops()]
         spare_collector()
         housekeeper.take_over()
         yield
-        dispatcher.close()
+        gateway.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await dispatcher.finish()
-        await gate.close()
+        await gateway.finish()
+        for gate in gates:
+            await gate.close()
 
 
 api = http_app(open_ranker)

@@ -21,6 +21,7 @@ MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "token_memory_bytes", "s
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
+_WITHOUT_REDIS = ("refuse", "local")
 
 
 class SettingsError(FairslateError):
@@ -40,6 +41,9 @@ class Settings:
     """File of vectors that candidates may name in place of text; empty has none."""
     redis_url: str = ""
     """Redis of the gate; empty starts an embedded one in `state_dir`."""
+    without_redis: str = _WITHOUT_REDIS[0]
+    """What becomes of requests while `redis_url` does not answer: refuse, or local, which serves
+    them through an embedded Redis with this server's own engines."""
     state_dir: str = ".fairslate"
     """Where the embedded Redis keeps its socket, lock and append-only file."""
     tenants_file: str = ""
@@ -109,6 +113,13 @@ class Settings:
             raise SettingsError(f"{PREFIX}DEVICE must be cpu or cuda, not {self.device!r}")
         if self.dtype not in DTYPES:
             raise SettingsError(f"{PREFIX}DTYPE must be one of {', '.join(DTYPES)}")
+        if self.without_redis not in _WITHOUT_REDIS:
+            raise SettingsError(f"{PREFIX}WITHOUT_REDIS must be one of {', '.join(_WITHOUT_REDIS)}")
+        if self.serves_without_redis and not self.redis_url:
+            raise SettingsError(
+                f"{PREFIX}WITHOUT_REDIS=local stands in for the Redis of {PREFIX}REDIS_URL, set "
+                "that too; the embedded one is started again by itself"
+            )
         if not self.default_deadline_ms <= self.max_deadline_ms <= DEADLINE_CEILING_MS:
             raise SettingsError(
                 f"{PREFIX}DEFAULT_DEADLINE_MS ({self.default_deadline_ms}) must not be above "
@@ -126,6 +137,11 @@ class Settings:
             return GateSettings(**{name: getattr(self, name) for name in shared})
         except ValueError as error:
             raise SettingsError(f"a {PREFIX} setting of the gate: {error}") from error
+
+    @property
+    def serves_without_redis(self) -> bool:
+        """Whether a Redis of this server's own stands in for the shared one."""
+        return self.without_redis == "local"
 
     @property
     def model_path(self) -> Path:

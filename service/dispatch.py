@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -68,6 +69,21 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Jobs whose reply is awaited."""
         return len(self._waiting)
+
+    def awaits(self, job_id: str) -> bool:
+        """Whether somebody waits for the job's reply."""
+        return job_id in self._waiting
+
+    async def answers(self) -> bool:
+        """Whether Redis does, and takes writes: a primary that became a replica does not.
+
+        Asked twice, for a connection may end without Redis being away.
+        """
+        for _ in range(2):
+            with contextlib.suppress(FairslateError):
+                await self._gate.stats()
+                return True
+        return False
 
     async def score(self, jobs: Sequence[Job]) -> list[JobResult]:
         """Results in the order of the jobs. Raises the first failure, the gate's refusals included.

@@ -7,16 +7,18 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Sequence
 
 from models.catalogue import Catalogue
 from models.directory import ModelDirectory, load_model_directory
-from models.engines.base import ScoreJob
+from models.engines.base import Engine, ScoreJob
 from models.engines.cpu_threads import claim_cpus
 from models.engines.fairslate import FairslateEngine
 from service.config import Settings
 from service.engine import EngineLoop
 from service.gate.gate import WorkerGate
 from service.processes import open_catalogue, or_exit, pool_name, running_redis, spare_collector
+from service.shared_engine import SharedEngine
 
 logger = logging.getLogger("fairslate.engine")
 
@@ -38,20 +40,27 @@ class EngineProcess:
         logger.info("the engine computes in %s", dict(engine.description))
         spare_collector()
         self._resources = contextlib.ExitStack()
-        url = self._resources.enter_context(running_redis(settings))
-        gate = WorkerGate(url, pool_name(directory, catalogue), settings.gate, worker_name(index))
-        self._resources.callback(gate.close)
-        self._loop = EngineLoop(engine, gate, settings.token_budget, settings.max_batch_jobs)
+        urls = self._resources.enter_context(running_redis(settings))
+        views: Sequence[Engine] = SharedEngine(engine, len(urls)).views if urls[1:] else [engine]
+        self._loops = []
+        for url, view in zip(urls, views, strict=True):
+            name = pool_name(directory, catalogue)
+            gate = WorkerGate(url, name, settings.gate, worker_name(index))
+            self._resources.callback(gate.close)
+            loop = EngineLoop(view, gate, settings.token_budget, settings.max_batch_jobs)
+            self._loops.append(loop)
         self._threads = [
             threading.Thread(target=or_exit(target), name=target.__name__, daemon=True)
-            for target in (self._loop.run, self._loop.keep)
+            for loop in self._loops
+            for target in (loop.run, loop.keep)
         ]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         """Ends after the batch in hand; the pool's other engines take the rest."""
-        self._loop.stop()
+        for loop in self._loops:
+            loop.stop()
         for thread in self._threads:
             thread.join(STOP_SECONDS)
         self._resources.close()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from service.config import Settings
-from service.dispatch import Dispatcher
 from service.errors import RequestNotFoundError, RouteNotFoundError, UnauthorizedError
+from service.fallback import Fallback
 from service.gate.job import Explanation
 from service.tenants import Tenants, bearer_key
 from service.validation import parse_policy_request
@@ -18,10 +18,10 @@ from service.validation import parse_policy_request
 class Insight:
     """Knows the jobs of every request in flight in this process; one event loop may share it."""
 
-    def __init__(self, settings: Settings, tenants: Tenants, dispatcher: Dispatcher) -> None:
+    def __init__(self, settings: Settings, tenants: Tenants, gate: Fallback) -> None:
         self._admin_key = settings.admin_key
         self._tenants = tenants
-        self._dispatcher = dispatcher
+        self._gate = gate
         self._in_flight: dict[tuple[str, str], Sequence[str]] = {}
 
     @contextmanager
@@ -47,7 +47,7 @@ class Insight:
                 f"no request {request_id!r} of yours is in flight here; send `x-request-id` with "
                 "the request, and ask the server that holds it"
             )
-        explanations = await self._dispatcher.explain(job_ids)
+        explanations = await self._gate.explain(job_ids)
         return {"request_id": request_id, "jobs": [explained(one) for one in explanations]}
 
     async def configure(
@@ -64,7 +64,7 @@ class Insight:
         if not hmac.compare_digest(given, self._admin_key.encode()):
             raise UnauthorizedError("this is not the admin key; ask the operator")
         policy = parse_policy_request(await read_body()).policy
-        await self._dispatcher.configure(policy)
+        await self._gate.configure(policy)
         return {"policy": policy}
 
 

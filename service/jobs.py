@@ -24,6 +24,7 @@ _JOB = struct.Struct("<4sIIII")  # magic, deadline in ms, context tokens, blocks
 _SCORES = struct.Struct("<4sIIIIIddII")
 _JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ2", b"FSR3", b"FSE1"
 _HASH_BYTES = 16
+PAYLOAD_FORMAT = (_JOB_MAGIC + _SCORES_MAGIC + _ERROR_MAGIC).decode()
 
 
 class PayloadError(FairslateError):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from service.errors import error_code
+from service.fallback import MODES
 from service.gate.job import GateStats
 from service.pool_metrics import OTHER_TENANTS, PoolMetrics, labels
 from service.tenants import Tenant
@@ -86,6 +87,30 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+
+        self._mode = Gauge(
+            "fairslate_gate_mode",
+            "1 for where slates go now: the shared Redis, this server's own, or nowhere.",
+            ["mode"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._turns = Counter(
+            "fairslate_gate_turns",
+            "Times that the gate's mode changed to this one.",
+            ["mode"],
+            registry=registry,
+        )
+        self._shown_mode = ""
+
+    def show_mode(self, mode: str) -> None:
+        """Where the gate is; to be called often."""
+        if mode != self._shown_mode:
+            for name in MODES:
+                self._mode.labels(name).set(name == mode)
+            if self._shown_mode:
+                self._turns.labels(mode).inc()
+            self._shown_mode = mode
 
     def answered(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import logging
 import os
 import subprocess
@@ -20,6 +21,8 @@ from models.directory import ModelDirectory
 from models.errors import FairslateError
 from service.config import ROOT, Settings, SettingsError
 from service.gate.embedded import EmbeddedRedis
+from service.gate.store import scripts_digest
+from service.jobs import PAYLOAD_FORMAT
 
 logger = logging.getLogger("fairslate.processes")
 
@@ -41,20 +44,29 @@ def open_catalogue(settings: Settings, directory: ModelDirectory) -> Catalogue |
 
 
 def pool_name(directory: ModelDirectory, catalogue: Catalogue | None = None) -> str:
-    """Engines and API processes meet only when they hold the very same model and catalogue."""
+    """Engines and API processes meet only when they hold the very same model and catalogue.
+
+    And only when they keep the queue and its payloads in the same way: while servers are replaced
+    by those of another version, each version serves, and drains, a pool of its own.
+    """
     stored = f"-{catalogue.digest[:16]}" if catalogue else ""
-    return f"rank-{directory.digest[:16]}{stored}"
+    kept = hashlib.sha256(f"{scripts_digest()} {PAYLOAD_FORMAT}".encode()).hexdigest()[:8]
+    return f"rank-{directory.digest[:16]}{stored}-{kept}"
 
 
 @contextlib.contextmanager
-def running_redis(settings: Settings) -> Iterator[str]:
-    """URL of the gate's Redis: the configured one, or one of our own while the block lasts."""
-    if settings.redis_url:
-        yield settings.redis_url
+def running_redis(settings: Settings) -> Iterator[list[str]]:
+    """URL of the gate's Redis: the configured one, or one of our own while the block lasts.
+
+    Ours stands behind the configured one where it may have to serve in its place.
+    """
+    configured = [settings.redis_url] if settings.redis_url else []
+    if configured and not settings.serves_without_redis:
+        yield configured
         return
     embedded = EmbeddedRedis(Path(settings.state_dir))
     try:
-        yield embedded.start()
+        yield [*configured, embedded.start()]
     finally:
         embedded.stop()
 

@@ -15,9 +15,9 @@ from models.catalogue import Catalogue
 from models.prompt import PromptBuilder
 from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
-from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError, UnauthorizedError
+from service.fallback import Fallback
 from service.gate.errors import DeadlineExceededError
 from service.gate.job import Level, tenant_id
 from service.insight import Insight
@@ -84,7 +84,7 @@ class Ranker:
         card: ModelCard,
         prompt: PromptBuilder,
         tenants: Tenants,
-        dispatcher: Dispatcher,
+        gate: Fallback,
         insight: Insight,
         metrics: Metrics,
         board: EngineBoard,
@@ -94,7 +94,7 @@ class Ranker:
         self._card = card
         self._prompt = prompt
         self._tenants = tenants
-        self._dispatcher = dispatcher
+        self._gate = gate
         self._insight = insight
         self._metrics = metrics
         self._board = board
@@ -147,7 +147,7 @@ class Ranker:
 
     async def ready(self) -> bool:
         """Whether a slate sent now would find Redis and a live engine."""
-        return await self._dispatcher.ready()
+        return await self._gate.ready()
 
     def describe(self) -> dict[str, Any]:
         """What `GET /v1/models` says of the model and of the limits of a request."""
@@ -242,7 +242,7 @@ class Ranker:
 
     def _errand(self, tenant: Tenant, path: tuple[Level, ...], clock: Clock) -> Errand:
         deadline_ms = max(1, int(clock.remaining_ms))
-        reply_to = self._dispatcher.reply_to
+        reply_to = self._gate.reply_to
         return Errand(new_name(), path, tenant.level, deadline_ms, reply_to)
 
     async def _score(self, slate: Slate, errand: Errand, request_id: str) -> SlateScores:
@@ -254,7 +254,7 @@ class Ranker:
         job_ids = [job.job_id for job in jobs]
         following = self._insight.following(jobs[0].tenant, request_id, job_ids)
         with following, self._refusals.noting(jobs[0].tenant_id):
-            results = await self._dispatcher.score(jobs)
+            results = await self._gate.score(jobs)
         for result in results:
             if result.report:
                 self._board.hear(result.report)

@@ -99,10 +99,6 @@ class AsyncGate:
         """Snapshot of the pool, with those of the tree's nodes that are asked for and known."""
         return wire.read_stats(await self._store.call("stats", nodes))
 
-    async def ping(self) -> None:
-        """Returns when Redis answers."""
-        await self._store.ping()
-
     async def close(self) -> None:
         """Closes the connections."""
         await self._store.close()

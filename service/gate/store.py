@@ -85,6 +85,16 @@ def _script(verb: str, settings: GateSettings) -> _Script:
     return _Script(source, _digest(source))
 
 
+def scripts_digest() -> str:
+    """Names what the scripts make of a pool's keys: who differs in it must not share a pool.
+
+    Comments and indentation do not count.
+    """
+    texts = [path.read_text() for path in sorted(_LUA.glob("*.lua"))]
+    lines = [line.partition("--")[0].strip() for text in texts for line in text.splitlines()]
+    return _digest("\n".join(filter(None, lines)))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -249,11 +259,6 @@ class AsyncStore:
         entries = streams[0][1] if streams else []
         self._read[reply_to] = [entry for entry, _ in entries]
         return [fields[b"reply"] for _, fields in entries]
-
-    async def ping(self) -> None:
-        """Raises GateUnavailableError unless Redis answers."""
-        with _translated():
-            await self._client.ping()
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -50,6 +50,15 @@ def test_an_unknown_device_is_refused(device: str) -> None:
     assert Settings(device="cuda:1").device == "cuda:1"
 
 
+def test_a_local_gate_needs_a_shared_one_to_stand_in_for() -> None:
+    with pytest.raises(SettingsError, match="WITHOUT_REDIS must be one of refuse, local"):
+        Settings(without_redis="open")
+    with pytest.raises(SettingsError, match="REDIS_URL"):
+        Settings(without_redis="local")
+    assert Settings(without_redis="local", redis_url="redis://there").serves_without_redis
+    assert not Settings().serves_without_redis
+
+
 def test_gate_gets_its_share() -> None:
     settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
     gate = settings.gate

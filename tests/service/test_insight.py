@@ -17,6 +17,7 @@ from service.errors import (
     RouteNotFoundError,
     UnauthorizedError,
 )
+from service.fallback import Fallback
 from service.gate.gate import AsyncGate
 from service.gate.job import Explanation, Job, Level, LevelStanding
 from service.gate.settings import GateSettings
@@ -44,7 +45,9 @@ def with_insight(
     async def run() -> None:
         gate = AsyncGate(url, pool, GateSettings())
         try:
-            await work(Insight(Settings(admin_key=admin_key), TENANTS, Dispatcher(gate)), gate)
+            await work(
+                Insight(Settings(admin_key=admin_key), TENANTS, Fallback(Dispatcher(gate))), gate
+            )
         finally:
             await gate.close()
 

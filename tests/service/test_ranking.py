@@ -20,6 +20,7 @@ from service.config import Settings
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
 from service.errors import BodyTimeoutError, EngineAbsentError
+from service.fallback import Fallback
 from service.gate.errors import TenantThrottledError
 from service.gate.gate import AsyncGate
 from service.gate.job import Job, Level
@@ -56,10 +57,10 @@ def make_ranker(
         settings = Settings(default_deadline_ms=default_deadline_ms)
         gate = AsyncGate(f"unix://{tmp_path}/none.sock", "pool", settings.gate)
         card, prompt = tiny_directory.card, tiny_directory.prompt
-        dispatcher = Dispatcher(gate)
-        insight = Insight(settings, TENANTS, dispatcher)
+        gateway = Fallback(Dispatcher(gate))
+        insight = Insight(settings, TENANTS, gateway)
         board = EngineBoard(registry=CollectorRegistry())
-        return Ranker(settings, card, prompt, TENANTS, dispatcher, insight, metrics, board)
+        return Ranker(settings, card, prompt, TENANTS, gateway, insight, metrics, board)
 
     return make
 

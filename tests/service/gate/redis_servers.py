@@ -94,6 +94,13 @@ def running(*servers: RedisServer) -> Iterator[None]:
             server.kill()
 
 
+def in_step(primary: RedisServer, replica: RedisServer) -> bool:
+    """Whether the replica has received all that was written."""
+    one, other = (server.client().info("replication") for server in (primary, replica))
+    linked = other.get("master_link_status") == "up"
+    return bool(linked and one["master_repl_offset"] == other["master_repl_offset"])
+
+
 @contextmanager
 def limited(client: redis.Redis, setting: str, value: str = "1") -> Iterator[None]:
     """Has Redis refuse writes: 1 byte of `maxmemory`, or one replica of `min-replicas-to-write`."""

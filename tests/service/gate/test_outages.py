@@ -18,7 +18,7 @@ from tests.e2e.server import wait_until
 from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job
 from tests.service.gate.load import Load, finish, scored
-from tests.service.gate.redis_servers import RedisServer, running
+from tests.service.gate.redis_servers import RedisServer, in_step, running
 
 DURABLE = {"appendfsync": "always"}
 FAKE_TIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -143,10 +143,3 @@ def test_after_a_failover_epochs_still_fence_and_nothing_is_charged_twice(
         successor.settle([scored(claimed) for claimed in again])
         replies, _cost = finish(replica.url)
     assert replies == Counter(f"kept-{number}" for number in range(20))
-
-
-def in_step(primary: RedisServer, replica: RedisServer) -> bool:
-    """Whether the replica has received all that was written."""
-    one, other = (server.client().info("replication") for server in (primary, replica))
-    linked = other.get("master_link_status") == "up"
-    return bool(linked and one["master_repl_offset"] == other["master_repl_offset"])
