@@ -36,9 +36,8 @@ class EngineView:
     def __init__(self, shared: SharedEngine) -> None:
         self._shared = shared
         self._lock = threading.Lock()
-        self._news: dict[
-            str, bool
-        ] = {}  # block -> inserted; by what it differs from the last drain
+        # block -> inserted; by what the cache differs from the last drain
+        self._news: dict[str, bool] = {}
         self._mass: tuple[float, ...] = ()
 
     @property
