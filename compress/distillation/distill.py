@@ -55,7 +55,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         raise RecipeError("distill starts from a model directory; put a stage that makes one first")
     prepare_process(stage)
     directory = load_model_directory(stage.source)
-    decoder = load_decoder(directory).train().requires_grad_(True)
+    decoder = load_decoder(directory).to(stage.device).train().requires_grad_(True)
     loss, taught_by = _task(stage, directory, decoder, options)
     run_steps(
         decoder,
@@ -65,7 +65,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         Checkpoints(stage.work / "distill.pt", options.checkpoint_every),
         "distill",
     )
-    _blend(decoder, load_decoder(directory), options.trained_share)
+    _blend(decoder.cpu(), load_decoder(directory), options.trained_share)
     entry = lineage_entry("distill", stage, options) | {
         "options": asdict(options),
         "teachers": taught_by,
