@@ -141,7 +141,8 @@ def cost(options: DistillOptions, shape: Shape | None) -> Cost:
     tokens = options.batch * (CONTEXT_TOKENS + CANDIDATE_TOKENS)
     if options.task == "ranking":
         tokens = options.batch * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)
-    return training_cost(options.steps, tokens, shape, len(options.teachers) * options.taught)
+    whole = training_cost(options.steps, tokens, shape, len(options.teachers) * options.taught)
+    return replace(whole, ranks=options.task == "ranking")
 
 
 def quality(options: DistillOptions, directory: Path, data: Path) -> Mapping[str, float] | None:

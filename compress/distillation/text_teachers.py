@@ -94,11 +94,13 @@ class KeptTeacher:
             raise RecipeError("a cache knows the examples' answers only; use prefix_source: data")
         rows = torch.cat([self._rows(example) for example in reading.examples])
         names = ("outcomes", "log_probabilities", "rest")
-        kept = [self._kept[name][rows].to(reading.states.device) for name in names]
+        outcomes, scores, rest = (self._kept[n][rows].to(reading.states.device) for n in names)
         return sparse_distillation(
             reading.states,
             reading.weight,
-            *kept,
+            outcomes,
+            scores,
+            rest,
             reading.batch.targets,
             kind=phase.divergence,
             mixture=phase.mixture,

@@ -47,7 +47,7 @@ def estimates(recipe: Recipe) -> Iterator[Estimate]:
         options = kind.parse(entry.options)
         cost = kind.cost(options, shape) if kind.cost else Cost(shape=shape)
         shape = cost.shape or shape
-        gate = pass_cost(gate_tokens, shape).operations if shape else 0.0
+        gate = pass_cost(gate_tokens, shape).operations if shape and cost.ranks else 0.0
         yield Estimate(title, entry.stage, cost, SLOWER * (cost.operations + gate) / rate)
         if title == TEACHER and source:
             shape = source

@@ -5,7 +5,6 @@ Knows nothing of what a batch holds; it must be a function of the step alone, ma
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -39,7 +38,6 @@ class Ahead(Generic[Batch]):
         return batch
 
     def _from(self, start: int) -> Iterator[tuple[int, Batch]]:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork
         return iter(
             DataLoader(
                 self._steps,

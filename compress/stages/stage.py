@@ -112,7 +112,7 @@ class Cost:
     """What a stage will do. `tokens` and `operations` (floating point) are of all its steps.
 
     memory: the most bytes at once, beyond what an idle process takes. shape: of what it writes,
-    None where it is not known before.
+    None where it is not known before. ranks: whether gates will score requests with it.
     """
 
     steps: int = 0
@@ -120,6 +120,7 @@ class Cost:
     operations: float = 0.0
     memory: float = 0.0
     shape: Shape | None = None
+    ranks: bool = True
 
 
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
@@ -190,6 +191,7 @@ def prepare_process(stage: StageInput) -> None:
     torch.set_num_threads(stage.threads)
     torch.manual_seed(stage.seed)
     if stage.device.type != CPU:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork
         torch.cuda.set_device(stage.device)
         torch.set_float32_matmul_precision("high")
 

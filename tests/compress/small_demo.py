@@ -5,12 +5,14 @@ Knows no expected results: gates only ask that there is something to compare.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.compress.small_encoders import write_encoder
+from compress.data.requests import load_occupations
+from tests.compress.small_encoders import VOCABULARY, write_encoder
 from tests.compress.small_recipe import ROOT
 
 DEMO: dict[str, dict[str, Any]] = {
@@ -24,19 +26,22 @@ DEMO: dict[str, dict[str, Any]] = {
         "checkpoint_every": 1,
     },
     "imitate": {
-        "common_words": 100,
+        "common_words": 2000,
         "minimum_count": 20,
-        "labelled": 2,
-        "bag_steps": 3,
+        "labelled": 3,
+        "bag_steps": 40,
         "steps": 3,
-        "slates": 4,
-        "candidates": 4,
+        "slates": 24,
+        "candidates": 12,
+        "bag_embedding_rate": 1.0e-2,
+        "warmup": 2,
         "plain_worlds": 1,
         "mixed_worlds": 1,
+        "truth_share": 1.0,  # so small a teacher knows nothing, and calibration refuses nonsense
         "chunk": 32,
         "checkpoint_every": 1,
     },
-    "prune": {"slates": 23, "candidates": 24},
+    "prune": {"mlp_share": 0.125, "swap": 2, "slates": 23, "candidates": 24},
     "recover": {
         "phases": [{"steps": 3, "soft_share": 1.0, "ranking": "listnet"}],
         "batch": 2,
@@ -52,7 +57,7 @@ DEMO: dict[str, dict[str, Any]] = {
 def small_demo(directory: Path, data: Path, gate: str = "gauc >= 0.01") -> Path:
     """demo.yaml with a tiny encoder and few steps; `gate` is the teacher's."""
     raw = yaml.safe_load((ROOT / "compress" / "recipes" / "demo.yaml").read_text("utf-8"))
-    encoder = write_encoder(directory / "encoder", hidden=256, layers=1)
+    encoder = write_encoder(directory / "encoder", 256, 1, _words(data))
     entries = [raw["teacher"], *raw["stages"]]
     for entry in entries:
         entry["options"] = entry.get("options", {}) | DEMO[entry["stage"]]
@@ -60,6 +65,35 @@ def small_demo(directory: Path, data: Path, gate: str = "gauc >= 0.01") -> Path:
     raw["teacher"]["options"]["encoder"] = str(encoder)
     raw["teacher"]["gates"] = [gate]
     return _written(directory, raw | {"data": str(data), "threads": 1, "device": "cpu"})
+
+
+def _words(data: Path) -> list[str]:
+    """The commonest of the data: a student that knows them ranks above chance untrained."""
+    counts = Counter(
+        word
+        for occupation in load_occupations(data)
+        for text in (*occupation.tasks, *occupation.titles, *occupation.tools)
+        for word in text.lower().split()
+        if word.isascii() and word.isalpha()
+    )
+    return [word for word, _ in counts.most_common(1500) if word not in VOCABULARY]
+
+
+def small_reason(directory: Path, data: Path) -> Path:
+    """demo_reason.yaml with small models and a step or two of each phase; gates stay but for one:
+    so few steps leave the student far behind its teacher.
+    """
+    raw = yaml.safe_load((ROOT / "compress" / "recipes" / "demo_reason.yaml").read_text("utf-8"))
+    for entry in raw["stages"]:
+        options = entry.setdefault("options", {})
+        if entry["stage"] == "reasoner":
+            options |= {"vocab_size": 700, "layers": 2}
+            continue
+        options |= {"batch": 2, "warmup": 1, "checkpoint_every": 1}
+        for phase in options["phases"]:
+            phase |= {"steps": 2} | ({"new_tokens": 4} if "new_tokens" in phase else {})
+        entry["gates"] = [line for line in entry["gates"] if "rise" not in line]
+    return _written(directory, raw | {"data": str(data), "threads": 1})
 
 
 def _written(directory: Path, raw: dict[str, Any]) -> Path:

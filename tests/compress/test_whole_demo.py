@@ -1,4 +1,4 @@
-"""The shipped ranker's recipe in small: one job from teacher to int8, also after a kill."""
+"""The shipped models' recipes in small: each one job from teacher to end, also after a kill."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compress.pipeline import main
 from compress.recipes.recipe import Recipe
 from compress.recipes.records import MEASURED_NAME, read_records
 from models.checkpoint import load_model_directory
-from tests.compress.small_demo import small_demo
+from tests.compress.small_demo import small_demo, small_reason
 from tests.compress.small_recipe import ROOT
 
 STAGES = ["encoder_teacher", "imitate", "prune", "distill", "quantize", "calibrate"]
@@ -53,13 +53,40 @@ def test_the_whole_job_ends_alike_when_its_teacher_and_student_were_killed(
     assert one.digest == other.digest
     assert [entry["stage"] for entry in one.card.lineage["stages"]] == STAGES
     assert str(tmp_path) not in json.dumps(one.card.lineage)
-    assert one.config.intermediate_size == 320
+    assert one.config.intermediate_size == 448
     assert one.config.quantization is not None
     records = read_records(straight / MEASURED_NAME)
     names = ["teacher", "imitate", "prune", "recover", "quantize", "calibrate"]
     assert [record.name for record in records] == names
     assert records[0].parameters > 0
     assert [len(record.losses) for record in records[:2]] == [3, 3]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_reasoner_ends_alike_when_teacher_and_student_were_killed(
+    tmp_path: Path, small_data: Path
+) -> None:
+    recipe = small_reason(tmp_path, small_data)
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    whole = _killed(recipe, straight, "", 0)
+    assert whole.returncode == 0, whole.stderr
+    moments = json.loads(whole.stdout.splitlines()[-1])
+    for stage in ("large_taught", "small_taught"):
+        died = _killed(recipe, killed, stage, moments[stage] // 2)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+    ended = _killed(recipe, killed, "", 0)
+    assert ended.returncode == 0, ended.stderr
+    one, other = (load_model_directory(path) for path in (straight, killed))
+    assert one.digest == other.digest
+    _, entry = one.card.lineage["stages"]
+    phases = entry["options"]["phases"]
+    assert [phase["soft_share"] for phase in phases] == [0.0, 0.9, 0.9]
+    assert [phase["prefix_source"] for phase in phases] == ["data", "data", "student"]
+    records = {record.name: record for record in read_records(straight / MEASURED_NAME)}
+    assert len(entry["teachers"]) == 1
+    assert records["small_taught"].metrics["grounded"] == 1
+    assert len(records["small_taught"].losses) == 6
 
 
 @pytest.mark.long

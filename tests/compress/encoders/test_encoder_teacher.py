@@ -82,7 +82,7 @@ def test_a_step_computes_on_the_device_of_its_model(
     """`meta` stands for a GPU: it too refuses operands of two devices."""
     meta = torch.device("meta")
     given = replace(_stage(small_data, tmp_path / "t"), device=meta)
-    options = EncoderTeacherOptions(str(encoder), **SMALL)  # type: ignore[arg-type]
+    options = EncoderTeacherOptions(str(encoder), **SMALL)
     steps = encoder_teacher._steps(replace(given, threads=10_000), options, encoder)
     for part in ("towers", "joint"):
         model = PairEncoder(load_encoder(encoder), joint=part == "joint").to(meta)
@@ -96,7 +96,7 @@ def test_a_step_computes_on_the_device_of_its_model(
 def test_passes_done_again_for_their_gradient_give_the_same(
     small_data: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = EncoderTeacherOptions(str(encoder), **SMALL, chunk=3)  # type: ignore[arg-type]
+    options = EncoderTeacherOptions(str(encoder), **SMALL, chunk=3)
     steps = encoder_teacher._steps(_stage(small_data, tmp_path / "t"), options, encoder)
     torch.manual_seed(0)
     model = PairEncoder(load_encoder(encoder), joint=True)

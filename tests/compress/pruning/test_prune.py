@@ -53,7 +53,7 @@ def test_the_stage_writes_a_smaller_model_that_transformers_loads(
 def test_its_size_is_known_before_it_starts(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
-    options = {**SMALL, "mlp_share": 0.5, "kv_share": 0.5, "drop_layers": 1}
+    options: dict[str, Any] = {**SMALL, "mlp_share": 0.5, "kv_share": 0.5, "drop_layers": 1}
     found = pruned(tiny_model_dir, data, tmp_path / "out", **options)
     assert STAGE.cost is not None
     before = shape_of(load_model_directory(tiny_model_dir).config)

@@ -36,7 +36,20 @@ def test_a_first_stage_is_priced_with_its_teacher_and_later_ones_without(
     assert second.cost.steps == alone.cost.steps + 1  # the teacher's labels
     assert second.cost.shape == alone.cost.shape != first.cost.shape
     assert third.cost.shape is not None
+    assert second.cost.shape is not None
     assert third.cost.shape.parameters == second.cost.shape.parameters
+
+
+def test_a_model_that_writes_is_not_priced_as_if_it_ranked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "_rate", lambda threads: 1e9)
+    monkeypatch.setattr(plan, "_gate_tokens", lambda recipe: 10**6)
+    text = {"task": "text", "teachers": [], "phases": [{"steps": 2, "soft_share": 0.0}]}
+    stages = (RecipeStage("reasoner"), RecipeStage("distill", options=text))
+    first, second = plan.estimates(Recipe("anywhere", 1, 1, stages))
+    assert first.seconds == 0
+    assert second.seconds == pytest.approx(plan.SLOWER * second.cost.operations / 1e9)
 
 
 def test_the_sum_says_whose_seconds_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:

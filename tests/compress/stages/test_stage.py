@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.stages import stage
 from compress.stages.stage import RecipeError, StageInput, device_of, lineage_entry, pass_dtype
 
 
@@ -51,7 +50,7 @@ def test_passes_are_short_on_a_gpu_alone() -> None:
 def test_only_a_gpu_is_worth_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert _given(tmp_path).workers == 0
     assert replace(_given(tmp_path), device=torch.device("cuda")).workers == 6
 
