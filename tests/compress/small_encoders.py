@@ -78,11 +78,16 @@ VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *PIECES)
 
 
 def write_encoder(
-    directory: Path, hidden: int = 32, layers: int = 2, words: Sequence[str] = ()
+    directory: Path,
+    hidden: int = 32,
+    layers: int = 2,
+    words: Sequence[str] = (),
+    spread: float = 0.5,
 ) -> Path:
     """config.json, model.safetensors and tokenizer.json of a BERT whose words are WORDS and more.
 
-    words: none of which is one of WORDS.
+    words: none of which is one of WORDS. spread: of its weights; where it is small, a text's vector
+    is little else than the mean of its words'.
     """
     vocabulary = (*VOCABULARY, *words)
     torch.manual_seed(0)
@@ -93,7 +98,7 @@ def write_encoder(
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=512,
-        initializer_range=0.5,
+        initializer_range=spread,
     )
     BertModel(config, add_pooling_layer=False).eval().save_pretrained(directory)
     model = models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")

@@ -40,6 +40,18 @@ def test_a_first_stage_is_priced_with_its_teacher_and_later_ones_without(
     assert third.cost.shape.parameters == second.cost.shape.parameters
 
 
+def test_a_teacher_is_not_taken_for_the_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    monkeypatch.setattr(plan, "_rate", lambda threads: 1e9)
+    monkeypatch.setattr(plan, "_gate_tokens", lambda recipe: 0)
+    teacher = RecipeStage("encoder_teacher", options={"encoder": str(write_encoder(tmp_path))})
+    stages, source = (RecipeStage("quantize"),), str(tiny_model_dir)
+    _, taught = plan.estimates(Recipe("anywhere", 1, 1, stages, teacher, source))
+    (alone,) = plan.estimates(Recipe("anywhere", 1, 1, stages, None, source))
+    assert taught.cost == alone.cost
+
+
 def test_a_model_that_writes_is_not_priced_as_if_it_ranked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
