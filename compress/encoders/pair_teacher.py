@@ -37,7 +37,14 @@ JOB_TO_MEMBERS = "job_to_members"
 
 
 def encoder_tokenizer(directory: Path) -> Tokenizer:
-    """The encoder's tokenizer without the padding and cutting that its file may ask for."""
+    """The encoder's tokenizer without the padding and cutting that its file may ask for.
+
+    Raises ModelDirectoryError where there is none.
+    """
+    if not (directory / TOKENIZER_NAME).is_file():
+        raise ModelDirectoryError(
+            f"{directory} holds no {TOKENIZER_NAME}; name the folder of a BERT encoder"
+        )
     tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_NAME))
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -18,6 +18,7 @@ from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.teacher_steps import TeacherSteps
 from compress.stages.stage import RecipeError, StageInput
 from models.card import file_digest
+from models.errors import ModelDirectoryError
 from tests.compress.small_encoders import write_encoder
 
 SMALL = {"tower_steps": 2, "joint_steps": 2, "slates": 2, "candidates": 4, "worlds": 1}
@@ -153,6 +154,14 @@ def test_options_that_train_nothing_are_refused(encoder: Path) -> None:
         EncoderTeacherOptions(str(encoder), joint_weight=1.5)
     with pytest.raises(RecipeError, match="average"):
         EncoderTeacherOptions(str(encoder), average=1.0)
+
+
+def test_an_encoder_that_is_not_there_is_named(small_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelDirectoryError, match="name the folder of a BERT encoder"):
+        _run(small_data, tmp_path / "t", tmp_path / "nowhere")
+    assert STAGE.cost is not None
+    with pytest.raises(ModelDirectoryError, match="name the folder of a BERT encoder"):
+        STAGE.cost(EncoderTeacherOptions(str(tmp_path / "nowhere")), None)
 
 
 def test_its_cost_is_known_before_it_starts(encoder: Path) -> None:
