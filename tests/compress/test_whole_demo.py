@@ -16,7 +16,7 @@ from compress.pipeline import main
 from compress.recipes.recipe import Recipe
 from compress.recipes.records import MEASURED_NAME, read_records
 from models.checkpoint import load_model_directory
-from tests.compress.small_demo import small_demo, small_reason
+from tests.compress.small_demo import DEMO, small_demo, small_reason
 from tests.compress.small_recipe import ROOT
 
 STAGES = ["encoder_teacher", "imitate", "prune", "distill", "quantize", "calibrate"]
@@ -117,7 +117,9 @@ def test_all_of_it_is_priced_before_it_starts(
     _, *rows, total = capsys.readouterr().out.splitlines()
     assert [row.split()[1] for row in rows] == list(_kinds(recipe))
     steps = [int(row.split()[2]) for row in rows]
-    assert steps[:2] == [3 + 3, 1 + 3 + 3]
+    teacher, student = DEMO["encoder_teacher"], DEMO["imitate"]
+    assert steps[0] == teacher["tower_steps"] + teacher["joint_steps"]
+    assert steps[1] == 1 + student["bag_steps"] + student["steps"]  # and the teacher's labels
     assert "?" not in "".join(rows)
     assert "threads of this CPU" in total
     assert not (tmp_path / "out.work").exists()
