@@ -105,14 +105,34 @@ class WorldSource:
             pool = related
         return mixed(self.occupations[row], self.occupations[random.choice(pool)], random)
 
-    def build_many(self, numbers: range, is_mixed: bool, processes: int) -> list[TokenWorld]:
-        """Worlds in the order of `numbers`, built by several processes."""
-        with ProcessPoolExecutor(processes, get_context("fork")) as pool:
-            return list(pool.map(partial(self.build, is_mixed=is_mixed), numbers, chunksize=4))
-
     def draw(self, random: np.random.Generator, count: int, width: int, inverted: float) -> Draw:
         """Slates over the training occupations."""
         return draw(self.relations, self.majors, random, count, width, inverted)
+
+
+class Worlds:
+    """`plain` and `mixed` many worlds of a source, each built once and kept, a few 100 kB each."""
+
+    def __init__(self, source: WorldSource, plain: int, mixed: int = 0) -> None:
+        self.source, self._counts = source, {False: plain, True: mixed}
+        self._built: dict[tuple[bool, int], TokenWorld] = {}
+
+    def of(self, step: int, is_mixed: bool) -> TokenWorld:
+        """Steps walk through the worlds again and again."""
+        key = is_mixed, step % self._counts[is_mixed]
+        if key not in self._built:
+            self._built[key] = self.source.build(key[1], is_mixed)
+        return self._built[key]
+
+    def build(self, processes: int) -> None:
+        """All of them now, by several processes; with none each is built when it is read."""
+        if not processes:
+            return
+        with ProcessPoolExecutor(processes, get_context("fork")) as pool:
+            for is_mixed, count in self._counts.items():
+                one = partial(self.source.build, is_mixed=is_mixed)
+                for number, world in enumerate(pool.map(one, range(count), chunksize=4)):
+                    self._built[is_mixed, number] = world
 
 
 def _both(tokenizer: Tokenizer, first: list[str], second: list[str]) -> tuple[Texts, Texts]:

@@ -79,7 +79,9 @@ def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | Non
     if sampling.temperature == 0:
         return logits.argmax(-1)
     shares = (logits / sampling.temperature).softmax(-1)
-    return torch.multinomial(shares, 1, generator=generator).flatten()
+    # A generator draws on the CPU, so that every device writes from the same seed.
+    drawn = torch.multinomial(shares.cpu(), 1, generator=generator)
+    return drawn.flatten().to(logits.device)
 
 
 class _KeyValues:

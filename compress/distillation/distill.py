@@ -55,7 +55,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         raise RecipeError("distill starts from a model directory; put a stage that makes one first")
     prepare_process(stage)
     directory = load_model_directory(stage.source)
-    decoder = load_decoder(directory).train().requires_grad_(True)
+    decoder = load_decoder(directory).to(stage.device).train().requires_grad_(True)
     loss, taught_by = _task(stage, directory, decoder, options)
     run_steps(
         decoder,
@@ -65,7 +65,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         Checkpoints(stage.work / "distill.pt", options.checkpoint_every),
         "distill",
     )
-    _blend(decoder, load_decoder(directory), options.trained_share)
+    _blend(decoder.cpu(), load_decoder(directory), options.trained_share)
     entry = lineage_entry("distill", stage, options) | {
         "options": asdict(options),
         "teachers": taught_by,
@@ -141,7 +141,8 @@ def cost(options: DistillOptions, shape: Shape | None) -> Cost:
     tokens = options.batch * (CONTEXT_TOKENS + CANDIDATE_TOKENS)
     if options.task == "ranking":
         tokens = options.batch * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)
-    return training_cost(options.steps, tokens, shape, len(options.teachers) * options.taught)
+    whole = training_cost(options.steps, tokens, shape, len(options.teachers) * options.taught)
+    return replace(whole, ranks=options.task == "ranking")
 
 
 def quality(options: DistillOptions, directory: Path, data: Path) -> Mapping[str, float] | None:

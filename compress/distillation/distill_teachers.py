@@ -47,7 +47,10 @@ def vocabulary_teachers(
         return []
     if not options.reads_vocabulary:
         return [None] * len(options.teachers)
-    return [VocabularyTeacher.load(_path(stage, given), student) for given in options.teachers]
+    return [
+        VocabularyTeacher.load(_path(stage, given), student, stage.device)
+        for given in options.teachers
+    ]
 
 
 def text_teacher(

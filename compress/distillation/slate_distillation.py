@@ -49,7 +49,7 @@ class SlateTask:
         loss = states.new_zeros(())
         if truth:
             raw_logits = self._raw_logits(states).view(drawn.grades.shape)
-            loss = loss + truth * slate_loss(raw_logits, torch.from_numpy(drawn.grades))
+            loss = loss + truth * slate_loss(raw_logits, torch.as_tensor(drawn.grades))
         if soft:
             loss = loss + soft * self._taught(states, drawn, phase)
         return loss
@@ -81,7 +81,7 @@ class SlateTask:
         vocabulary: VocabularyTeacher | None,
         phase: Phase,
     ) -> Tensor:
-        kept = torch.from_numpy(~np.isnan(log_odds).flatten())
+        kept = torch.as_tensor(~np.isnan(log_odds).flatten())
         targets = torch.where(kept, 0, IGNORED)
         if phase.scope == "vocabulary":
             assert vocabulary is not None
@@ -98,7 +98,7 @@ class SlateTask:
                 mixture=phase.mixture,
                 temperature=phase.temperature,
             )
-        yes = torch.from_numpy(np.nan_to_num(log_odds)).flatten()
+        yes = torch.as_tensor(np.nan_to_num(log_odds)).flatten()
         return label_distillation(
             states,
             self.decoder.output_embedding,
@@ -115,11 +115,11 @@ def rank_as(raw_logits: Tensor, log_odds: LogOdds, kind: str, temperature: float
     """The ranking loss of slates (S, C) against a teacher's order; NaN is left out of its slate."""
     kept = ~np.isnan(log_odds)
     offsets = torch.tensor([0, *kept.sum(axis=1).cumsum()])
-    targets = torch.from_numpy(log_odds[kept])
+    targets = torch.as_tensor(log_odds[kept])
     if kind == "lambdaloss":
         targets = BEST_GRADE * targets.sigmoid()
     return ranking_loss(
-        raw_logits[torch.from_numpy(kept.flatten())],
+        raw_logits[torch.as_tensor(kept.flatten())],
         targets,
         offsets,
         max_length=log_odds.shape[1],

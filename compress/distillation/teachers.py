@@ -13,8 +13,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from compress.measure.scorers import SCORER_NAME, open_scorer, served_dtype
+from compress.stages.stage import ON_CPU
 from models.card import file_digest
 from models.checkpoint import ModelDirectory, load_decoder, load_model_directory
 from models.decoder import Decoder
@@ -116,13 +118,15 @@ class VocabularyTeacher:
     decoder: Decoder
 
     @classmethod
-    def load(cls, path: Path, student: ModelDirectory) -> VocabularyTeacher:
+    def load(
+        cls, path: Path, student: ModelDirectory, device: torch.device = ON_CPU
+    ) -> VocabularyTeacher:
         """Raises TeacherError unless both turn text into the same tokens."""
         if (path / SCORER_NAME).exists():
             raise TeacherError(f"{path} has no vocabulary at its output; {LABELS_ONLY}")
         directory = load_model_directory(path)
         refuse_other_tokenizer(directory, student)
-        return cls(directory, load_decoder(directory))
+        return cls(directory, load_decoder(directory).to(device))
 
 
 def tokenizer_digest(directory: ModelDirectory) -> str:
@@ -160,7 +164,8 @@ class WeightedTeacher:
         prompt: str | None = None,
     ) -> LogOdds:
         """(slates, candidates), NaN where masked. Raises TeacherError for a wrong shape."""
-        answers = self.teacher.label_log_odds(prefixes, candidates, prompt)
+        with ON_CPU:  # whatever device the student's loop makes its tensors on
+            answers = self.teacher.label_log_odds(prefixes, candidates, prompt)
         if [len(row) for row in answers] != [len(slate) for slate in candidates]:
             raise TeacherError(
                 f"teacher {self.teacher.digest} answered {[len(row) for row in answers]} "

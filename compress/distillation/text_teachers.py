@@ -93,12 +93,14 @@ class KeptTeacher:
         if reading.examples is None:
             raise RecipeError("a cache knows the examples' answers only; use prefix_source: data")
         rows = torch.cat([self._rows(example) for example in reading.examples])
+        names = ("outcomes", "log_probabilities", "rest")
+        outcomes, scores, rest = (self._kept[n][rows].to(reading.states.device) for n in names)
         return sparse_distillation(
             reading.states,
             reading.weight,
-            self._kept["outcomes"][rows],
-            self._kept["log_probabilities"][rows],
-            self._kept["rest"][rows],
+            outcomes,
+            scores,
+            rest,
             reading.batch.targets,
             kind=phase.divergence,
             mixture=phase.mixture,
@@ -109,7 +111,7 @@ class KeptTeacher:
 
     def _rows(self, example: TextExample) -> Tensor:
         start, stop = self._kept["offsets"][self._numbers[example] :][:2].tolist()
-        return torch.arange(start, stop)
+        return torch.arange(start, stop, device="cpu")
 
 
 def kept_teacher(

@@ -7,16 +7,16 @@ Run alone: python -m compress.encoders.encoder_teacher --data DIR --out DIR
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compress.data.worlds import TokenWorld, WorldSource
-from compress.encoders.encoder import EncoderConfig, load_encoder
+from compress.data.worlds import Worlds, WorldSource
+from compress.encoders.encoder import WEIGHTS_NAME, EncoderConfig, load_encoder
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Marks
 from compress.encoders.pair_teacher import (
@@ -25,7 +25,8 @@ from compress.encoders.pair_teacher import (
     save_teacher,
 )
 from compress.encoders.teacher_steps import JOINT, PARTS, TOWERS, TeacherRates, TeacherSteps
-from compress.stages.costs import training_cost
+from compress.stages.ahead import Ahead
+from compress.stages.costs import OCCUPATIONS, PAIR_TOKENS, TEXT_TOKENS, together, training_cost
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.stage import (
     Cost,
@@ -38,11 +39,11 @@ from compress.stages.stage import (
     prepare_process,
     run_alone,
 )
+from models.card import file_digest
 
 DROPOUT_STEPS = 1_000_000  # steps a seed has to itself
 
 __all__ = ["EncoderTeacher", "EncoderTeacherOptions", "run"]
-PAIR_TOKENS, WORLD_TEXT_TOKENS, OCCUPATIONS = 160, 80, 582  # on average, of onet_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class EncoderTeacherOptions:
     """Recipe options; counts are in steps, slates and texts. A part without steps is left out.
 
     encoder: a Hugging Face directory of a BERT encoder. joint_weight: share of the joint part's
-    log-odds where both parts are trained. Rates are peaks.
+    log-odds where both parts are trained. Rates are peaks. chunk: texts or pairs read at once.
+    average: decay of the averaged weights that are written; 0 writes those of the last step.
     """
 
     encoder: str
@@ -67,9 +69,12 @@ class EncoderTeacherOptions:
     head_rate: float = 1e-3
     warmup: int = 50
     chunk: int = 512
+    average: float = 0.0
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
+        if not 0 <= self.average < 1:
+            raise RecipeError(f"encoder_teacher: average is {self.average}; use 0 to below 1")
         if not any(self.steps.values()) or not 0 < self.joint_weight < 1:
             raise RecipeError(
                 "encoder_teacher: give tower_steps, joint_steps or both, and a joint_weight "
@@ -97,7 +102,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     steps = _steps(stage, options, encoder)
     parts = {part: _train(stage, options, steps, part, encoder) for part in options.weights}
     entry = lineage_entry("encoder_teacher", stage, options)
-    entry["options"] |= {"encoder": "sha256 in files"}  # a path means nothing elsewhere
+    # A path means nothing elsewhere; what lay there does.
+    entry["options"] |= {"encoder": file_digest(encoder / WEIGHTS_NAME)}
     save_teacher(stage.out, encoder, parts, options.weights, {"lineage": {"stages": [entry]}})
 
 
@@ -108,11 +114,13 @@ def _train(
     part: str,
     encoder: Path,
 ) -> PairEncoder:
+    torch.manual_seed(stage.seed)  # of the head, whatever was trained before
     model = PairEncoder(load_encoder(encoder), joint=part == JOINT).to(steps.device)
+    batches = Ahead(partial(steps.batch, part), stage.workers)
 
     def loss_of_step(step: int) -> Tensor:
         torch.manual_seed(DROPOUT_STEPS * stage.seed + step)  # dropout too must resume bit for bit
-        return steps.loss(model, steps.batch(part, step))
+        return steps.loss(model, batches(step))
 
     run_steps(
         model,
@@ -122,18 +130,15 @@ def _train(
         Checkpoints(stage.work / f"{part}.pt", options.checkpoint_every),
         part,
         sharded=False,
+        average=options.average,
     )
     return model
 
 
 def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> TeacherSteps:
     reader = encoder_tokenizer(encoder)
-    source = WorldSource.load(stage.data, reader, reader, stage.seed)
-
-    @lru_cache(maxsize=8)
-    def world(number: int) -> TokenWorld:
-        return source.build(number, is_mixed=False)
-
+    worlds = Worlds(WorldSource.load(stage.data, reader, reader, stage.seed), options.worlds)
+    worlds.build(stage.workers)
     rates = TeacherRates(
         options.rate,
         options.head_rate,
@@ -141,10 +146,10 @@ def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> 
         dropout=options.dropout,
     )
     return TeacherSteps(
-        source,
-        lambda step: world(step % options.worlds),
+        worlds.source,
+        partial(worlds.of, is_mixed=False),
         Marks.of(reader),
-        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        stage.device,
         options.slates,
         options.candidates,
         options.inverted_share,
@@ -154,23 +159,30 @@ def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> 
 
 
 def cost(options: EncoderTeacherOptions, shape: Shape | None) -> Cost:
-    """Of both parts, with texts of the usual length."""
+    """Of both parts on a CPU, with texts of the usual length; what is written shares its words."""
     config = EncoderConfig.load(Path(options.encoder) / "config.json")
     hidden, inner = config.hidden_size, config.intermediate_size
     words = config.vocab_size * hidden
     body = config.num_hidden_layers * (4 * hidden * hidden + 2 * hidden * inner)
     encoder = Shape(words + body, words, hidden, config.num_hidden_layers)
-    joint = training_cost(
-        options.joint_steps, options.slates * options.candidates * PAIR_TOKENS, encoder
+    pairs, texts = options.slates * options.candidates, 2 * OCCUPATIONS
+    written = replace(
+        encoder, parameters=words + len(options.weights) * body, bytes_per_parameter=2
     )
-    towers = training_cost(options.tower_steps, 2 * OCCUPATIONS * WORLD_TEXT_TOKENS, encoder)
-    both = [joint, towers]
-    return Cost(
-        sum(part.steps for part in both),
-        sum(part.tokens for part in both),
-        sum(part.operations for part in both),
-        max(part.memory for part in both),
-        None,
+    return together(
+        written,
+        _part_cost(options, options.joint_steps, pairs, PAIR_TOKENS, encoder),
+        _part_cost(options, options.tower_steps, texts, TEXT_TOKENS, encoder),
+    )
+
+
+def _part_cost(
+    options: EncoderTeacherOptions, steps: int, rows: int, tokens: int, encoder: Shape
+) -> Cost:
+    """One chunk's activations are held at a time; each pass is done again for its gradient."""
+    whole = training_cost(steps, rows * tokens, encoder, again=True)
+    return replace(
+        whole, memory=training_cost(1, min(rows, options.chunk) * tokens, encoder).memory
     )
 
 

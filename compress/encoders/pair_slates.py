@@ -5,7 +5,7 @@ Batches are plain numpy, so that worker processes can make them and hand them ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from compress.data.sampling import Draw
 from compress.data.worlds import Texts
@@ -116,15 +117,33 @@ def joint_logits(
     model: PairEncoder, chunks: Chunks, device: torch.device, dtype: torch.dtype, dropout: float
 ) -> Tensor:
     """(pairs,) in the order given to `pack`."""
-    rows = [model.pairs(batch, dtype, dropout) for batch in chunks.on(device)]
-    return chunks.restore(torch.cat(rows))
+    return _read(model.pairs, chunks, device, dtype, dropout)
 
 
 def tower_vectors(
     model: PairEncoder, chunks: Chunks, device: torch.device, dtype: torch.dtype, dropout: float
 ) -> Tensor:
     """(texts, hidden) in the order given to `pack`."""
-    rows = [model.towers(batch, dtype, dropout) for batch in chunks.on(device)]
+    return _read(model.towers, chunks, device, dtype, dropout)
+
+
+def _read(
+    part: Callable[[TextBatch, torch.dtype, float], Tensor],
+    chunks: Chunks,
+    device: torch.device,
+    dtype: torch.dtype,
+    dropout: float,
+) -> Tensor:
+    """Chunk after chunk. On a CPU, whose machine has memory for one chunk's activations and not for
+    a step's, a pass is done again for its gradient.
+    """
+    recompute = device.type == "cpu" and torch.is_grad_enabled()
+    rows = [
+        checkpoint(part, batch, dtype, dropout, use_reentrant=False)
+        if recompute
+        else part(batch, dtype, dropout)
+        for batch in chunks.on(device)
+    ]
     return chunks.restore(torch.cat(rows))
 
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from compress.data.requests import Request
 from compress.encoders.encoder import CONFIG_NAME, TOKENIZER_NAME, Encoder, EncoderConfig
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Chunks, Marks, joint_logits, tower_vectors
+from compress.stages.stage import AUTO, device_of, pass_dtype
 from models.errors import ModelDirectoryError
 
 TEACHER_NAME = "teacher.json"
@@ -35,7 +37,14 @@ JOB_TO_MEMBERS = "job_to_members"
 
 
 def encoder_tokenizer(directory: Path) -> Tokenizer:
-    """The encoder's tokenizer without the padding and cutting that its file may ask for."""
+    """The encoder's tokenizer without the padding and cutting that its file may ask for.
+
+    Raises ModelDirectoryError where there is none.
+    """
+    if not (directory / TOKENIZER_NAME).is_file():
+        raise ModelDirectoryError(
+            f"{directory} holds no {TOKENIZER_NAME}; name the folder of a BERT encoder"
+        )
     tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_NAME))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -51,8 +60,8 @@ def save_teacher(
 ) -> None:
     """Writes a teacher directory in fp16; the parts' words are those of the encoder, untrained.
 
-    weights: by part, its share of the teacher's log-odds. teacher.json comes last: a directory
-    whose writing was cut off does not load.
+    weights: by part, its share of the teacher's log-odds. teacher.json comes last but for what
+    names its digest: a directory whose writing was cut off does not load.
     """
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_NAME, TOKENIZER_NAME):
@@ -62,11 +71,13 @@ def save_teacher(
     assert all(torch.equal(words, shared[0]) for words in shared)
     for name, tensors in ({"words": {WORDS: shared[0]}} | stored).items():
         save_file(tensors, out / f"{name}.safetensors")
-    (out / "scorer.json").write_text(json.dumps({"module": __name__}) + "\n", encoding="utf-8")
     names = [CONFIG_NAME, TOKENIZER_NAME, *(f"{name}.safetensors" for name in ("words", *stored))]
     files = {name: _digest(out / name) for name in names}
     content = {"weights": dict(weights), "files": files, **notes}
     (out / TEACHER_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    numbers = [shared[0].numel(), *(x.numel() for part in stored.values() for x in part.values())]
+    named = {"module": __name__, "parameters": sum(numbers), "digest": _digest(out / TEACHER_NAME)}
+    (out / "scorer.json").write_text(json.dumps(named) + "\n", encoding="utf-8")
 
 
 def _stored(model: PairEncoder) -> dict[str, Tensor]:
@@ -87,10 +98,14 @@ class EncoderTeacher:
     tokenizer: Tokenizer
     digest: str
     device: torch.device
+    lineage: Sequence[Mapping[str, Any]] = ()  # how it was made, stage by stage
 
     @classmethod
-    def load(cls, directory: Path) -> EncoderTeacher:
-        """Raises ModelDirectoryError for a directory that is incomplete or was changed."""
+    def load(cls, directory: Path, device: torch.device | None = None) -> EncoderTeacher:
+        """Without a device on a GPU where there is one.
+
+        Raises ModelDirectoryError for a directory that is incomplete or was changed.
+        """
         path = directory / TEACHER_NAME
         if not path.is_file():
             raise ModelDirectoryError(f"{directory} holds no {TEACHER_NAME}; train it to the end")
@@ -101,10 +116,12 @@ class EncoderTeacher:
                 raise ModelDirectoryError(
                     f"{directory / name} was changed; train the teacher again"
                 )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or device_of(AUTO)
         parts = {part: _load_part(directory, part).to(device) for part in stated["weights"]}
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        return cls(parts, stated["weights"], encoder_tokenizer(directory), digest, device)
+        tokenizer, lineage = encoder_tokenizer(directory), stated.get("lineage", {})
+        stages = lineage.get("stages", ())
+        return cls(parts, stated["weights"], tokenizer, digest, device, stages)
 
     def raw_logits(self, requests: Sequence[Request]) -> list[list[float]]:
         """Log-odds of every request's candidates, in order."""
@@ -163,7 +180,7 @@ class EncoderTeacher:
     @property
     def dtype(self) -> torch.dtype:
         """Of a pass."""
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return pass_dtype(self.device)
 
 
 _Ids = npt.NDArray[np.int64]

@@ -22,6 +22,7 @@ from compress.encoders.pair_slates import (
     tower_logits,
     tower_vectors,
 )
+from compress.stages.stage import pass_dtype
 
 JOINT, TOWERS = "joint", "towers"
 PARTS = (TOWERS, JOINT)
@@ -70,7 +71,7 @@ class TeacherSteps:
         """The slates' loss against the tiers' grades."""
         drawn, chunks = batch
         logits = self.logits(model, drawn, chunks, self.rates.dropout)
-        return slate_loss(logits, torch.from_numpy(drawn.grades).to(self.device))
+        return slate_loss(logits, torch.as_tensor(drawn.grades, device=self.device))
 
     def logits(self, model: PairEncoder, drawn: Draw, chunks: Chunks, dropout: float) -> Tensor:
         """(S, C)."""
@@ -83,7 +84,7 @@ class TeacherSteps:
     @property
     def dtype(self) -> torch.dtype:
         """Of the pass."""
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return pass_dtype(self.device)
 
     def optimizer(self, model: PairEncoder) -> torch.optim.Optimizer:
         """The words' vectors stay: what training texts lack must go on meaning what it did."""

@@ -106,8 +106,10 @@ def _finished(run_step: Stage, options: Mapping[str, Any], stage: StageInput, na
 def cost(options: GradualOptions, shape: Shape | None) -> Cost:
     """Of all recoveries; pruning itself is small beside them."""
     one = distill.cost(distill.STAGE.parse(options.recover), shape)
+    assert shape is not None  # or else distill would have refused it
     return replace(
         one,
+        shape=prune.left_of(shape, parse_options(prune.PruneOptions, options.prune)),
         steps=one.steps * options.steps,
         tokens=one.tokens * options.steps,
         operations=one.operations * options.steps,

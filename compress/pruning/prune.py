@@ -251,10 +251,22 @@ def _scores(decoder: Decoder, directory: ModelDirectory, slates: Iterable[SlateB
 
 
 def cost(options: PruneOptions, shape: Shape | None) -> Cost:
-    """Of the calibration in the model and its unchanged copy; what is left depends on widths."""
+    """Of the calibration in the model and its unchanged copy."""
     if shape is None:
         raise RecipeError("prune needs a model directory; put a stage that makes one first")
-    return options.calibration.cost(shape, decoders=2)
+    return replace(options.calibration.cost(shape, decoders=2), shape=left_of(shape, options))
+
+
+def left_of(shape: Shape, options: PruneOptions) -> Shape:
+    """About what stays: shares are taken of all layers alike, and not in whole multiples."""
+    layers = shape.layers - options.drop_layers
+    part = layers / shape.layers
+    mlp = int(shape.mlp * part * (1 - options.mlp_share))
+    attention = int(shape.attention * part * (1 - options.kv_share))
+    gone = shape.mlp + shape.attention - mlp - attention
+    return replace(
+        shape, parameters=shape.parameters - gone, layers=layers, attention=attention, mlp=mlp
+    )
 
 
 STAGE = StageKind(run, PruneOptions, cost)

@@ -151,7 +151,7 @@ def _texts(stage: StageInput) -> list[str]:
 
 def cost(options: ReasonerOptions, shape: Shape | None) -> Cost:
     """Nothing is trained; the shape of what is written."""
-    return Cost(shape=shape_of(decoder_config(options, options.vocab_size)))
+    return Cost(shape=shape_of(decoder_config(options, options.vocab_size)), ranks=False)
 
 
 def quality(options: ReasonerOptions, directory: Path, data: Path) -> Mapping[str, float]:

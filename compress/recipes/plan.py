@@ -1,7 +1,8 @@
 """What a recipe will cost, told before anything starts. Knows the sizes of things, runs none.
 
-Seconds are operations over this machine's own rate of a large fp32 product, times SLOWER, what the
-rest of a step takes beside its products.
+Seconds are operations over the rate at which this machine's CPU computes a large fp32 product,
+times SLOWER, what the rest of a step takes beside its products. A recipe that asks for a GPU is
+priced so too: what a GPU will take is not known before.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 import torch
 
 from compress.data.requests import halves, load_requests
-from compress.recipes.recipe import Recipe
+from compress.recipes.recipe import TEACHER, Recipe
 from compress.recipes.records import SLATES
 from compress.stages.costs import pass_cost, shape_of
-from compress.stages.stage import Cost
+from compress.stages.stage import CPU, Cost, Shape
+from models.card import CARD_NAME
 from models.config_reader import read_config
 
 SLOWER = 2.5  # measured on the demo's stages
@@ -38,14 +40,17 @@ class Estimate:
 def estimates(recipe: Recipe) -> Iterator[Estimate]:
     """Every stage in turn; a shape that a stage does not tell is that of the stage before."""
     rate, gate_tokens = _rate(recipe.threads), _gate_tokens(recipe)
-    shape = shape_of(read_config(Path(recipe.source))) if recipe.source else None
+    source = _given_shape(recipe.source)
+    shape = source or _given_shape(recipe.teacher)
     for title, entry in recipe.entries():
         kind = entry.kind
         options = kind.parse(entry.options)
         cost = kind.cost(options, shape) if kind.cost else Cost(shape=shape)
         shape = cost.shape or shape
-        gate = pass_cost(gate_tokens, shape).operations if shape else 0.0
+        gate = pass_cost(gate_tokens, shape).operations if shape and cost.ranks else 0.0
         yield Estimate(title, entry.stage, cost, SLOWER * (cost.operations + gate) / rate)
+        if title == TEACHER and source:
+            shape = source
 
 
 def table(recipe: Recipe) -> str:
@@ -60,7 +65,22 @@ def table(recipe: Recipe) -> str:
         )
     head = f"{'name':<16}{'stage':<16}{'steps':>8}{'tokens':>14}{'seconds':>10}"
     head += f"{'memory MB':>12}{'size MB':>10}"
-    return "\n".join([head, *rows, f"about {total / 60:,.0f} minutes on {recipe.threads} threads"])
+    return "\n".join([head, *rows, _sum(recipe, total)])
+
+
+def _sum(recipe: Recipe, seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    said = f"about {hours:,} hours {minutes} minutes on {recipe.threads} threads of this CPU"
+    if recipe.device == CPU:
+        return said
+    return f"{said}; device is {recipe.device}, and what a GPU takes is not known before"
+
+
+def _given_shape(given: object) -> Shape | None:
+    """Of a model directory that a recipe names; None for a stage and for a ranker of other kind."""
+    if not isinstance(given, str) or not (Path(given) / CARD_NAME).exists():
+        return None
+    return shape_of(read_config(Path(given)))
 
 
 def _rate(threads: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from compress.recipes.gates import Gate
-from compress.stages.stage import RecipeError, StageKind, parse_options
+from compress.stages.stage import CPU, DEVICES, RecipeError, StageKind, parse_options
 
 TEACHER, SOURCE = "teacher", "source"
 TITLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -84,7 +84,8 @@ class Recipe:
     """A recipe file; folders are relative to where the command runs.
 
     teacher: a stage that makes one, or the path of a directory that is one already. source: the
-    model directory that the first stage starts from, where it does not make one itself.
+    model directory that the first stage starts from, where it does not make one itself. device:
+    where training loops run, one of DEVICES; weights repeat bit for bit on one kind of device.
     """
 
     data: str
@@ -93,10 +94,13 @@ class Recipe:
     stages: tuple[RecipeStage, ...]
     teacher: RecipeStage | str | None = None
     source: str | None = None
+    device: str = CPU
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise RecipeError("a recipe without stages makes nothing; name at least one")
+        if self.device not in DEVICES:
+            raise RecipeError(f"device is {self.device!r}; use one of {', '.join(DEVICES)}")
         known = set(self.given())
         before = SOURCE if self.source else None
         for title, entry in self.entries():

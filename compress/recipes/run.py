@@ -33,7 +33,14 @@ from compress.recipes.records import (
 )
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
-from compress.stages.stage import GateError, RecipeError, StageInput, directory_digest
+from compress.stages.stage import (
+    CPU,
+    GateError,
+    RecipeError,
+    StageInput,
+    device_of,
+    directory_digest,
+)
 from models.card import CARD_NAME, file_digest, read_card, write_card
 
 SPLIT = "valid"
@@ -113,6 +120,7 @@ class Run:
             threads=self._recipe.threads,
             teacher=teacher,
             earlier=self._finished | ({TEACHER: teacher} if teacher else {}),
+            device=device_of(self._recipe.device),
         )
         return _of_rank(inputs, parallel.rank())
 
@@ -236,13 +244,15 @@ def _lock(descriptor: int, work: Path) -> None:
 
 
 def _origin(recipe: Recipe) -> list[Any]:
-    """What the weights come from. Raises RecipeError where it is not at hand."""
+    """What the weights come from. Raises RecipeError where it, or the device, is not at hand."""
+    device = device_of(recipe.device).type
     if not Path(recipe.data).is_dir():
         raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
     stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
     given = [_digest(directory) for directory in recipe.given().values()]
     digest = directory_digest(Path(recipe.data))
-    return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages]
+    elsewhere = [] if device == CPU else [device]
+    return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages, *elsewhere]
 
 
 def _refuse_nothing_to_measure(data: Path) -> None:

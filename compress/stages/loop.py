@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.stages import parallel
+from compress.stages.averages import Averages
 from compress.stages.sharding import Sharded, Whole
 from compress.stages.stage import StageError
 
@@ -55,17 +57,22 @@ def run_steps(
     checkpoints: Checkpoints,
     title: str,
     sharded: bool = True,
+    average: float = 0.0,
 ) -> None:
     """Trains `model` in place until `schedule.steps`, from the last checkpoint if there is one.
 
+    A loss is computed with the model's device as that of every tensor it makes.
     sharded: False has every process of torchrun compute the same whole step, for small models.
-    The losses of all steps lie in LOSSES_NAME beside the checkpoint. Raises StageError when a loss
-    is not finite or the state cannot be written.
+    average: decay of the averaged weights that the model has in the end, 0 for the last ones; for
+    models that are not sharded. The losses of all steps lie in LOSSES_NAME beside the checkpoint.
+    Raises StageError when a loss is not finite or the state cannot be written.
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
+    assert not (sharded and average)
     kind = Sharded if sharded and parallel.world() > 1 else Whole
     training = kind(model, optimizer, loss_of_step)
-    losses = _resume(training, checkpoints.path)
+    averages = Averages(model, average)
+    losses = _resume(training, averages, checkpoints.path)
     start = len(losses)
     bar = tqdm(
         range(start, schedule.steps),
@@ -79,10 +86,12 @@ def run_steps(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)
         losses.append(_step(training, model, optimizer, step, title))
+        averages.follow(step)
         bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
         if (step + 1) % checkpoints.every == 0 or step + 1 == schedule.steps:
-            _save(training, losses, checkpoints.path)
+            _save(training, averages, losses, checkpoints.path)
     training.finish()
+    averages.put()
 
 
 def _step(
@@ -92,7 +101,8 @@ def _step(
     step: int,
     title: str,
 ) -> float:
-    loss = training.loss(step)
+    with _on_device_of(model):
+        loss = training.loss(step)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -103,19 +113,26 @@ def _step(
     return value
 
 
-def _resume(training: Whole | Sharded, path: Path) -> list[float]:
-    """The losses until the last checkpoint, whose state `training` then has."""
+def _on_device_of(model: nn.Module) -> AbstractContextManager[Any]:
+    """Nothing for a CPU: the context costs each call into torch a little."""
+    device = next(model.parameters()).device
+    return nullcontext() if device.type == "cpu" else device
+
+
+def _resume(training: Whole | Sharded, averages: Averages, path: Path) -> list[float]:
+    """The losses until the last checkpoint, whose state `training` and `averages` then have."""
     found = parallel.first(lambda: torch.load(path, weights_only=True) if path.exists() else None)
     if found is None:
         return []
     training.load(found)
+    averages.load(found.get("averages", []))
     losses: list[float] = found["losses"]
     return losses
 
 
-def _save(training: Whole | Sharded, losses: list[float], path: Path) -> None:
+def _save(training: Whole | Sharded, averages: Averages, losses: list[float], path: Path) -> None:
     """Written beside and renamed, so that a kill leaves the old state or the new one."""
-    state = training.state() | {"losses": losses}
+    state = training.state() | {"averages": averages.state(), "losses": losses}
     parallel.first(lambda: _write(state, losses, path))
 
 

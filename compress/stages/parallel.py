@@ -22,7 +22,8 @@ Answer = TypeVar("Answer")
 def join() -> None:
     """Meets the other processes, where torchrun says that there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # A recipe may train on the CPU of a machine that has GPUs.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def leave() -> None:

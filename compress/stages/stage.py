@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -20,6 +21,11 @@ from models.card import Labels, ModelCard, PromptTemplate, Truncation
 from models.errors import FairslateError
 
 Options = TypeVar("Options")
+
+CPU, CUDA, AUTO = "cpu", "cuda", "auto"
+DEVICES = (CPU, CUDA, AUTO)
+ON_CPU = torch.device(CPU)
+MOST_WORKERS = 14  # more hand batches over no faster
 
 MEMBER_FIELDS = {
     "headline": "Headline: {value}.",
@@ -58,7 +64,7 @@ class StageError(FairslateError):
 
 @dataclass(frozen=True, slots=True)
 class StageInput:
-    """Where a stage reads and writes. `out` does not exist yet; `work` outlives a kill."""
+    """Where a stage reads, writes and trains. `out` does not exist yet; `work` outlives a kill."""
 
     source: Path | None  # model directory of the stage before
     data: Path
@@ -68,6 +74,14 @@ class StageInput:
     threads: int
     teacher: Path | None = None  # what the recipe's `teacher` wrote or names
     earlier: Mapping[str, Path] = field(default_factory=dict)  # finished stages, by name
+    device: torch.device = ON_CPU  # of training loops; what is measured stays on the CPU
+
+    @property
+    def workers(self) -> int:
+        """Processes that make batches while a GPU trains; beside a CPU they would only disturb."""
+        if self.device.type == CPU:
+            return 0
+        return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) - self.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,8 @@ class Shape:
     hidden: int
     layers: int
     bytes_per_parameter: float = 4.0
+    attention: int = 0  # parameters of all layers' attention, and of their MLPs
+    mlp: int = 0
 
     @property
     def body(self) -> int:
@@ -96,7 +112,7 @@ class Cost:
     """What a stage will do. `tokens` and `operations` (floating point) are of all its steps.
 
     memory: the most bytes at once, beyond what an idle process takes. shape: of what it writes,
-    None where it is not known before.
+    None where it is not known before. ranks: whether gates will score requests with it.
     """
 
     steps: int = 0
@@ -104,6 +120,7 @@ class Cost:
     operations: float = 0.0
     memory: float = 0.0
     shape: Shape | None = None
+    ranks: bool = True
 
 
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
@@ -114,7 +131,8 @@ class StageKind:
     """What a stage's module tells the pipeline, under the name STAGE.
 
     options: a frozen dataclass that refuses what is wrong when it is made, before anything starts.
-    cost: of these options, on what a model of the given shape; None where it is negligible.
+    cost: of these options and the shape of the model that comes in, which is the teacher's where
+    none comes before; None where it is negligible.
     quality: of options, the directory written and the data: what gates compare where no ranking
     metric describes the model; None, or the answer None, where they do.
     """
@@ -148,11 +166,34 @@ def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
     return options
 
 
+def device_of(asked: str) -> torch.device:
+    """`auto` is a GPU where there is one; under torchrun each process has its own.
+
+    Raises RecipeError for a name that is none and for a GPU that is not there.
+    """
+    if asked not in DEVICES:
+        raise RecipeError(f"device is {asked!r}; use one of {', '.join(DEVICES)}")
+    if asked == CPU or (asked == AUTO and not torch.cuda.is_available()):
+        return torch.device(CPU)
+    if not torch.cuda.is_available():
+        raise RecipeError("device is cuda, but torch finds no GPU here; set it to auto or cpu")
+    return torch.device(CUDA, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def pass_dtype(device: torch.device) -> torch.dtype:
+    """What an encoder's pass runs in; its parameters stay in fp32."""
+    return torch.float32 if device.type == CPU else torch.bfloat16
+
+
 def prepare_process(stage: StageInput) -> None:
     """Same threads and random state on every start, so a run repeats bit for bit."""
     keep_freed_memory()
     torch.set_num_threads(stage.threads)
     torch.manual_seed(stage.seed)
+    if stage.device.type != CPU:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork
+        torch.cuda.set_device(stage.device)
+        torch.set_float32_matmul_precision("high")
 
 
 def new_card(name: str, version: str) -> ModelCard:
@@ -175,8 +216,9 @@ def new_card(name: str, version: str) -> ModelCard:
 
 
 def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, Any]:
-    """What a card says of one stage: enough to run it again."""
+    """What a card says of one stage: enough to run it again. Silent of a CPU, the usual device."""
     assert is_dataclass(options)
+    elsewhere = {} if inputs.device.type == CPU else {"device": inputs.device.type}
     return {
         "stage": stage,
         "seed": inputs.seed,
@@ -184,6 +226,7 @@ def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, 
         "data": directory_digest(inputs.data),
         "options": {item.name: getattr(options, item.name) for item in fields(options)},
         "torch": torch.__version__,
+        **elsewhere,
     }
 
 
@@ -207,6 +250,7 @@ def run_alone(name: str, stage: Stage) -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="JSON object")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=DEVICES, default=CPU, help="of training loops")
     given = parser.parse_args()
     work = given.out.with_name(given.out.name + ".work")
     try:
@@ -219,6 +263,7 @@ def run_alone(name: str, stage: Stage) -> None:
                 given.seed,
                 given.threads,
                 given.teacher,
+                device=device_of(given.device),
             ),
             given.options,
         )

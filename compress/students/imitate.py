@@ -11,17 +11,28 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from compress.data.tokenizer import MARKERS
-from compress.data.worlds import TokenWorld, WorldSource
+from compress.data.worlds import TokenWorld, Worlds, WorldSource
 from compress.encoders.pair_teacher import EncoderTeacher
 from compress.encoders.teacher_steps import TOWERS
-from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, shape_of, training_cost
+from compress.stages.ahead import Ahead
+from compress.stages.costs import (
+    CANDIDATE_TOKENS,
+    CONTEXT_TOKENS,
+    OCCUPATIONS,
+    PAIR_TOKENS,
+    TEXT_TOKENS,
+    pass_cost,
+    shape_of,
+    together,
+    training_cost,
+)
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.stage import (
     Cost,
@@ -29,12 +40,14 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
+    directory_digest,
     lineage_entry,
     new_card,
     parse_options,
     prepare_process,
     run_alone,
 )
+from compress.students import lexicon
 from compress.students.student import StudentShape, deepened, student_of
 from compress.students.student_steps import (
     StepDraws,
@@ -53,6 +66,7 @@ from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
 
 WORLDS_COUNTED = 10  # whose texts say how common a word is
+OWN_WORDS = 6300  # words of the trade and pieces that the demo's vocabulary has beside common ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,9 @@ class ImitateOptions:
 
     teacher: directory of an encoder teacher with towers; empty takes the recipe's own. labelled:
     steps whose slates the teacher answers; the student goes over them again and again, each time
-    with other words left out. trained_share: as in train, of the whole decoder's steps.
+    with other words left out. trained_share: as in train, of the whole decoder's steps. average:
+    decay of the averaged weights that either training ends with; 0 takes those of the last step.
+    chunk: pairs that the teacher reads at once.
     """
 
     teacher: str = ""
@@ -87,8 +103,21 @@ class ImitateOptions:
     truth_share: float = 0.3
     token_dropout: float = 0.15
     trained_share: float = 1.0
+    average: float = 0.0
+    chunk: int = 512
     warmup: int = 30
     checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("labelled", "bag_steps", "parts", "plain_worlds", "mixed_worlds"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"imitate: {name} is {getattr(self, name)}; use 1 or more")
+        if not 0 <= self.average < 1 or not 0 <= self.trained_share <= 1:
+            raise RecipeError("imitate: average is 0 to below 1, and trained_share 0 to 1")
+        if self.slates % self.parts:
+            raise RecipeError(
+                f"imitate: {self.slates} slates do not divide into {self.parts} parts"
+            )
 
     def rates(self, embedding: float, rest: float) -> StudentRates:
         """Of one of the two trainings."""
@@ -99,20 +128,22 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes the student's model directory."""
     options = parse_options(ImitateOptions, raw_options)
     prepare_process(stage)
-    teacher = EncoderTeacher.load(_teacher_path(stage, options))
+    teacher = EncoderTeacher.load(_teacher_path(stage, options), stage.device)
     if TOWERS not in teacher.parts:
         raise RecipeError("imitate takes its words from towers; train the teacher's towers too")
     tokenizer = _tokenizer(stage, options, teacher)
     source = WorldSource.load(stage.data, teacher.tokenizer, tokenizer, stage.seed)
-    world_of = _worlds(source, options)
-    steps = _steps(stage, options, teacher, source, world_of)
-    decoder = _start(options, teacher, tokenizer, world_of)
+    worlds = Worlds(source, options.plain_worlds, options.mixed_worlds)
+    worlds.build(stage.workers)
+    steps = _steps(stage, options, teacher, worlds)
+    decoder = _start(options, teacher, tokenizer, steps.world_of)
     _train_bags(stage, options, steps, decoder)
-    decoder = deepened(decoder, StudentShape(layers=options.layers)).to(teacher.device)
+    decoder = deepened(decoder, StudentShape(layers=options.layers)).to(stage.device)
     _train_whole(stage, options, steps, decoder)
     entry = lineage_entry("imitate", stage, options) | {"teacher": teacher.digest}
     entry["options"] |= {"teacher": ""}  # a path means nothing elsewhere
-    card = replace(new_card(options.name, options.version), lineage={"stages": [entry]})
+    stages = [*teacher.lineage, entry]
+    card = replace(new_card(options.name, options.version), lineage={"stages": stages})
     save_model_directory(stage.out, decoder.cpu(), stage.work / TOKENIZER_NAME, card)
 
 
@@ -133,30 +164,19 @@ def _tokenizer(stage: StageInput, options: ImitateOptions, teacher: EncoderTeach
     return Tokenizer.from_file(str(path))
 
 
-def _worlds(source: WorldSource, options: ImitateOptions) -> Callable[[int], TokenWorld]:
-    """By labelled step; a few stay in memory."""
-
-    @lru_cache(maxsize=8)
-    def world(number: int, mixed: bool) -> TokenWorld:
-        return source.build(number, mixed)
-
-    def of_step(step: int) -> TokenWorld:
-        mixed = is_mixed(step)
-        return world(step % (options.mixed_worlds if mixed else options.plain_worlds), mixed)
-
-    return of_step
-
-
 def _steps(
-    stage: StageInput,
-    options: ImitateOptions,
-    teacher: EncoderTeacher,
-    source: WorldSource,
-    world_of: Callable[[int], TokenWorld],
+    stage: StageInput, options: ImitateOptions, teacher: EncoderTeacher, worlds: Worlds
 ) -> StudentSteps:
-    draw = StepDraws(source, options.slates, options.candidates, options.inverted_share)
-    labels = TeacherLabels(teacher, draw, world_of, stage.work / "labels")
-    return StudentSteps(draw, world_of, labels, options.labelled, teacher.device, options.parts)
+    draw = StepDraws(worlds.source, options.slates, options.candidates, options.inverted_share)
+    names = ("slates", "candidates", "inverted_share", "plain_worlds", "mixed_worlds")
+    slates = [directory_digest(stage.data), stage.seed, *(getattr(options, n) for n in names)]
+    folder = stage.work / "labels"
+
+    def world_of(step: int) -> TokenWorld:
+        return worlds.of(step, is_mixed(step))
+
+    labels = TeacherLabels(teacher, draw, world_of, folder, slates, options.chunk)
+    return StudentSteps(draw, world_of, labels, options.labelled, stage.device, options.parts)
 
 
 def _start(
@@ -184,15 +204,16 @@ def _train_bags(
     stage: StageInput, options: ImitateOptions, steps: StudentSteps, decoder: Decoder
 ) -> None:
     rates = options.rates(options.bag_embedding_rate, options.bag_rate)
-    optimizer = student_optimizer(bag_weights(decoder), rates, fused=True)
+    batches = Ahead(partial(steps.bags, token_dropout=rates.token_dropout), stage.workers)
     run_steps(
         decoder,
-        optimizer,
-        lambda step: steps.bag_loss(decoder, steps.bags(step, rates.token_dropout), rates),
+        student_optimizer(bag_weights(decoder), rates, fused=True),
+        lambda step: steps.bag_loss(decoder, batches(step), rates),
         Schedule(options.bag_steps, options.warmup),
         Checkpoints(stage.work / "bags.pt", options.checkpoint_every),
         "words",
         sharded=False,
+        average=options.average,
     )
 
 
@@ -200,25 +221,41 @@ def _train_whole(
     stage: StageInput, options: ImitateOptions, steps: StudentSteps, decoder: Decoder
 ) -> None:
     rates, source = options.rates(options.embedding_rate, options.rate), copy.deepcopy(decoder)
-    optimizer = student_optimizer(full_weights(decoder), rates, fused=True)
+    batches = Ahead(partial(steps.full, token_dropout=rates.token_dropout), stage.workers)
     run_steps(
         decoder,
-        optimizer,
-        lambda step: steps.full_loss(decoder, steps.full(step, rates.token_dropout), rates),
+        student_optimizer(full_weights(decoder), rates, fused=True),
+        lambda step: steps.full_loss(decoder, batches(step), rates),
         Schedule(options.steps, options.warmup),
         Checkpoints(stage.work / "whole.pt", options.checkpoint_every),
         "whole",
         sharded=False,
+        average=options.average,
     )
     blended(decoder, source, options.trained_share)
 
 
 def cost(options: ImitateOptions, shape: Shape | None) -> Cost:
-    """Of the whole decoder's steps: the bags are little beside them, the teacher's labels not."""
-    vocabulary = options.common_words + 6000  # words of the trade and pieces come on top
-    shape = shape_of(StudentShape(layers=options.layers).config(vocabulary))
+    """Of the teacher's labels, where its shape is known, of the bags and of the whole decoder."""
+    vocabulary = options.common_words + OWN_WORDS
+    student = shape_of(StudentShape(layers=options.layers).config(vocabulary))
     tokens = options.slates * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)
-    return training_cost(options.steps, tokens // options.parts, shape)
+    whole = training_cost(options.steps, tokens // options.parts, student)
+    bags = lexicon.LexiconOptions(
+        vocab_size=vocabulary,
+        steps=options.bag_steps,
+        slates=options.slates,
+        candidates=options.candidates,
+    )
+    parts = [lexicon.cost(bags, None), whole]
+    return together(student, *(parts if shape is None else [_labels_cost(options, shape), *parts]))
+
+
+def _labels_cost(options: ImitateOptions, teacher: Shape) -> Cost:
+    """Each of a teacher's two parts has half its body: one reads pairs, one a world's texts."""
+    pairs = options.slates * options.candidates * PAIR_TOKENS
+    tokens = (pairs + 2 * OCCUPATIONS * TEXT_TOKENS) // 2
+    return pass_cost(options.labelled * tokens, teacher)
 
 
 STAGE = StageKind(run, ImitateOptions, cost)

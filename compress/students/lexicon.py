@@ -77,7 +77,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     options = parse_options(LexiconOptions, raw_options)
     prepare_process(stage)
     tokenizer = _tokenizer(stage, options.vocab_size)
-    decoder = wired_decoder(options, tokenizer.get_vocab_size())
+    decoder = wired_decoder(options, tokenizer.get_vocab_size()).to(stage.device)
     sampler = SlateSampler.load(
         stage.data, tokenizer, stage.seed, options.steps_per_world, options.inverted_share
     )
@@ -85,9 +85,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     def loss_of_step(step: int) -> Tensor:
         drawn = sampler.draw(step, options.slates, options.candidates, options.token_dropout)
         role = JOB if drawn.jobs_are_candidates else MEMBER
-        slates = torch.from_numpy(drawn.slates)
+        slates = torch.as_tensor(drawn.slates)
         raw_logits = score_bags(decoder, drawn.contexts, drawn.candidates, slates, role)
-        return slate_loss(raw_logits, torch.from_numpy(drawn.grades))
+        return slate_loss(raw_logits, torch.as_tensor(drawn.grades))
 
     run_steps(
         decoder,
@@ -100,7 +100,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     )
     card = new_card(options.name, options.version)
     card = replace(card, lineage={"stages": [lineage_entry("lexicon", stage, options)]})
-    save_model_directory(stage.out, decoder, stage.work / TOKENIZER_NAME, card)
+    save_model_directory(stage.out, decoder.cpu(), stage.work / TOKENIZER_NAME, card)
 
 
 def _tokenizer(stage: StageInput, vocab_size: int) -> Tokenizer:

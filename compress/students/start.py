@@ -83,11 +83,12 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     tokenizer.save(str(path))
     decoder = Decoder(decoder_config(options, tokenizer.get_vocab_size()))
     wire(decoder)
+    decoder.to(stage.device)
     if options.steps:
         _learn_words(stage, options, decoder, Tokenizer.from_file(str(path)))
     card = new_card(options.name, options.version)
     card = replace(card, lineage={"stages": [lineage_entry("start", stage, options)]})
-    save_model_directory(stage.out, decoder, path, card)
+    save_model_directory(stage.out, decoder.cpu(), path, card)
 
 
 def _learn_words(
@@ -97,9 +98,9 @@ def _learn_words(
 
     def loss_of_step(step: int) -> Tensor:
         drawn = source.draw(step, options.slates, options.candidates, options.token_dropout)
-        slates = torch.from_numpy(drawn.slates)
+        slates = torch.as_tensor(drawn.slates)
         raw_logits = score_bags(decoder, drawn.contexts, drawn.candidates, slates, JOB)
-        return slate_loss(raw_logits, torch.from_numpy(drawn.grades))
+        return slate_loss(raw_logits, torch.as_tensor(drawn.grades))
 
     run_steps(
         decoder,

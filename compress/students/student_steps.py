@@ -94,7 +94,7 @@ class StudentSteps:
         """Of the bags, on which nothing but embeddings and the last layer acts."""
         step, drawn = batch
         role = JOB if drawn.jobs_are_candidates else MEMBER
-        slates = torch.from_numpy(drawn.slates).to(self.device)
+        slates = torch.as_tensor(drawn.slates, device=self.device)
         logits = score_bags(decoder, drawn.contexts, drawn.candidates, slates, role)
         return self._loss(logits, step, self.labels_of(step), drawn.grades, rates)
 

@@ -67,7 +67,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         raise RecipeError("train starts from a model directory; put a lexicon stage before it")
     prepare_process(stage)
     directory = load_model_directory(stage.source)
-    decoder = load_decoder(directory).train().requires_grad_(True)
+    decoder = load_decoder(directory).to(stage.device).train().requires_grad_(True)
     tokenizer = Tokenizer.from_file(str(stage.source / TOKENIZER_NAME))
     sampler = SlateSampler.load(
         stage.data, tokenizer, stage.seed + 1, options.steps_per_world, options.inverted_share
@@ -80,7 +80,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         slates = [[drawn.candidates[index] for index in drawn.slates[slate]] for slate in ours]
         batch = SlateBatch.pack(contexts, slates)
         raw_logits = score_slates(decoder, batch, directory.prompt.label_ids)
-        return slate_loss(raw_logits, torch.from_numpy(drawn.grades[list(ours)]))
+        return slate_loss(raw_logits, torch.as_tensor(drawn.grades[list(ours)]))
 
     run_steps(
         decoder,
@@ -90,7 +90,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         Checkpoints(stage.work / "train.pt", options.checkpoint_every),
         "train",
     )
-    _blend(decoder, load_decoder(directory), options.trained_share)
+    _blend(decoder.cpu(), load_decoder(directory), options.trained_share)
     stages = [*directory.card.lineage["stages"], lineage_entry("train", stage, options)]
     card = replace(directory.card, lineage={"stages": stages, "parent": directory.digest})
     save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card)

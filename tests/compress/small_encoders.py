@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -76,20 +77,31 @@ PIECES = ("##s", "##ing", "##er", *(f"##{letter}" for letter in "abcdefghijklmno
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *PIECES)
 
 
-def write_encoder(directory: Path, hidden: int = 32, layers: int = 2) -> Path:
-    """config.json, model.safetensors and tokenizer.json of a BERT whose words are WORDS."""
+def write_encoder(
+    directory: Path,
+    hidden: int = 32,
+    layers: int = 2,
+    words: Sequence[str] = (),
+    spread: float = 0.5,
+) -> Path:
+    """config.json, model.safetensors and tokenizer.json of a BERT whose words are WORDS and more.
+
+    words: none of which is one of WORDS. spread: of its weights; where it is small, a text's vector
+    is little else than the mean of its words'.
+    """
+    vocabulary = (*VOCABULARY, *words)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(vocabulary),
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=512,
-        initializer_range=0.5,
+        initializer_range=spread,
     )
     BertModel(config, add_pooling_layer=False).eval().save_pretrained(directory)
-    model = models.WordPiece({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]")
+    model = models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from compress.data.generate import mixed
-from compress.data.worlds import Texts, WorldSource
+from compress.data.worlds import Texts, TokenWorld, Worlds, WorldSource
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,31 @@ def test_texts_come_back_one_by_one(word_tokenizer: Tokenizer) -> None:
 
 
 def test_processes_build_what_one_builds(source: WorldSource) -> None:
-    built = source.build_many(range(2), False, 2)
-    for number, world in enumerate(built):
-        alone = source.build(number, False)
-        for ours, theirs in zip(world.student, alone.student, strict=True):
+    worlds = Worlds(source, plain=2, mixed=1)
+    worlds.build(2)
+    for number, is_mixed in ((0, False), (1, False), (0, True)):
+        alone = source.build(number, is_mixed)
+        for ours, theirs in zip(worlds.of(number, is_mixed).student, alone.student, strict=True):
             np.testing.assert_array_equal(ours.flat, theirs.flat)
-    assert built[0].student[0].flat.tolist() != built[1].student[0].flat.tolist()
+    first, second = (worlds.of(step, False).student[0].flat.tolist() for step in (0, 1))
+    assert first != second
+
+
+def test_steps_walk_through_worlds_that_are_built_once(
+    source: WorldSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds, build, asked = Worlds(source, plain=2, mixed=1), WorldSource.build, []
+
+    def counted(self: WorldSource, number: int, is_mixed: bool) -> TokenWorld:
+        asked.append((number, is_mixed))
+        return build(self, number, is_mixed)
+
+    monkeypatch.setattr(WorldSource, "build", counted)
+    worlds.build(0)
+    assert asked == []
+    assert worlds.of(0, False) is worlds.of(4, False) is not worlds.of(1, False)
+    assert worlds.of(1, True) is worlds.of(0, True)
+    assert sorted(asked) == [(0, False), (0, True), (1, False)]
 
 
 def test_a_world_holds_one_text_of_every_occupation_a_side(source: WorldSource) -> None:

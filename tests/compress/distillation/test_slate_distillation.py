@@ -83,6 +83,19 @@ def _raw_logits(task: SlateTask) -> torch.Tensor:
     return score_slates(task.decoder, batch, task.prompt.label_ids)
 
 
+@pytest.mark.parametrize("phase", [{"soft_share": 0.0}, {"soft_share": 0.5}])
+def test_a_step_computes_on_the_device_of_its_decoder(
+    directory: ModelDirectory, phase: dict[str, Any]
+) -> None:
+    """`meta` stands for a GPU: it too refuses operands of two devices."""
+    task, meta = _task(directory, phase), torch.device("meta")
+    task.decoder.to(meta)
+    with meta:
+        loss = task.loss(0)
+    assert loss.device == meta
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
 def test_two_labels_are_binary_cross_entropy_with_soft_targets(directory: ModelDirectory) -> None:
     task = _task(directory, {"soft_share": 1.0})
     p = torch.from_numpy(TAUGHT).sigmoid()

@@ -17,9 +17,10 @@ from compress.layers.gram import CalibrationDataError
 from compress.layers.streaming import MLP, Half, Streams
 from compress.pruning.budgets import Budget, BudgetError
 from compress.pruning.latency import LatencyTable, measure_latency
-from compress.pruning.prune import prune_decoder, run
+from compress.pruning.prune import STAGE, PruneOptions, prune_decoder, run
 from compress.pruning.sensitivity import Scores, least_needed_layers, width_losses, without_layers
 from compress.pruning.slicing import LayerCut, mask
+from compress.stages.costs import shape_of
 from compress.stages.stage import RecipeError
 from models.checkpoint import load_decoder, load_model_directory
 from models.directory import ModelDirectory
@@ -47,6 +48,19 @@ def test_the_stage_writes_a_smaller_model_that_transformers_loads(
     assert report["kept"] == [{"neurons": 48, "kv_groups": 1}] * 2
     assert all(0 < error < 1 for error in report["errors"].values())
     assert found.card.lineage["stages"][-1]["stage"] == "prune"
+
+
+def test_its_size_is_known_before_it_starts(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {**SMALL, "mlp_share": 0.5, "kv_share": 0.5, "drop_layers": 1}
+    found = pruned(tiny_model_dir, data, tmp_path / "out", **options)
+    assert STAGE.cost is not None
+    before = shape_of(load_model_directory(tiny_model_dir).config)
+    planned = STAGE.cost(PruneOptions(**options), before).shape
+    assert planned is not None
+    assert (planned.layers, planned.mlp) == (before.layers - 1, shape_of(found.config).mlp)
+    assert planned.parameters == pytest.approx(shape_of(found.config).parameters, rel=0.03)
 
 
 def test_the_same_seed_writes_the_same_model(

@@ -44,6 +44,8 @@ def _load(directory: Path, content: str) -> Recipe:
         ("data: x\nseed: one\nthreads: 1\nstages: [{stage: train}]", "seed is 'one'"),
         ("data: x\nseed: 1\nthreads: 0\nstages: [{stage: train}]", "threads is 0"),
         ("data: 5\nseed: 1\nthreads: 1\nstages: [{stage: train}]", "data is 5"),
+        (HEAD + "device: gpu\nstages: [{stage: train}]", "use one of cpu, cuda, auto"),
+        (HEAD + "stages: [{stage: imitate, options: {labelled: 0}}]", "labelled is 0"),
         (HEAD + "source: [a]\nstages: [{stage: train}]", r"source is \['a'\]"),
         (HEAD + "stages: [{stage: train, name: ../x}]", "'../x' names a folder"),
         (HEAD + "stages: [{stage: train, name: a/b}]", "'a/b' names a folder"),
@@ -100,6 +102,15 @@ def test_given_directories_are_no_stages_but_can_be_compared_with(tmp_path: Path
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_kept_recipe_is_valid(path: Path) -> None:
     assert Recipe.load(path).stages
+
+
+def test_the_shipped_rankers_recipe_is_one_job_from_teacher_to_calibration() -> None:
+    recipe = Recipe.load(RECIPES / "demo.yaml")
+    kinds = [entry.stage for _, entry in recipe.entries()]
+    expected = ["encoder_teacher", "imitate", "prune", "recover", "quantize", "calibrate"]
+    assert kinds == expected
+    assert all(entry.gates for _, entry in recipe.entries())
+    assert recipe.given() == {}
 
 
 def test_the_readmes_recipe_is_valid(tmp_path: Path) -> None:

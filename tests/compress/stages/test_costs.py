@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compress.stages import costs
+from compress.stages.stage import Cost, Shape
 from models.config import DecoderConfig
 from models.decoder import Decoder
 
@@ -24,3 +25,17 @@ def test_training_costs_three_passes_and_every_teacher_one_more(tiny_config: Dec
     assert taught.operations == pytest.approx(alone.operations * 4 / 3)
     assert alone.memory > 16 * shape.parameters
     assert (alone.steps, alone.tokens) == (5, 500)
+
+
+def test_a_pass_done_again_is_one_product_more() -> None:
+    shape = Shape(1000, 400, 10, 2)
+    once, again = (costs.training_cost(5, 20, shape, again=again) for again in (False, True))
+    assert once.operations == 2.0 * 5 * 20 * 600 * 3
+    assert again.operations == 2.0 * 5 * 20 * 600 * 4
+    assert again.memory == once.memory
+
+
+def test_parts_of_a_stage_follow_each_other() -> None:
+    shape = Shape(1000, 400, 10, 2)
+    one, other = Cost(1, 20, 3.0, 40.0), Cost(2, 30, 4.0, 10.0)
+    assert costs.together(shape, one, other) == Cost(3, 50, 7.0, 40.0, shape)

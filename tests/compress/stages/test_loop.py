@@ -15,7 +15,7 @@ class _KilledError(Exception):
     """Stands for a power cut in the middle of a step."""
 
 
-def _train(path: Path, killed_at: int | None = None) -> dict[str, Tensor]:
+def _train(path: Path, killed_at: int | None = None, average: float = 0.0) -> dict[str, Tensor]:
     torch.manual_seed(1)
     model = nn.Linear(4, 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -27,7 +27,10 @@ def _train(path: Path, killed_at: int | None = None) -> dict[str, Tensor]:
         loss: Tensor = ((model(x) - x.sum(1, keepdim=True)) ** 2).mean()
         return loss
 
-    run_steps(model, optimizer, loss_of_step, Schedule(20, 3), Checkpoints(path, 4), "test")
+    checkpoints, sharded = Checkpoints(path, 4), not average
+    run_steps(
+        model, optimizer, loss_of_step, Schedule(20, 3), checkpoints, "test", sharded, average
+    )
     return model.state_dict()
 
 
@@ -37,6 +40,32 @@ def test_a_resumed_run_ends_with_the_very_same_weights(tmp_path: Path) -> None:
         _train(tmp_path / "cut.pt", killed_at=14)
     resumed = _train(tmp_path / "cut.pt")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_averages_too_end_the_very_same_and_are_not_the_last_weights(tmp_path: Path) -> None:
+    straight = _train(tmp_path / "straight.pt", average=0.9)
+    with pytest.raises(_KilledError):
+        _train(tmp_path / "cut.pt", killed_at=14, average=0.9)
+    resumed = _train(tmp_path / "cut.pt", average=0.9)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    last = _train(tmp_path / "last.pt")
+    assert not any(torch.equal(straight[name], last[name]) for name in straight)
+
+
+def test_a_loss_is_made_on_the_device_of_its_model(tmp_path: Path) -> None:
+    seen = []
+
+    def loss_of_step(step: int) -> Tensor:
+        seen.append(torch.zeros(1).device.type)
+        raise _KilledError
+
+    for device in ("meta", "cpu"):
+        model = nn.Linear(1, 1, device=device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        checkpoints = Checkpoints(tmp_path / "none.pt", 1)
+        with pytest.raises(_KilledError):
+            run_steps(model, optimizer, loss_of_step, Schedule(1, 1), checkpoints, "test")
+    assert seen == ["meta", "cpu"]
 
 
 def test_a_resumed_run_repeats_only_the_steps_since_its_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from compress.encoders.encoder import load_encoder
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_teacher import EncoderTeacher, save_teacher
 from compress.measure.scorers import DirectoryScorer
-from compress.stages.stage import RecipeError, StageInput
+from compress.stages import costs
+from compress.stages.stage import RecipeError, Shape, StageInput
 from compress.students import imitate
+from compress.students.student_steps import StudentSteps
+from compress.students.teacher_labels import TeacherLabels
 from models.checkpoint import load_model_directory
 from tests.compress.small_encoders import write_encoder
 
@@ -36,7 +40,8 @@ def _teacher(directory: Path, parts: tuple[str, ...]) -> Path:
     torch.manual_seed(0)
     models = {part: PairEncoder(load_encoder(encoder), joint=part == "joint") for part in parts}
     weights = dict.fromkeys(parts, 1 / len(parts))
-    save_teacher(directory / "teacher", encoder, models, weights, {})
+    lineage = {"lineage": {"stages": [{"stage": "encoder_teacher"}]}}
+    save_teacher(directory / "teacher", encoder, models, weights, lineage)
     return directory / "teacher"
 
 
@@ -50,13 +55,65 @@ def test_it_writes_a_directory_that_is_served(small_data: Path, tmp_path: Path) 
     imitate.run(_stage(small_data, tmp_path / "out", teacher), {**SMALL, "layers": 4})
     directory = load_model_directory(tmp_path / "out")
     assert directory.config.num_hidden_layers == 4
-    (entry,) = directory.card.lineage["stages"]
-    assert entry["stage"] == "imitate"
+    first, entry = directory.card.lineage["stages"]
+    assert (first["stage"], entry["stage"]) == ("encoder_teacher", "imitate")
     assert entry["teacher"] == EncoderTeacher.load(teacher).digest
     request = Request("g", "Headline: welder.", ("weld steel", "teach pupils"), (4, 0))
     for prompt in ("member_to_jobs", "job_to_members"):
         (answers,) = DirectoryScorer(directory, prompt).raw_logits([request])
         assert answers[0] != answers[1]
+
+
+def test_a_killed_run_goes_on_bit_for_bit_and_asks_nothing_twice(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, options = _teacher(tmp_path, ("towers",)), {**SMALL, "average": 0.9}
+    imitate.run(_stage(small_data, tmp_path / "whole", teacher), options)
+    full, asked = StudentSteps.full, []
+
+    def killed(self: StudentSteps, step: int, token_dropout: float) -> object:
+        if step == 2:
+            raise KeyboardInterrupt
+        return full(self, step, token_dropout)
+
+    monkeypatch.setattr(StudentSteps, "full", killed)
+    with pytest.raises(KeyboardInterrupt):
+        imitate.run(_stage(small_data, tmp_path / "again", teacher), options)
+    assert not (tmp_path / "again").exists()
+    monkeypatch.setattr(StudentSteps, "full", full)
+    monkeypatch.setattr(TeacherLabels, "_ask", lambda *_: asked.append(1))
+    imitate.run(_stage(small_data, tmp_path / "again", teacher), options)
+    assert asked == []
+    one, other = (load_model_directory(tmp_path / name) for name in ("whole", "again"))
+    assert one.card.files == other.card.files
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"labelled": 0}, "labelled is 0; use 1 or more"),
+        ({"slates": 5}, "5 slates do not divide into 2 parts"),
+        ({"average": 1.0}, "average is 0 to below 1"),
+        ({"trained_share": 1.5}, "trained_share 0 to 1"),
+        ({"rates": 1}, "unexpected keyword"),
+    ],
+)
+def test_options_that_cannot_be_done_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        imitate.STAGE.parse(wrong)
+
+
+def test_its_cost_holds_labels_bags_and_the_whole_decoder() -> None:
+    assert imitate.STAGE.cost is not None
+    teacher = Shape(33_000_000, 12_000_000, 384, 6)
+    options = imitate.ImitateOptions(labelled=10, bag_steps=20, steps=30)
+    alone, whole = (imitate.STAGE.cost(options, shape) for shape in (None, teacher))
+    assert whole.steps == 1 + 20 + 30
+    pairs = 10 * options.slates * options.candidates * costs.PAIR_TOKENS
+    texts = 10 * 2 * costs.OCCUPATIONS * costs.TEXT_TOKENS
+    labels = whole.operations - alone.operations
+    assert labels == pytest.approx(2.0 * (pairs + texts) * teacher.body / 2)
+    assert whole.shape == alone.shape
 
 
 def test_a_teacher_without_towers_or_none_is_refused(small_data: Path, tmp_path: Path) -> None:

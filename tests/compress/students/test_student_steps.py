@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 from compress.data.tokenizer import MARKERS
 from compress.data.worlds import WorldSource
 from compress.decoders.wiring import RESERVED
+from compress.distillation.teacher_cache import TeacherCacheError
 from compress.encoders.encoder import load_encoder
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_teacher import EncoderTeacher, encoder_tokenizer, save_teacher
@@ -129,7 +131,7 @@ def test_labels_are_the_teachers_answers_asked_once(
         torch.nn.init.normal_(part.out.weight)
     save_teacher(tmp_path / "t", encoder, parts, {"joint": 0.5, "towers": 0.5}, {})
     teacher = EncoderTeacher.load(tmp_path / "t")
-    labels = TeacherLabels(teacher, steps.draw, steps.world_of, tmp_path / "labels")
+    labels = TeacherLabels(teacher, steps.draw, steps.world_of, tmp_path / "labels", ("a", 1), 7)
     step = next(s for s in (0, 2, 4, 5) if steps.draw(s).jobs_are_candidates)
     asked = labels(step)
     drawn = steps.draw(step)
@@ -139,3 +141,33 @@ def test_labels_are_the_teachers_answers_asked_once(
     np.testing.assert_allclose(asked.numpy(), np.stack(expected), atol=2e-2)
     monkeypatch.setattr(TeacherLabels, "_ask", lambda *_: pytest.fail("asked twice"))
     assert torch.equal(labels(step), asked)
+    for other in (replace(labels, slates=("a", 2)), replace(labels, teacher=_renamed(teacher))):
+        with pytest.raises(TeacherCacheError, match="remove it, and it is made again"):
+            other(step)
+    path = tmp_path / "labels" / f"{step}.safetensors"
+    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    with pytest.raises(TeacherCacheError, match="differs from its checksum"):
+        labels(step)
+
+
+def _renamed(teacher: EncoderTeacher) -> EncoderTeacher:
+    return replace(teacher, digest="sha256:0")
+
+
+@pytest.mark.parametrize("view", ["bags", "full"])
+def test_a_step_computes_on_the_device_of_its_decoder(
+    steps: StudentSteps, decoder: Decoder, view: str
+) -> None:
+    """`meta` stands for a GPU: it too refuses operands of two devices."""
+    meta = torch.device("meta")
+    moved = copy.deepcopy(decoder).to(meta)
+    elsewhere = replace(steps, device=meta)
+    bags, full = elsewhere.bags(0, 0.1), elsewhere.full(0, 0.1)
+    with meta:
+        loss = (
+            elsewhere.bag_loss(moved, bags, RATES)
+            if view == "bags"
+            else elsewhere.full_loss(moved, full, RATES)
+        )
+    assert loss.device == meta
+    loss.backward()  # type: ignore[no-untyped-call]

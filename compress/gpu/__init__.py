@@ -1,1 +1,0 @@
-"""Teachers, labels and students within minutes of one GPU."""
