@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_capability,
     check_dtype,
@@ -21,11 +21,11 @@ from kernels.checks import (
     check_same_device,
     check_shape,
 )
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
-from kernels.gemm_tiles import block_sizes
-from kernels.quantize import FP8_CAPABILITY, LIMITS
-from kernels.variant import Cost, Variant
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
+from kernels.base.variant import Cost, Variant
+from kernels.eight_bits.gemm_tiles import block_sizes
+from kernels.eight_bits.quantize import FP8_CAPABILITY, LIMITS
 
 IMPRECISE_PRODUCTS = 128  # fp8 products that the tensor cores sum in their own short format
 GROUP_ROWS = 8  # tiles of rows that share their columns in L2

@@ -14,10 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_output, check_same_device, check_shape
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
-from kernels.variant import Cost, Variant
+from kernels.base.checks import FLOATS, check_dtype, check_output, check_same_device, check_shape
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
+from kernels.base.variant import Cost, Variant
 
 GROUP = 128  # weights that share a scale
 PACKED = 8  # weights in a word

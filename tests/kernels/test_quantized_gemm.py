@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import quantized_gemm as module
-from kernels.gemm_tiles import block_sizes
-from kernels.quantize import LIMITS, UnsupportedDeviceError
+from kernels.eight_bits.gemm_tiles import block_sizes
+from kernels.eight_bits.quantize import LIMITS, UnsupportedDeviceError
 from kernels.quantized_gemm import quantized_gemm
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
