@@ -5,7 +5,7 @@ An item is a run of tokens; consecutive items with one prefix form a group. For 
     out[i] = softmax(q[i] . [K_prefix, K_own[: i + 1]] / sqrt(d)) [V_prefix, V_own[: i + 1]]
 
 The prefix part and the own part are computed apart, so that neither copies the other's keys, and
-merged by their log-sum-exps l_p and l_o: out = out_o + sigmoid(l_p - l_o) (out_p - out_o), in fp32.
+merged by their log-sum-exps l_p and l_o: out = out_o + sigmoid(l_p - l_o) (out_p - out_o).
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ def multi_item_attention(
         return own
     shared, shared_lse = _prefix_part(q, prefix_k, prefix_v, layout)
     weight = torch.sigmoid(shared_lse - own_lse).unsqueeze(-1)
-    merged = torch.lerp(own.to(weight.dtype), shared.to(weight.dtype), weight)
-    return merged.to(q.dtype)
+    return own.lerp_(shared, weight.to(own.dtype))  # in place: fresh memory costs more than the sum
 
 
 def _own_part(q: Tensor, k: Tensor, v: Tensor, layout: ItemLayout) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+from collections.abc import Sequence
 
 import torch
 
+from kernels.bench.cpu_rows import CPU_ROWS
 from kernels.bench.plan import Row, plan
 from kernels.bench.rows import planned_rows
 from kernels.bench.special import Special
@@ -19,9 +21,12 @@ CPU_TOKENS = (8,)
 
 
 def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row | Special]:
-    """What was asked for, by the first pattern that fits, then what matters most; on a CPU tiny."""
+    """What was asked for, by the first pattern that fits, then what matters most; first of
+    all, on a CPU, tiny ones.
+    """
     if device.type == "cpu":
         rows: list[Row | Special] = [*plan(named(options.ops), (TINY,), CPU_TOKENS)]
+        rows += [row for row in CPU_ROWS if _named(row, options.ops)]
     else:
         rows = planned_rows(options.ops)
     known = _known(options)
@@ -30,6 +35,10 @@ def chosen_rows(options: argparse.Namespace, device: torch.device) -> list[Row |
     places = {label: place for place, found in reversed([*enumerate(wanted)]) for label in found}
     chosen = [label for label in by_label if label in places]
     return [by_label[label] for label in sorted(chosen, key=places.__getitem__)]
+
+
+def _named(row: Special, names: Sequence[str] | None) -> bool:
+    return names is None or row.name.split()[0] in names
 
 
 def row_label(op: str, mode: str, models: str, tokens: int | str) -> str:

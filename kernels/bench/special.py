@@ -13,11 +13,15 @@ from torch import Tensor
 from kernels.base.variant import Cost
 from kernels.bench.rivals import Rivals
 from kernels.bench.timing import Call
-from kernels.catalogue.inference_table import plain_attention, shared_prefixes
+from kernels.catalogue.inference_table import EIGHT_BITS, plain_attention, shared_prefixes
 from kernels.catalogue.operation import Draw, Operands, widened
 from kernels.catalogue.shapes import LLAMA32_1B, QWEN3_06B, ModelShape
+from kernels.norm import add_rms_norm
+from kernels.norm_quantize import add_rms_norm_quantize, add_rms_norm_quantize_reference
+from kernels.norm_quantize import cost as norm_quantize_cost
 from kernels.paged_attention import cost as paged_attention_cost
 from kernels.paged_attention import paged_attention
+from kernels.row_quantizer import quantize_rows
 from kernels.score_head import score_head, score_head_reference
 
 EPS = 1e-6
@@ -121,10 +125,41 @@ def _shared(model: ModelShape, prefix: int, items: int, length: int) -> Special:
     return Special(name, mode, model.name, items * length, attention)
 
 
+def _norm_pair(dtype: torch.dtype, device: torch.device, tokens: int = 8192) -> Rivals:
+    """Norm and quantization in one kernel, against a kernel for each."""
+    hidden, draw = QWEN3_06B.hidden, Draw(device, torch.bfloat16)
+    x, residual = draw.normal(tokens, hidden), draw.normal(tokens, hidden)
+    weight = draw.normal(hidden, scale=0.1, shift=1.0)
+
+    def pair() -> tuple[Tensor, Tensor, Tensor]:
+        normed, total = add_rms_norm(x, residual, weight, EPS)
+        return *quantize_rows(normed, dtype), total
+
+    def ours() -> tuple[Tensor, Tensor, Tensor]:
+        return add_rms_norm_quantize(x, residual, weight, EPS, dtype)
+
+    cost = norm_quantize_cost(tokens, hidden, x.element_size())
+    truth = add_rms_norm_quantize_reference(x, residual, weight, EPS, dtype)
+    rivals = Rivals(device, cost, truth[1:])
+    rivals.add(PAIR, lambda: pair, lambda: pair()[1:])
+    rivals.add("ours", lambda: ours, lambda: ours()[1:])
+    return rivals
+
+
+def _normed(name: str, dtype: torch.dtype) -> Special:
+    rivals = partial(_norm_pair, dtype)
+    return Special(f"{NORM} {name}", AGAINST_PAIR, QWEN3_06B.name, 8192, rivals)
+
+
+NORM, PAIR, AGAINST_PAIR = "add_rms_norm_quantize", "pair", "against its unfused pair"
+BREAK_EVEN = (8, 16, 32, 64, 128, 256, 1024)  # tokens of a prefix, beside 512
+
 SPECIAL = (
     _shared(QWEN3_06B, 512, 32, 64),
     Special("score_head", "against the vocabulary", QWEN3_06B.name, 64, _score_head),
     _shared(LLAMA32_1B, 512, 32, 64),
     _shared(QWEN3_06B, 2048, 100, 64),
     _shared(QWEN3_06B, 120, 10, 180),
+    *(_normed(name, dtype) for dtype, name, _ in EIGHT_BITS),
+    *(_shared(QWEN3_06B, prefix, 32, 64) for prefix in BREAK_EVEN),
 )

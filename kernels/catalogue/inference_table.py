@@ -176,12 +176,13 @@ def _qk_norm_rope_cost(module: Any, operands: Operands, backward: bool) -> Cost:
 
 
 def _weight_only_gemm(draw: Draw, model: ModelShape, tokens: int) -> Operands:
-    """At most 32 rows; words of random bits are weights like any others."""
+    """As many rows as are taken; words of random bits are weights like any others."""
+    most = 8 if draw.device.type == "cpu" else 32
     depth = -(-model.hidden // 128) * 128
     columns = model.intermediate
     words = draw.below(1 << 32, columns, depth // 8) - (1 << 31)
     return {
-        "x": draw.normal(min(tokens, 32), depth),
+        "x": draw.normal(min(tokens, most), depth),
         "packed": words.int(),
         "scales": draw.positive(columns, depth // 128) * 1e-2,
     }

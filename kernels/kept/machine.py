@@ -17,7 +17,7 @@ def description(device: torch.device) -> dict[str, str]:
     """Columns for each row of a CSV; an empty string for what is not known or not there."""
     smi = dict(zip(QUERY, _nvidia_smi(), strict=True)) if device.type == "cuda" else {}
     return {
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "driver": smi.get("driver_version", ""),
         "torch": torch.__version__,
         "triton": version("triton"),
@@ -29,6 +29,13 @@ def description(device: torch.device) -> dict[str, str]:
         "power_limit_w": smi.get("power.limit", ""),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
     }
+
+
+def _processor() -> str:
+    """What stands in place of a GPU."""
+    told = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in told.splitlines() if "model name" in line]
+    return f"none: {next(iter(names), 'a CPU')}, {torch.get_num_threads()} threads"
 
 
 def version(distribution: str) -> str:

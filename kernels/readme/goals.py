@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernels.bench.special import AGAINST_PAIR, NORM, PAIR
 from kernels.kept.earlier import MARK, mark
 from kernels.kept.figures import (
     EQUAL,
@@ -105,7 +106,15 @@ def _inference(groups: Groups) -> list[Goal]:
         gain = over(value(group, "separate sequences"), value(group, "ours"))
         asked = f"attention 4x separate sequences at P=512, N=32, L=64, {model}"
         goals.append(_judged(asked, gain, "{:.2f}x" + _remark(group), _at_least(4)))
-    return goals + [goal for kind in ("int8", "fp8") for goal in _products(groups, kind)]
+    return goals + [
+        goal for kind in ("int8", "fp8") for goal in (*_products(groups, kind), _pair(groups, kind))
+    ]
+
+
+def _pair(groups: Groups, kind: str) -> Goal:
+    group = _find(groups, f"{NORM} {kind}", AGAINST_PAIR)
+    gain = over(value(group, PAIR), value(group, "ours"))
+    return _judged(f"`{NORM} {kind}` 1.4x its unfused pair", gain, "{:.2f}x", _at_least(1.4))
 
 
 def _remark(group: Group) -> str:

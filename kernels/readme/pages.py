@@ -16,6 +16,7 @@ from kernels.catalogue.table import OPERATIONS
 from kernels.kept.earlier import DIGEST, earlier_rows
 from kernels.kept.figures import MODEL_COLUMNS, Row, grouped
 from kernels.kept.records import read_csv
+from kernels.readme.cpu_tables import cpu_part
 from kernels.readme.goals import Figures, goals_table
 from kernels.readme.report import (
     bench_table,
@@ -198,9 +199,15 @@ def earlier() -> str:
     return "\n\n".join(parts)
 
 
+def cpu() -> str:
+    """What a CPU was asked, and how attention did on a GPU."""
+    gpu = RESULTS / "h200"
+    return cpu_part(RESULTS / "cpu", grouped(read_csv(gpu / "bench.csv")), gpu.name.upper())
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (operations, goals, devices, training, losses, earlier, unmeasured, checked)
+    for part in (operations, goals, devices, cpu, training, losses, earlier, unmeasured, checked)
 }
 
 
