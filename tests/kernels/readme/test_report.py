@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from kernels.kept.figures import COPY, EQUAL, MODEL_COLUMNS, grouped, slowest
 from kernels.kept.records import read_csv
-from kernels.readme import pages as readme
-from kernels.readme import plots, reasons
+from kernels.readme import pages, plots, reasons
 from kernels.readme.goals import Figures, goals, goals_table
 from kernels.readme.report import bench_table, losses_table, won
 
-FOLDERS = readme.measured_folders()
+FOLDERS = pages.measured_folders()
 
 
 def figures(provider: str, median: float, commit: str = "a") -> dict[str, str]:
@@ -82,7 +82,7 @@ def test_every_row_below_one_says_why(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_missed_goal_says_why(folder: Path) -> None:
-    missed = [goal.asked for goal in goals(readme.figures_of(folder)) if goal.reached is False]
+    missed = [goal.asked for goal in goals(pages.figures_of(folder)) if goal.reached is False]
     assert [asked for asked in missed if reasons.reason_of_goal(asked) == reasons.UNKNOWN] == []
 
 
@@ -97,9 +97,16 @@ def test_plots_show_every_operation_of_the_file(folder: Path, tmp_path: Path) ->
     assert drawn == timed
 
 
+def test_links_lead_somewhere() -> None:
+    folder = pages.README.parent
+    links = re.findall(r"\]\(([^)#:]+)\)", pages.README.read_text("utf-8"))
+    assert len(links) > 40
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
 def test_pages_hold_the_kept_figures() -> None:
-    text = readme.README.read_text("utf-8")
-    assert readme.generated(text) == text, "run python -m kernels.readme"
+    text = pages.README.read_text("utf-8")
+    assert pages.generated(text) == text, "run python -m kernels.readme"
     for folder in FOLDERS:
         shown = (folder / "README.md").read_text("utf-8")
-        assert shown == readme.page(folder), "run python -m kernels.readme"
+        assert shown == pages.page(folder), "run python -m kernels.readme"
