@@ -77,7 +77,8 @@ def _attention(prefix: int, device: torch.device) -> Rivals:
     k, v = (draw.normal(tokens, MODEL.kv_heads, MODEL.head_dim) for _ in range(2))
     shared = [draw.normal(prefix, MODEL.kv_heads, MODEL.head_dim) for _ in range(2)]
     layout = item_layout(range(0, tokens + 1, LENGTH), (0, tokens), (0, prefix))
-    truth = multi_item_attention(*(x.float() for x in (q, k, v, *shared)), layout)
+    wide = [x.float() for x in (q, k, v, *shared)]
+    truth = multi_item_attention(wide[0], wide[1], wide[2], wide[3], wide[4], layout)
     pairs = 2 * prefix + LENGTH + 1  # twice what a query sees on average
     cost = Cost(
         2 * q.nbytes + k.nbytes + v.nbytes + 2 * shared[0].nbytes,
@@ -88,7 +89,7 @@ def _attention(prefix: int, device: torch.device) -> Rivals:
     _add(rivals, "a copied prefix", partial(_copied, q, (k, v), shared))
     mask = _dense_mask(prefix)
     _add(rivals, "a dense mask", partial(_masked, q, (k, v), shared, mask))
-    _add(rivals, "ours", partial(multi_item_attention, q, k, v, *shared, layout))
+    _add(rivals, "ours", partial(multi_item_attention, q, k, v, shared[0], shared[1], layout))
     return rivals
 
 
@@ -100,7 +101,7 @@ def _separate(q: Tensor, own: Pair, shared: Pair) -> Tensor:
     keys, values = _behind_copies(own, shared)
     prefix = shared[0].shape[0]
     before = q[:1].expand(ITEMS, prefix, *q.shape[1:])
-    queries = torch.cat((before, q.unflatten(0, (ITEMS, LENGTH))), dim=1).transpose(1, 2)
+    queries = torch.cat((before, _by_item(q)), dim=1).transpose(1, 2)
     whole = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
     return whole[:, :, prefix:].transpose(1, 2).flatten(0, 1)
 
@@ -110,17 +111,19 @@ def _copied(q: Tensor, own: Pair, shared: Pair) -> Tensor:
     keys, values = _behind_copies(own, shared)
     prefix = shared[0].shape[0]
     mask = torch.ones(LENGTH, prefix + LENGTH, dtype=torch.bool, device=q.device).tril(prefix)
-    queries = q.unflatten(0, (ITEMS, LENGTH)).transpose(1, 2)
+    queries = _by_item(q).transpose(1, 2)
     out = F.scaled_dot_product_attention(queries, keys, values, mask, enable_gqa=True)
     return out.transpose(1, 2).flatten(0, 1)
+
+
+def _by_item(x: Tensor) -> Tensor:
+    return x.view(ITEMS, LENGTH, *x.shape[1:])
 
 
 def _behind_copies(own: Pair, shared: Pair) -> list[Tensor]:
     """(items, heads, prefix + length, d)."""
     return [
-        torch.cat(
-            (before.expand(ITEMS, *before.shape), after.unflatten(0, (ITEMS, LENGTH))), dim=1
-        ).transpose(1, 2)
+        torch.cat((before.expand(ITEMS, *before.shape), _by_item(after)), dim=1).transpose(1, 2)
         for before, after in zip(shared, own, strict=True)
     ]
 

@@ -15,6 +15,7 @@ from kernels import weight_only_gemm as module
 from kernels.weight_only_gemm import (
     GROUP,
     HALVES,
+    MAX_ROWS,
     MAX_ROWS_ON_CPU,
     pack_weight,
     unpack_weight,
@@ -57,10 +58,9 @@ def truth(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = None)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_agrees_with_fp64(shape: tuple[int, int, int], dtype: torch.dtype, backend: str) -> None:
-    rows, *weight = shape
-    if backend == "torch":
-        rows = min(rows, MAX_ROWS_ON_CPU)
-    check(module, (rows, *weight), dtype, backend)
+    rows, columns, depth = shape
+    most = MAX_ROWS if backend == "triton" else MAX_ROWS_ON_CPU
+    check(module, (min(rows, most), columns, depth), dtype, backend)
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch"])
