@@ -7,6 +7,7 @@ from kernels.kept.figures import Groups, grouped
 from kernels.readme.cpu_tables import (
     NOT_MEASURED,
     attention_table,
+    attention_told,
     dtypes_table,
     products_table,
     products_told,
@@ -38,6 +39,17 @@ def test_products_that_are_as_fast_as_asked_are_counted() -> None:
     )
     assert products_told(fast | slow) == "bf16 2x fp32 at 1 of 2; int8 dynamic 2.5x fp32 at 2 of 2."
     assert products_table(fast).splitlines()[-1] == "| a | 64 | 5 | 2.5 | 2 | 2.00x | 2.50x |"
+
+
+def test_the_break_even_is_where_no_longer_prefix_is_slower() -> None:
+    ours = {8: "100", 16: "300", 64: "100", 512: "50"}
+    found: Groups = {}
+    for prefix, us in ours.items():
+        rivals = {"ours": us, "separate sequences": "200", "a dense mask": "40"}
+        found |= groups(attention_row(prefix), AGAINST_OTHERS, rivals)
+    told = attention_told(found)
+    assert "over separate sequences 4.00x (asked: 3x), faster from P / L = 1 on" in told
+    assert "over a dense mask 0.80x (asked: 2x), never faster" in told
 
 
 def test_attention_that_a_device_did_not_run_is_not_measured() -> None:
