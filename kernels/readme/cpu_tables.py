@@ -10,6 +10,7 @@ from kernels.bench.cpu_rows import (
     AGAINST_OTHERS,
     IN_EACH_DTYPE,
     LENGTH,
+    MODEL,
     PREFIXES,
     attention_row,
 )
@@ -48,12 +49,13 @@ def cpu_part(folder: Path, gpu: Groups, gpu_name: str) -> str:
 
 def conditions(rows: Sequence[Row]) -> str:
     """Where and with what the rows were taken."""
-    machine = rows[-1]["gpu"].removeprefix("none: ")
-    return (
-        f"{machine}, torch {rows[-1]['torch']}, commit {rows[-1]['commit']}: a copy moved "
-        f"{rows[-1]['copy_gb_per_s']} GB/s, a bf16 product ran at {rows[-1]['gemm_tflop_per_s']} "
-        "TFLOP/s. Milliseconds, medians of calls in turns."
-    )
+    runs = {row["commit"]: row for row in rows}
+    told = [
+        f"{row['gpu'].removeprefix('none: ')}, torch {row['torch']}, commit {commit}: a copy moved "
+        f"{row['copy_gb_per_s']} GB/s, a bf16 product ran at {row['gemm_tflop_per_s']} TFLOP/s."
+        for commit, row in runs.items()
+    ]
+    return " ".join((*told, "Milliseconds, medians of calls in turns."))
 
 
 def dtypes_table(groups: Groups) -> str:
@@ -138,7 +140,7 @@ def _break_even(gains: Mapping[int, float]) -> str:
 
 
 def _named(groups: Groups, op: str, mode: str) -> Group:
-    return next((group for key, group in groups.items() if key[:2] == (op, mode)), {})
+    return next((found for key, found in groups.items() if key[:3] == (op, mode, MODEL.name)), {})
 
 
 def _ms(group: Group, provider: str) -> str:

@@ -98,6 +98,15 @@ def check_terms(found: ModuleType, kind: torch.dtype, backend: str = "triton") -
     assert_accurate("in place", inplace, expected, TOLERANCES[torch.bfloat16])
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_torch_takes_a_few_rows_at_a_time(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_IN_TORCH", 4)
+    check(module, (9, 70, 300), kind, "torch")
+    check_terms(module, kind, "torch")
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 200), st.sampled_from(KINDS))
 def test_a_row_is_the_same_in_any_company(

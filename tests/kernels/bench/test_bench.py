@@ -88,7 +88,17 @@ def test_processes_measure_the_row_asked_for_and_die_alone() -> None:
 def test_the_benchmark_runs_and_keeps_its_columns(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     command = [sys.executable, "-m", "kernels.bench", "--ops", "rms_norm", "--window", "1"]
-    command += ["--rows", "* tiny *", "--device", "cpu", "--providers", "eager", "ours", "--csv", str(path)]
+    command += [
+        "--rows",
+        "* tiny *",
+        "--device",
+        "cpu",
+        "--providers",
+        "eager",
+        "ours",
+        "--csv",
+        str(path),
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert [(row["mode"], row["provider"]) for row in rows] == [

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from kernels.bench.cpu_rows import AGAINST_FP32, AGAINST_OTHERS, IN_EACH_DTYPE, attention_row
+from kernels.bench.cpu_rows import (
+    AGAINST_FP32,
+    AGAINST_OTHERS,
+    IN_EACH_DTYPE,
+    MODEL,
+    attention_row,
+)
 from kernels.kept.figures import Groups, grouped
 from kernels.readme.cpu_tables import (
     NOT_MEASURED,
@@ -15,7 +21,7 @@ from kernels.readme.cpu_tables import (
 
 
 def groups(op: str, mode: str, microseconds: dict[str, str]) -> Groups:
-    names = {"op": op, "mode": mode, "model": "M", "tokens": "64", "gpu": "", "commit": ""}
+    names = {"op": op, "mode": mode, "model": MODEL.name, "tokens": "64", "gpu": "", "commit": ""}
     return grouped(
         [names | {"provider": name, "median_us": us} for name, us in microseconds.items()]
     )
@@ -25,8 +31,8 @@ def test_an_operation_is_shown_in_each_dtype_it_has() -> None:
     both = groups("rope", IN_EACH_DTYPE, {"fp32": "3000", "bf16": "1000"})
     one = groups("weight_only_gemm", IN_EACH_DTYPE, {"bf16": "1000"})
     assert dtypes_table(both | one).splitlines()[2:] == [
-        "| `rope` | M | 64 | 3 | 1 | 3.00x |",
-        "| `weight_only_gemm` | M | 64 | - | 1 | - |",
+        "| `rope` | Qwen3-0.6B | 64 | 3 | 1 | 3.00x |",
+        "| `weight_only_gemm` | Qwen3-0.6B | 64 | - | 1 | - |",
     ]
 
 
