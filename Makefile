@@ -3,6 +3,7 @@
 #   make serve [DEVICE=cuda] [PORT=3000] [HOST=127.0.0.1]   the API, Redis and engine included
 #   make test | test-long | check          the suite, its long part, ruff and mypy
 #   make install                           the environment alone, tests included
+#   make triton-env                        another Triton in .triton-3.6, for test-long
 #   make vllm-env                          vLLM's CPU build in .venv-vllm, for models.bench
 #   make lock                              resolves requirements/*.txt anew from pyproject.toml
 #
@@ -27,6 +28,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 VENV := $(if $(filter cuda,$(DEVICE)),.venv-cuda,.venv)
 SERVING := $(VENV)/.installed-$(DEVICE)
 TESTING := .venv/.installed-dev
+OTHER_TRITON := .triton-3.6/.installed
 CHECKED := kernels models compress service loadtest tests requirements conftest.py
 
 export BENTOML_DO_NOT_TRACK := True
@@ -46,7 +48,7 @@ define install
 	@rm $(1)/.installing
 endef
 
-.PHONY: serve test test-long check install vllm-env lock
+.PHONY: serve test test-long check install triton-env vllm-env lock
 
 serve: export FAIRSLATE_DEVICE := $(DEVICE)
 serve: $(SERVING)
@@ -57,7 +59,7 @@ serve: $(SERVING)
 test: $(TESTING)
 	.venv/bin/python -m pytest -m "not long"
 
-test-long: $(TESTING)
+test-long: $(TESTING) $(OTHER_TRITON)
 	.venv/bin/python -m pytest -m long
 
 check: $(TESTING)
@@ -66,6 +68,8 @@ check: $(TESTING)
 	.venv/bin/mypy
 
 install: $(TESTING)
+
+triton-env: $(OTHER_TRITON)
 
 vllm-env: .venv-vllm/.installed-vllm
 
@@ -83,6 +87,13 @@ lock: $(TESTING)
 # Without dependencies: the lock leaves out three CUDA builds, with which transformers fails.
 .venv-vllm/.installed-vllm: requirements/vllm.txt
 	$(call install,.venv-vllm,$<,--no-deps)
+	@touch $@
+
+# Beside the environment, which it stands before on PYTHONPATH; made anew when cut short.
+$(OTHER_TRITON): requirements/triton-3.6.txt $(TESTING)
+	@rm -rf $(@D)
+	@echo "installing $< into $(@D)"
+	.venv/bin/python -m pip install --quiet --no-deps --target $(@D) -r $<
 	@touch $@
 
 # The dev lock holds the cpu lock's versions, so that one installation serves both.

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_same_device, check_shape, rows_contiguous
-from kernels.cross_entropy_rows import (
+from kernels.base.checks import FLOATS, check_dtype, check_same_device, check_shape, rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend
+from kernels.base.variant import Cost
+from kernels.losses.cross_entropy_rows import (
     Terms,
     cross_entropy_reference,
     cross_entropy_rows,
     launch_cross_entropy,
 )
-from kernels.dispatch import Operator, choose_backend
-from kernels.reduction import check_reduction, reduced
-from kernels.variant import Cost
+from kernels.losses.reduction import check_reduction, reduced
 
 
 def cross_entropy(

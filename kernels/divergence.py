@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.checks import FLOATS, check_dtype, check_same_device, check_shape, rows_contiguous
+from kernels.base.checks import FLOATS, check_dtype, check_same_device, check_shape, rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend
+from kernels.base.variant import Cost
 from kernels.cross_entropy import check_targets
-from kernels.dispatch import Operator, choose_backend
-from kernels.divergence_mix import Mix, checked_mix, distillation_reference
-from kernels.divergence_rows import STATISTICS, launch_distillation
-from kernels.divergence_terms import NEEDS_TEACHER_SUPPORT
-from kernels.reduction import check_reduction, reduced
-from kernels.variant import Cost
+from kernels.losses.divergence_mix import Mix, checked_mix, distillation_reference
+from kernels.losses.divergence_rows import STATISTICS, launch_distillation
+from kernels.losses.divergence_terms import NEEDS_TEACHER_SUPPORT
+from kernels.losses.reduction import check_reduction, reduced
 
 
 def divergence(

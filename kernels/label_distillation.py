@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_same_device, check_shape
+from kernels.base.checks import FLOATS, check_dtype, check_same_device, check_shape
+from kernels.base.variant import Cost
 from kernels.divergence import divergence
+from kernels.losses.token_chunks import Head
 from kernels.sparse_distillation import check_temperatures
-from kernels.token_chunks import Head
-from kernels.variant import Cost
 
 MAX_LABELS = 128
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_dtype,
     check_same_device,
@@ -21,9 +21,9 @@ from kernels.checks import (
     rows_contiguous,
     wants_gradient,
 )
-from kernels.dispatch import choose_backend
-from kernels.layer_norm_kernel import MAX_HIDDEN, layer_norm_backward, layer_norm_forward
-from kernels.variant import Cost
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
+from kernels.layers.layer_norm_kernel import MAX_HIDDEN, layer_norm_backward, layer_norm_forward
 
 
 def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:

@@ -16,20 +16,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, rows_contiguous
-from kernels.chunked_loss import chunked_loss
+from kernels.base.checks import FLOATS, rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend
+from kernels.base.variant import Cost
 from kernels.cross_entropy import check_targets, checked_terms
-from kernels.cross_entropy_rows import Terms, cross_entropy_reference, cross_entropy_rows
-from kernels.dispatch import Operator, choose_backend
-from kernels.reduction import check_reduction, row_weight
-from kernels.token_chunks import (
+from kernels.losses.chunked_loss import chunked_loss
+from kernels.losses.cross_entropy_rows import Terms, cross_entropy_reference, cross_entropy_rows
+from kernels.losses.reduction import check_reduction, row_weight
+from kernels.losses.token_chunks import (
     Head,
     Results,
     check_chunk_tokens,
     empty_results,
     run_in_chunks,
 )
-from kernels.variant import Cost
 
 
 def linear_cross_entropy_reference(

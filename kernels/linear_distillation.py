@@ -14,14 +14,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_same_device, check_shape, rows_contiguous
-from kernels.chunked_loss import chunked_loss
-from kernels.dispatch import Operator, choose_backend
+from kernels.base.checks import FLOATS, check_same_device, check_shape, rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend
+from kernels.base.variant import Cost
 from kernels.divergence import check_soft_targets, check_vocabularies
-from kernels.divergence_mix import Mix, checked_mix, distillation_reference
-from kernels.divergence_rows import distillation_rows
-from kernels.reduction import check_reduction, row_weight
-from kernels.token_chunks import (
+from kernels.losses.chunked_loss import chunked_loss
+from kernels.losses.divergence_mix import Mix, checked_mix, distillation_reference
+from kernels.losses.divergence_rows import distillation_rows
+from kernels.losses.reduction import check_reduction, row_weight
+from kernels.losses.token_chunks import (
     Head,
     Results,
     check_chunk_tokens,
@@ -30,7 +31,6 @@ from kernels.token_chunks import (
     logits_buffer,
     run_in_chunks,
 )
-from kernels.variant import Cost
 
 
 def linear_distillation_reference(

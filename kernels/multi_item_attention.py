@@ -92,7 +92,8 @@ def multi_item_attention(
     if layout.cu_prefixes[-1] == 0:
         return own
     shared, shared_lse = _prefix_part(q, prefix_k, prefix_v, layout)
-    return torch.lerp(own, shared, torch.sigmoid(shared_lse - own_lse).unsqueeze(-1))
+    weight = torch.sigmoid(shared_lse - own_lse).unsqueeze(-1)
+    return own.lerp_(shared, weight.to(own.dtype))  # in place: fresh memory costs more than the sum
 
 
 def _own_part(q: Tensor, k: Tensor, v: Tensor, layout: ItemLayout) -> tuple[Tensor, Tensor]:

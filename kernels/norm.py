@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_dtype,
     check_output,
@@ -25,10 +25,10 @@ from kernels.checks import (
     rows_contiguous,
     wants_gradient,
 )
-from kernels.dispatch import choose_backend
-from kernels.norm_backward import rms_norm_backward
-from kernels.norm_forward import add_rms_norm_forward, launch_rms_norm, rms_norm_forward
-from kernels.variant import Cost
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
+from kernels.layers.norm_backward import rms_norm_backward
+from kernels.layers.norm_forward import add_rms_norm_forward, launch_rms_norm, rms_norm_forward
 
 MAX_HIDDEN = 32_768  # one program holds a whole row in registers
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import check_same_device, check_same_dtype, check_shape, rows_contiguous
-from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.norm import check_norm_operands, rms_norm_reference
-from kernels.norm_forward import block_sizes, norm_tile
-from kernels.quantize import (
+from kernels.base.checks import check_same_device, check_same_dtype, check_shape, rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, jit, tl, triton
+from kernels.base.variant import Cost, Variant
+from kernels.eight_bits.quantize import (
     LIMITS,
     TARGETS,
     check_target,
@@ -25,7 +24,8 @@ from kernels.quantize import (
     quantize_rows_reference,
     store_quantized,
 )
-from kernels.variant import Cost, Variant
+from kernels.layers.norm_forward import block_sizes, norm_tile
+from kernels.norm import check_norm_operands, rms_norm_reference
 
 
 def add_rms_norm_quantize_reference(

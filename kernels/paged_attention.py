@@ -1,6 +1,6 @@
 """Attention of packed items to a prefix in pages and to themselves. Knows nothing of caches.
 
-For query i of an item that follows a prefix (see `kernels.paged_layout` for who follows which):
+For query i of an item that follows a prefix (`kernels.attention.paged_layout` tells which):
 
     out[i] = softmax(q[i] . [K_prefix, K_own[: i + 1]] / sqrt(d)) [V_prefix, V_own[: i + 1]]
 
@@ -16,19 +16,19 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.attention.paged_attention_kernel import launch_paged_attention
+from kernels.attention.paged_attention_tiles import MAX_ROWS, power_of_two, tile_tokens
+from kernels.attention.paged_layout import LAYOUT_FIELDS, PagedLayout
+from kernels.base.checks import (
     check_dtype,
     check_output,
     check_same_device,
     check_same_dtype,
     check_shape,
 )
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import choose_backend
-from kernels.paged_attention_kernel import launch_paged_attention
-from kernels.paged_attention_tiles import MAX_ROWS, power_of_two, tile_tokens
-from kernels.paged_layout import LAYOUT_FIELDS, PagedLayout
-from kernels.variant import Cost
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
 
 __all__ = ["cost", "paged_attention", "paged_attention_reference", "tile_tokens"]
 

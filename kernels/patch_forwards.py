@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cross_entropy import cross_entropy
+from kernels.layers.made_again import made_again
 from kernels.linear_cross_entropy import linear_cross_entropy
-from kernels.made_again import made_again
 from kernels.norm import add_rms_norm, rms_norm
 from kernels.rope import rope
 from kernels.swiglu import geglu, swiglu

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_dtype,
     check_output,
@@ -23,11 +23,11 @@ from kernels.checks import (
     check_shape,
     rows_contiguous,
 )
-from kernels.dispatch import choose_backend
-from kernels.qk_norm_rope_kernel import norm_and_turn
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
+from kernels.layers.qk_norm_rope_kernel import norm_and_turn
+from kernels.layers.rope_kernel import heads_within_tokens
 from kernels.rope import batched, check_rope_operands, copied, rope_reference
-from kernels.rope_kernel import heads_within_tokens
-from kernels.variant import Cost
 
 
 @dataclass(frozen=True, slots=True)

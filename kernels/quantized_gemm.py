@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_capability,
     check_dtype,
@@ -21,13 +21,14 @@ from kernels.checks import (
     check_same_device,
     check_shape,
 )
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
-from kernels.gemm_tiles import block_sizes
-from kernels.quantize import FP8_CAPABILITY, LIMITS
-from kernels.variant import Cost, Variant
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
+from kernels.base.variant import Cost, Variant
+from kernels.eight_bits.gemm_tiles import block_sizes
+from kernels.eight_bits.quantize import FP8_CAPABILITY, LIMITS
 
 IMPRECISE_PRODUCTS = 128  # fp8 products that the tensor cores sum in their own short format
+ROWS_IN_TORCH = 512  # that plain torch multiplies at once
 GROUP_ROWS = 8  # tiles of rows that share their columns in L2
 
 
@@ -211,7 +212,13 @@ def quantized_gemm(
         out = fresh
     check_output("out", out, fresh, (a.shape[0], b.shape[0]))
     if choose_backend(backend, a) == "torch":
-        return out.copy_(quantized_gemm_reference(a, b, a_scales, b_scales, bias, residual, dtype))
+        # A few rows at a time: the sums of many take fresh memory, which costs more than they do.
+        for start in range(0, len(a), ROWS_IN_TORCH):
+            rows = slice(start, start + ROWS_IN_TORCH)
+            added = None if residual is None else residual[rows]
+            operands = (a[rows], b, a_scales[rows], b_scales, bias, added, dtype)
+            out[rows] = quantized_gemm_reference(*operands)
+        return out
     if residual is not None:
         residual = _rows_contiguous(residual)
     scales = (a_scales.contiguous(), b_scales.contiguous())

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.checks import check_shape
-from kernels.gemm_choice import Provider, choose_provider
-from kernels.quantize import quantize_rows_reference
+from kernels.base.checks import check_shape
+from kernels.eight_bits.gemm_choice import Provider, choose_provider
+from kernels.eight_bits.quantize import quantize_rows_reference
 from kernels.quantized_gemm import quantized_gemm
 from kernels.row_quantizer import quantize_rows
 

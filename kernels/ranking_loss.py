@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_dtype,
     check_same_device,
     check_shape,
     wants_gradient,
 )
-from kernels.dispatch import choose_backend
-from kernels.ranking_kernel import MAX_LENGTH, ranking_operator, scaling_operator
-from kernels.ranking_terms import KINDS, ranking_loss_reference
-from kernels.reduction import check_reduction
-from kernels.variant import Cost
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
+from kernels.losses.ranking_kernel import MAX_LENGTH, ranking_operator, scaling_operator
+from kernels.losses.ranking_terms import KINDS, ranking_loss_reference
+from kernels.losses.reduction import check_reduction
 
 
 class _RankingLoss(torch.autograd.Function):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_dtype,
     check_output,
@@ -26,9 +26,9 @@ from kernels.checks import (
     rows_contiguous,
     wants_gradient,
 )
-from kernels.dispatch import choose_backend
-from kernels.rope_kernel import launch_rope, turn
-from kernels.variant import Cost
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
+from kernels.layers.rope_kernel import launch_rope, turn
 
 
 def rope_reference(

@@ -1,6 +1,6 @@
 """Activations to eight bits, one scale for each row, in one pass. Knows nothing of what follows.
 
-    values, scales = quantize_rows(x)              as kernels.quantize defines them
+    values, scales = quantize_rows(x)              as kernels.eight_bits.quantize defines them
 
 for rows that no fused kernel has quantized already. Moves 3 bytes a value in bf16: read once,
 written once; the row stays in registers between its largest value and its rounding.
@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.norm_forward import block_sizes
-from kernels.quantize import (
+from kernels.base.checks import FLOATS, check_dtype
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, jit, tl, triton
+from kernels.base.variant import Cost, Variant
+from kernels.eight_bits.quantize import (
     LIMITS,
     TARGETS,
     check_target,
@@ -23,7 +23,7 @@ from kernels.quantize import (
     quantize_rows_reference,
     store_quantized,
 )
-from kernels.variant import Cost, Variant
+from kernels.layers.norm_forward import block_sizes
 
 MAX_WIDTH = 65_536
 

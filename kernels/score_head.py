@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_output, check_same_device, check_shape
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.variant import Cost, Variant
+from kernels.base.checks import FLOATS, check_dtype, check_output, check_same_device, check_shape
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, jit, tl, triton
+from kernels.base.variant import Cost, Variant
 
 MAX_BLOCK_HIDDEN = 2048
 MAX_TILE = 4096  # label x hidden values one program holds; more spills registers

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_same_device, check_shape, rows_contiguous
-from kernels.chunked_loss import chunked_loss
-from kernels.dispatch import Operator, choose_backend
+from kernels.base.checks import FLOATS, check_dtype, check_same_device, check_shape, rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend
+from kernels.base.variant import Cost
 from kernels.divergence import check_soft_targets
-from kernels.divergence_mix import checked_mix
-from kernels.reduction import check_reduction, row_weight
-from kernels.sparse_mix import Kept, Mix, sparse_reference
-from kernels.sparse_rows import MAX_KEPT, MAX_TEMPERATURES, sparse_rows
-from kernels.token_chunks import (
+from kernels.losses.chunked_loss import chunked_loss
+from kernels.losses.divergence_mix import checked_mix
+from kernels.losses.reduction import check_reduction, row_weight
+from kernels.losses.sparse_mix import Kept, Mix, sparse_reference
+from kernels.losses.sparse_rows import MAX_KEPT, MAX_TEMPERATURES, sparse_rows
+from kernels.losses.token_chunks import (
     Head,
     Results,
     check_chunk_tokens,
@@ -30,7 +31,6 @@ from kernels.token_chunks import (
     run_in_chunks,
     wide_dtype,
 )
-from kernels.variant import Cost
 
 
 def sparse_distillation_reference(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.checks import (
+from kernels.base.checks import (
     FLOATS,
     check_dtype,
     check_output,
@@ -27,9 +27,15 @@ from kernels.checks import (
     rows_contiguous,
     wants_gradient,
 )
-from kernels.dispatch import choose_backend
-from kernels.swiglu_kernel import gated, gated_backward, launch_gated, packed, packed_backward
-from kernels.variant import Cost
+from kernels.base.dispatch import choose_backend
+from kernels.base.variant import Cost
+from kernels.layers.swiglu_kernel import (
+    gated,
+    gated_backward,
+    launch_gated,
+    packed,
+    packed_backward,
+)
 
 
 def swiglu_reference(gate: Tensor, up: Tensor) -> Tensor:

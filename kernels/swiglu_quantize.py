@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import rows_contiguous
-from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.quantize import (
+from kernels.base.checks import rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, jit, tl, triton
+from kernels.base.variant import Cost, Variant
+from kernels.eight_bits.quantize import (
     LIMITS,
     TARGETS,
     check_target,
@@ -23,7 +24,6 @@ from kernels.quantize import (
     store_quantized,
 )
 from kernels.swiglu import check_packed, swiglu_reference
-from kernels.variant import Cost, Variant
 
 MAX_INNER = 32_768  # one program holds a whole row in registers
 

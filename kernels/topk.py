@@ -15,9 +15,9 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_same_device, check_shape
-from kernels.dispatch import Operator, choose_backend, jit, tl, triton
-from kernels.variant import Cost, Variant
+from kernels.base.checks import FLOATS, check_dtype, check_same_device, check_shape
+from kernels.base.dispatch import Operator, choose_backend, jit, tl, triton
+from kernels.base.variant import Cost, Variant
 
 MAX_LENGTH = 1024
 

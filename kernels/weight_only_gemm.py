@@ -6,7 +6,8 @@ w is -8 to 7 and shares a scale with the 128 weights of its group. Eight weights
 compressed-tensors packs them: weight 8 j + i of a row, plus 8, in bits 4 i to 4 i + 3 of its word
 j. They take a quarter of the memory of bf16; on an H200 that is all they save: 12 to 13 us at the
 layers of a 0.6 B model where bf16 takes 10, and 13 to 19 with the groups of a column multiplied
-side by side. More than 32 rows are refused. Weights are exact in 16 bits, sums and scales are fp32.
+side by side. More than 32 rows are refused, and in plain torch on a CPU, which unpacks the weight
+for each call, more than 8. Weights are exact in 16 bits, sums and scales are fp32.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import FLOATS, check_dtype, check_output, check_same_device, check_shape
-from kernels.checks import rows_contiguous as _rows_contiguous
-from kernels.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
-from kernels.variant import Cost, Variant
+from kernels.base.checks import FLOATS, check_dtype, check_output, check_same_device, check_shape
+from kernels.base.checks import rows_contiguous as _rows_contiguous
+from kernels.base.dispatch import Operator, choose_backend, interpreting, jit, tl, triton
+from kernels.base.variant import Cost, Variant
 
 GROUP = 128  # weights that share a scale
 PACKED = 8  # weights in a word
-MAX_ROWS = 32
+MAX_ROWS, MAX_ROWS_ON_CPU = 32, 8
 HALVES = (torch.bfloat16, torch.float16)
 BLOCK_COLUMNS, WARPS, STAGES = 32, 2, 6
 
@@ -160,11 +161,11 @@ def weight_only_gemm(
     out: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Product (M, N) in x's dtype of x (M, K), bf16 or fp16, M <= 32, and weights of four bits.
+    """Product (M, N) in x's dtype of x (M, K), bf16 or fp16, and weights of four bits.
 
-    packed (N, K / 8) int32, scales (N, K / 128) of any float dtype, bias (N,), K a multiple of 128.
-    Raises ValueError or TypeError naming the operand, BackendUnavailableError as `choose_backend`
-    does.
+    packed (N, K / 8) int32, scales (N, K / 128) of any float dtype, bias (N,), K a multiple of 128;
+    M <= 32, in plain torch on a CPU <= 8. Raises ValueError or TypeError naming the operand,
+    BackendUnavailableError as `choose_backend` does.
     """
     _check(x, packed, scales, bias)
     shape = (x.shape[0], packed.shape[0])
@@ -172,6 +173,8 @@ def weight_only_gemm(
         out = x.new_empty(shape)
     check_output("out", out, x, shape)
     if choose_backend(backend, x) == "torch":
+        if x.device.type == "cpu":
+            _check_rows(len(x), MAX_ROWS_ON_CPU, " on a CPU")
         return out.copy_(weight_only_gemm_reference(x, packed, scales, bias))
     operands = map(_rows_contiguous, (x, packed, scales))
     _launch_weight_only_gemm(out, *operands, None if bias is None else bias.contiguous())
@@ -184,8 +187,7 @@ def _check(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None) -> No
     rows, depth = x.shape
     if depth % GROUP:
         raise ValueError(f"x has depth {depth}; it must be a multiple of {GROUP}")
-    if rows > MAX_ROWS:
-        raise ValueError(f"x has {rows} rows; pass at most {MAX_ROWS}, or unpack the weight")
+    _check_rows(rows, MAX_ROWS)
     check_shape("packed", packed, ("columns", depth // PACKED))
     check_dtype("packed", packed, (torch.int32,))
     check_shape("scales", scales, (packed.shape[0], depth // GROUP))
@@ -195,6 +197,11 @@ def _check(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None) -> No
         check_shape("bias", bias, (packed.shape[0],))
         check_dtype("bias", bias, FLOATS)
         check_same_device(x=x, bias=bias)
+
+
+def _check_rows(rows: int, most: int, where: str = "") -> None:
+    if rows > most:
+        raise ValueError(f"x has {rows} rows{where}; pass at most {most}, or unpack the weight")
 
 
 def cost(x: Tensor, packed: Tensor, scales: Tensor) -> Cost:

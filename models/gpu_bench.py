@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from kernels.machine import description
+from kernels.kept.machine import description
 from models.bench_peers import TransformersPeer, transformers_model
 from models.bench_rounds import (
     Provider,

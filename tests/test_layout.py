@@ -26,6 +26,9 @@ MAY_IMPORT = {
 # The simulator runs the gate's own decisions, which know no Redis.
 PURE_GATE = {f"service.gate.{name}" for name in ("policy", "tree", "pool", "job", "settings")}
 SIMULATOR = ("loadtest/simulate", "loadtest/simulation/")
+KERNEL_TOOLS = {
+    f"kernels/{room}" for room in ("catalogue", "kept", "selfcheck", "aot", "bench", "readme")
+}
 LONGEST_FILE = 300
 PLACES_OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|opt|home)/|file:///|--find-links")
 
@@ -103,9 +106,15 @@ def test_imports_point_one_way(package: str) -> None:
         assert forbidden_imports(package, name, ast.parse(path.read_text("utf-8"))) == [], name
 
 
-@pytest.mark.parametrize("package", ["compress", "service", "loadtest"])
+@pytest.mark.parametrize("package", ["kernels", "compress", "service", "loadtest"])
 def test_rooms_of_a_package_make_no_circle(package: str) -> None:
     tuple(graphlib.TopologicalSorter(room_imports(ROOT, package)).static_order())  # else CycleError
+
+
+def test_kernels_know_none_of_their_tools() -> None:
+    rooms = room_imports(ROOT, "kernels")
+    known = {room: rooms[room] & KERNEL_TOOLS for room in rooms.keys() - KERNEL_TOOLS}
+    assert not any(known.values()), known
 
 
 def test_a_circle_of_rooms_is_seen(tmp_path: Path) -> None:
@@ -124,7 +133,7 @@ def test_a_circle_of_rooms_is_seen(tmp_path: Path) -> None:
         ("kernels", "from models.errors import FairslateError", False),
         ("loadtest", "from models.prompt import PromptBuilder", False),
         ("service", "from . import jobs, app\nfrom .jobs import encode", False),
-        ("service", "import models.card, kernels.dispatch, torch", True),
+        ("service", "import models.card, kernels.base.dispatch, torch", True),
     ],
 )
 def test_the_import_guard_sees_each_form(package: str, line: str, allowed: bool) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from compress.stages.stage import RecipeError, parse_options
-from kernels.divergence_terms import resolve
-from kernels.ranking_terms import KINDS
+from kernels.losses.divergence_terms import resolve
+from kernels.losses.ranking_terms import KINDS
 
 PREFIX_SOURCES = ("data", "student", "teacher")
 SCOPES = ("labels", "vocabulary")
@@ -46,11 +46,11 @@ class Phase:
 
         loss = (1 - soft_share) truth + soft_share (D(teacher, student) + ranking_weight R)
 
-    soft_share 0 is supervised training. D is the `divergence` (kernels.divergence_terms) at
+    soft_share 0 is supervised training. D is the `divergence` (`kernels.divergence`) at
     `temperature`, times its square, over the two labels or the whole vocabulary; R, slates only, a
-    ranking loss (kernels.ranking_terms) on the teacher's log-odds. The truth is always read on the
-    data. D is read on the data's answers, or in a share `sampled_share` of the steps on what the
-    student or teacher wrote at `sampling_temperature`, up to `new_tokens` of it.
+    ranking loss (`kernels.ranking_loss`) on the teacher's log-odds. The truth is always read on
+    the data. D is read on the data's answers, or in a share `sampled_share` of the steps on what
+    the student or teacher wrote at `sampling_temperature`, up to `new_tokens` of it.
     """
 
     steps: int

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.attention.paged_attention_tiles import MAX_ROWS
 from kernels.paged_attention import HEAD_DIMS, paged_attention
-from kernels.paged_attention_tiles import MAX_ROWS
 from kernels.qk_norm_rope import PageStore, qk_norm_rope
 from kernels.rope import rope
 from models.config import DecoderConfig

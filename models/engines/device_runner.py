@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kernels.dispatch import choose_backend
+from kernels.base.dispatch import choose_backend
 from kernels.paged_attention import tile_tokens
 from models.checkpoint import ModelDirectory, load_decoder
 from models.config import DecoderConfig

@@ -57,7 +57,7 @@ class PassShape:
 class PassInputs:
     """Views of one buffer, int32: filled on the host, read on the device.
 
-    The fields from `item_starts` on, but `last_rows`, are a `kernels.paged_layout.PagedLayout`.
+    The fields from `item_starts` on, but `last_rows`, are a `PagedLayout` of the kernels.
     """
 
     token_ids: Tensor  # (tokens,)

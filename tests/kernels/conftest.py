@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.dispatch import interpreting, tl
+from kernels.base.dispatch import interpreting, tl
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from kernels.attention.paged_layout import PagedTiles, paged_layout
 from kernels.multi_item_attention import item_layout, multi_item_attention_reference
-from kernels.paged_layout import PagedTiles, paged_layout
 from tests.kernels.truth import draw
 
 SPARE_PAGES = 256

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.catalogue import Draw, Operands, Operation
-from kernels.shapes import TINY
-from kernels.table import OPERATIONS
+from kernels.catalogue.operation import Draw, Operands, Operation
+from kernels.catalogue.shapes import TINY
+from kernels.catalogue.table import OPERATIONS
 
 CPU = torch.device("cpu")
 TOKENS = 4

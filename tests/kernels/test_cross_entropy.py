@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kernels import cross_entropy as module
 from kernels.cross_entropy import cross_entropy
-from kernels.cross_entropy_rows import Terms, cross_entropy_reference
+from kernels.losses.cross_entropy_rows import Terms, cross_entropy_reference
 from tests.kernels.truth import (
     BACKENDS,
     assert_accurate,

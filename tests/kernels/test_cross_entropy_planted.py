@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kernels import cross_entropy as module
-from kernels import cross_entropy_rows as rows_module
 from kernels.cross_entropy import cross_entropy
-from kernels.cross_entropy_rows import Terms
+from kernels.losses import cross_entropy_rows as rows_module
+from kernels.losses.cross_entropy_rows import Terms
 from tests.kernels.planted import each_caught
 from tests.kernels.test_cross_entropy import (
     TERMS,

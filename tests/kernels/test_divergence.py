@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kernels import divergence as module
 from kernels.divergence import divergence
-from kernels.divergence_mix import Mix, distillation_reference
-from kernels.divergence_terms import MIXTURES, NEEDS_TEACHER_SUPPORT
+from kernels.losses.divergence_mix import Mix, distillation_reference
+from kernels.losses.divergence_terms import MIXTURES, NEEDS_TEACHER_SUPPORT
 from tests.kernels.divergence_truth import distillation
 from tests.kernels.truth import (
     BACKENDS,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import divergence_rows as rows_module
-from kernels import divergence_terms as terms_module
 from kernels.divergence import divergence
-from kernels.divergence_mix import Mix
+from kernels.losses import divergence_rows as rows_module
+from kernels.losses import divergence_terms as terms_module
+from kernels.losses.divergence_mix import Mix
 from tests.kernels.divergence_truth import between, distillation
 from tests.kernels.planted import each_caught, load_broken_copy
 from tests.kernels.test_divergence import (

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.divergence_terms import MIXTURES
 from kernels.label_distillation import label_distillation
+from kernels.losses.divergence_terms import MIXTURES
 from tests.kernels.divergence_truth import distillation
 from tests.kernels.truth import BACKENDS, assert_accurate, draw
 

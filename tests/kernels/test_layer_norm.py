@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import layer_norm_kernel
 from kernels.layer_norm import layer_norm, layer_norm_reference
+from kernels.layers import layer_norm_kernel
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
     BACKENDS,

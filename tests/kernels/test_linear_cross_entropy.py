@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import token_chunks
-from kernels.cross_entropy_rows import Terms
 from kernels.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_reference,
     linear_operator,
 )
+from kernels.losses import token_chunks
+from kernels.losses.cross_entropy_rows import Terms
 from tests.kernels.allocations import LargestTensor
 from tests.kernels.truth import BACKENDS, assert_accurate, draw, spread
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels import chunked_loss, token_chunks
 from kernels.linear_cross_entropy import (
     linear_cross_entropy,
 )
-from kernels.token_chunks import Head
+from kernels.losses import chunked_loss, token_chunks
+from kernels.losses.token_chunks import Head
 from tests.kernels.planted import load_broken_copy
 from tests.kernels.test_linear_cross_entropy import (
     MODEL_TOLERANCES,

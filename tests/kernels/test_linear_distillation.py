@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.divergence_mix import Mix
-from kernels.divergence_terms import MIXTURES
 from kernels.linear_distillation import (
     linear_distillation,
     linear_distillation_reference,
     linear_operator,
 )
-from kernels.token_chunks import Head
+from kernels.losses.divergence_mix import Mix
+from kernels.losses.divergence_terms import MIXTURES
+from kernels.losses.token_chunks import Head
 from tests.kernels.allocations import LargestTensor
 from tests.kernels.divergence_truth import distillation
 from tests.kernels.truth import BACKENDS, assert_accurate, draw, spread

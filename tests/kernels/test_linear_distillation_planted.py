@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import linear_distillation as module
-from kernels.divergence_terms import MIXTURES
 from kernels.linear_distillation import linear_distillation
+from kernels.losses.divergence_terms import MIXTURES
 from tests.kernels.divergence_truth import distillation
 from tests.kernels.planted import load_broken_copy
 from tests.kernels.test_linear_distillation import KINDS, check, gradients

@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 import pytest
 
-from kernels.discovery import FOLDER
+from kernels.catalogue.discovery import FOLDER
 
 TESTS = Path(__file__).parent
 # Sums of atomics differ from run to run; the others are not in every Triton or not on every GPU.
@@ -20,12 +20,12 @@ LOOSEST = 0.1
 
 @pytest.mark.parametrize("word", UNSTABLE)
 def test_no_kernel_uses_what_is_unstable(word: str) -> None:
-    found = [path.name for path in FOLDER.glob("*.py") if word in path.read_text("utf-8")]
+    found = [path.name for path in FOLDER.rglob("*.py") if word in path.read_text("utf-8")]
     assert found == []
 
 
 def sources(folder: Path, pattern: str) -> dict[str, str]:
-    return {path.stem: path.read_text("utf-8") for path in sorted(folder.glob(pattern))}
+    return {path.stem: path.read_text("utf-8") for path in sorted(folder.rglob(pattern))}
 
 
 def test_every_operator_is_checked_by_torch_library() -> None:
@@ -66,7 +66,7 @@ def _sets_a_tolerance(node: ast.AST) -> TypeGuard[ast.keyword | ast.Assign]:
     return isinstance(node, ast.Assign) and "TOLERANCE" in ast.unparse(node.targets[0])
 
 
-@pytest.mark.parametrize("path", sorted(TESTS.glob("test_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: path.stem)
 def test_no_tolerance_is_loose(path: Path) -> None:
     assert [bound for bound in tolerances(path.read_text("utf-8")) if bound > LOOSEST] == []
 

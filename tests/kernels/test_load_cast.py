@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels import discovery
+from kernels.catalogue import discovery
 
 INTEGERS = "int32 or int64, which the interpreter computes right"
 FOR_TENSOR_CORES = "cast before the product when interpreted, kept narrow for the tensor cores"
@@ -85,7 +85,7 @@ def found_in(source: str) -> set[tuple[str, str]]:
 
 def kernel_sources() -> list[Path]:
     return [
-        path for path in sorted(discovery.FOLDER.glob("*.py")) if "@jit" in path.read_text("utf-8")
+        path for path in sorted(discovery.FOLDER.rglob("*.py")) if "@jit" in path.read_text("utf-8")
     ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import norm_forward
+from kernels.layers import norm_forward
 from kernels.norm import add_rms_norm, add_rms_norm_reference, rms_norm, rms_norm_reference
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import norm_quantize, quantize
-from kernels.dispatch import jit, tl
+from kernels import norm_quantize
+from kernels.base.dispatch import jit, tl
+from kernels.eight_bits import quantize
+from kernels.eight_bits.quantize import LIMITS, UnsupportedDeviceError, quantize_rows_reference
 from kernels.norm import add_rms_norm
 from kernels.norm_quantize import add_rms_norm_quantize, add_rms_norm_quantize_reference
-from kernels.quantize import LIMITS, UnsupportedDeviceError, quantize_rows_reference
 from tests.kernels.planted import each_caught, load_broken_copy
 from tests.kernels.test_norm import EPS, SHAPES, operands, truth
 from tests.kernels.truth import (

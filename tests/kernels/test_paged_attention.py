@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.attention.paged_layout import paged_layout
 from kernels.paged_attention import paged_attention, paged_attention_reference, tile_tokens
-from kernels.paged_layout import paged_layout
 from tests.kernels.paged_case import paged_case
 from tests.kernels.paged_checks import (
     CASES,

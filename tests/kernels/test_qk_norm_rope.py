@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import qk_norm_rope_kernel
+from kernels.layers import qk_norm_rope_kernel
 from kernels.norm import rms_norm
 from kernels.qk_norm_rope import PageStore, qk_norm_rope, qk_norm_rope_reference
 from kernels.rope import rope

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import quantized_gemm as module
-from kernels.gemm_tiles import block_sizes
-from kernels.quantize import LIMITS, UnsupportedDeviceError
+from kernels.eight_bits.gemm_tiles import block_sizes
+from kernels.eight_bits.quantize import LIMITS, UnsupportedDeviceError
 from kernels.quantized_gemm import quantized_gemm
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (
@@ -96,6 +96,15 @@ def check_terms(found: ModuleType, kind: torch.dtype, backend: str = "triton") -
     inplace = residual.clone()
     found.quantized_gemm(*given_operands, bias=bias, residual=inplace, out=inplace, backend=backend)
     assert_accurate("in place", inplace, expected, TOLERANCES[torch.bfloat16])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_torch_takes_a_few_rows_at_a_time(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_IN_TORCH", 4)
+    check(module, (9, 70, 300), kind, "torch")
+    check_terms(module, kind, "torch")
 
 
 @settings(max_examples=15, deadline=None)

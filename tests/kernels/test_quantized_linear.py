@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels import gemm_choice
-from kernels.gemm_choice import choose_provider
-from kernels.gemm_measure import layers
-from kernels.quantize import quantize_rows_reference
+from kernels.bench.gemm_measure import layers
+from kernels.eight_bits import gemm_choice
+from kernels.eight_bits.gemm_choice import choose_provider
+from kernels.eight_bits.quantize import quantize_rows_reference
 from kernels.quantized_linear import QuantizedWeight, quantized_linear, vendor_gemm
 from tests.kernels.truth import draw, rmse_ratio
 

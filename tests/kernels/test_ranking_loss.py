@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import ranking_loss as module
-from kernels.ranking_kernel import ranking_operator, scaling_operator
+from kernels.losses.ranking_kernel import ranking_operator, scaling_operator
+from kernels.losses.ranking_terms import KINDS, ranking_loss_reference
 from kernels.ranking_loss import ranking_loss
-from kernels.ranking_terms import KINDS, ranking_loss_reference
 from tests.kernels.truth import BACKENDS, assert_accurate, draw, spread, surrounded
 
 # Interpreted lanes that no result takes in compute with infinities.

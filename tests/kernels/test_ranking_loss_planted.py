@@ -7,10 +7,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from kernels import ranking_kernel as module
 from kernels import ranking_loss as public
+from kernels.losses import ranking_kernel as module
+from kernels.losses.ranking_terms import KINDS, ranking_loss_reference
 from kernels.ranking_loss import ranking_loss
-from kernels.ranking_terms import KINDS, ranking_loss_reference
 from tests.kernels.planted import each_caught
 from tests.kernels.test_ranking_loss import SETTINGS, case, check
 from tests.kernels.truth import assert_accurate

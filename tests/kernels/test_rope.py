@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import rope_kernel
+from kernels.layers import rope_kernel
 from kernels.rope import rope, rope_reference
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import row_quantizer as module
-from kernels.quantize import LIMITS, UnsupportedDeviceError, check_target
+from kernels.eight_bits.quantize import LIMITS, UnsupportedDeviceError, check_target
 from kernels.row_quantizer import quantize_rows
 from tests.kernels.planted import each_caught
 from tests.kernels.truth import DTYPES, draw, spread, surrounded

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.divergence_terms import MIXTURES
+from kernels.losses.divergence_terms import MIXTURES
+from kernels.losses.sparse_mix import Kept, Mix
+from kernels.losses.token_chunks import Head
 from kernels.sparse_distillation import (
     linear_operator,
     sparse_distillation,
     sparse_distillation_reference,
     with_rest,
 )
-from kernels.sparse_mix import Kept, Mix
-from kernels.token_chunks import Head
 from tests.kernels.allocations import LargestTensor
 from tests.kernels.divergence_truth import between, distillation
 from tests.kernels.truth import BACKENDS, assert_accurate, draw

@@ -7,9 +7,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from kernels import sparse_rows as rows_module
+from kernels.losses import sparse_rows as rows_module
+from kernels.losses.sparse_mix import Kept, Mix, sparse_reference
 from kernels.sparse_distillation import with_rest
-from kernels.sparse_mix import Kept, Mix, sparse_reference
 from tests.kernels.planted import each_caught
 from tests.kernels.test_sparse_distillation import (
     OPTIONS,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import swiglu_kernel
+from kernels.layers import swiglu_kernel
 from kernels.swiglu import (
     geglu,
     geglu_packed,

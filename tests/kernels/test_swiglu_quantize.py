@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels import swiglu_quantize as module_under_test
-from kernels.quantize import LIMITS, quantize_rows_reference
+from kernels.eight_bits.quantize import LIMITS, quantize_rows_reference
 from kernels.swiglu import swiglu_packed
 from kernels.swiglu_quantize import swiglu_quantize
 from tests.kernels.planted import each_caught

@@ -5,22 +5,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
-from kernels import selfcheck
-from kernels.accuracy import relative_error, worst_error
-from kernels.bench_plan import plan
-from kernels.catalogue import Draw, Operation
-from kernels.discovery import FOLDER
-from kernels.shapes import MODELS, TINY
-from kernels.table import OPERATIONS, named
-from kernels.timing import time_side_by_side
+from kernels.bench.plan import plan
+from kernels.bench.timing import time_side_by_side
+from kernels.catalogue.accuracy import relative_error, worst_error
+from kernels.catalogue.discovery import FOLDER, dotted_name
+from kernels.catalogue.operation import Draw, Operation
+from kernels.catalogue.shapes import MODELS, TINY
+from kernels.catalogue.table import OPERATIONS, named
+from kernels.selfcheck import checking as selfcheck
 
 CPU = torch.device("cpu")
 
@@ -32,9 +30,9 @@ def entry(name: str) -> Operation:
 def public_operations() -> set[str]:
     """Functions of the package whose caller may choose a backend."""
     found = set()
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         if 'backend: str = "auto"' in path.read_text("utf-8"):
-            module = importlib.import_module(f"kernels.{path.stem}")
+            module = importlib.import_module(dotted_name(path))
             for name, function in inspect.getmembers(module, inspect.isfunction):
                 chosen = inspect.signature(function).parameters.get("backend")
                 if chosen and chosen.default == "auto" and function.__module__ == module.__name__:
@@ -128,16 +126,3 @@ def test_calls_take_turns() -> None:
     timings = time_side_by_side({n: partial(calls.append, n) for n in "ab"}, CPU, 0.01)
     assert timings["a"].method == "wall"
     assert "".join(calls[-10:]) == "ab" * 5
-
-
-def test_the_session_on_a_gpu_calls_commands_by_options_they_have() -> None:
-    root = Path(__file__).parents[2]
-    script = (root / "kernels" / "gpu_session.sh").read_text("utf-8").replace("\\\n", " ")
-    calls = re.findall(r"-m ((?:kernels|models)\.\w+)([^\n]*)", script)
-    assert {module for module, _ in calls} >= {"kernels.bench", "kernels.sweep", "models.gpu_bench"}
-    for module, options in calls:
-        source = (root / f"{module.replace('.', '/')}.py").read_text("utf-8")
-        for option in re.findall(r"(?<=\s)--\w+", options):
-            assert f'"{option}"' in source, f"{module} has no {option}"
-    for kept in re.findall(r"kernels/results/[\w./]+", script):
-        assert (root / kept).exists()

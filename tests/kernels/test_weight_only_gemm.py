@@ -15,6 +15,8 @@ from kernels import weight_only_gemm as module
 from kernels.weight_only_gemm import (
     GROUP,
     HALVES,
+    MAX_ROWS,
+    MAX_ROWS_ON_CPU,
     pack_weight,
     unpack_weight,
     weight_only_gemm,
@@ -56,7 +58,17 @@ def truth(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None = None)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_agrees_with_fp64(shape: tuple[int, int, int], dtype: torch.dtype, backend: str) -> None:
-    check(module, shape, dtype, backend)
+    rows, columns, depth = shape
+    most = MAX_ROWS if backend == "triton" else MAX_ROWS_ON_CPU
+    check(module, (min(rows, most), columns, depth), dtype, backend)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_many_rows_are_refused_on_a_cpu_where_the_weight_is_unpacked(backend: str) -> None:
+    x, packed, scales = operands(MAX_ROWS_ON_CPU + 1, 3, 128)
+    with pytest.raises(ValueError, match="x has 9 rows on a CPU; pass at most 8, or unpack"):
+        weight_only_gemm(x, packed, scales, backend=backend)
+    assert weight_only_gemm(x[1:], packed, scales, backend=backend).shape == (8, 3)
 
 
 def check(

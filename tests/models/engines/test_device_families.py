@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.dispatch import interpreting
+from kernels.base.dispatch import interpreting
 from models.calibration import Calibration
 from models.card import ModelCard
 from models.checkpoint import ModelDirectory, load_model_directory

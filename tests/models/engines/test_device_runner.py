@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.dispatch import interpreting
+from kernels.base.dispatch import interpreting
 from models.decoder import Decoder
 from models.engines.base import JobScores, ScoreJob
 from models.engines.device_runner import DeviceRunner, DeviceSettings

@@ -1,0 +1,1 @@
+"""Compiles every kernel without a GPU: `python -m kernels.aot`. Runs none."""

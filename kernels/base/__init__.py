@@ -1,0 +1,1 @@
+"""What every operation stands on: backends, refusals, declarations. Knows no kernel."""

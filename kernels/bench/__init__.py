@@ -1,0 +1,1 @@
+"""Times the operations beside their rivals: `python -m kernels.bench`. Prints no table."""

@@ -1,0 +1,1 @@
+"""What the tools know of the operations: operands, shapes, truths. Times nothing."""

@@ -1,0 +1,1 @@
+"""Rows in eight bits, and who multiplies them. Knows nothing of layers."""

@@ -1,0 +1,1 @@
+"""Figures as they are written, read and dated. Knows no kernel."""

@@ -1,0 +1,1 @@
+"""Tables and plots of kept figures: `python -m kernels.readme`. Measures nothing."""

@@ -1,0 +1,1 @@
+"""Holds operations to their references here: `python -m kernels.selfcheck`. Times nothing."""
