@@ -15,6 +15,7 @@ from tests.e2e.server import ROOT, START_SECONDS, RunningServer, free_port, stop
 pytestmark = pytest.mark.long
 
 LARGEST_BENTO = 20 << 20  # bytes: the model and its encoder of items, 17.5 MB, and the sources
+READ_BY_SOURCES = {".cpp", ".hpp", ".json", ".lua"}
 REQUEST = {
     "context": "Headline: Staff nurse. Skills: patient assessment.",
     "candidates": [{"id": "roofer", "text": "Roofer."}, {"id": "nurse", "text": "Nurse."}],
@@ -77,6 +78,17 @@ def test_it_carries_what_serves_and_nothing_else(bento: Path) -> None:
     assert carried == {"bentofile.yaml", "requirements"} | packages | papers
     assert not (bento / "src" / "models" / "demo" / "onet_jobs").exists()
     assert sum(path.stat().st_size for path in bento.rglob("*") if path.is_file()) < LARGEST_BENTO
+
+
+def test_no_file_that_a_source_reads_stays_behind(bento: Path) -> None:
+    beside = [
+        source.relative_to(ROOT)
+        for package in ("kernels", "models/native", "models/engines", "service")
+        for source in (ROOT / package).rglob("*")
+        if source.suffix in READ_BY_SOURCES and "results" not in source.parts
+    ]
+    assert {path.suffix for path in beside} == READ_BY_SOURCES
+    assert not [path for path in beside if not (bento / "src" / path).exists()]
 
 
 def test_its_lock_is_ours(bento: Path) -> None:
