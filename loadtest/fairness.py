@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import math
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,9 @@ async def measure(server: Server, options: Options) -> list[dict[str, Any]]:
             server.configure(policy)
             found, statuses = await quiet(sender, capacity, beside, turn, options.seconds)
             samples[beside, policy] += found
+            p99_ms = percentile([sample.latency_ms for sample in found], 0.99)
+            who = f"beside {beside}" if beside else "alone"
+            print(f"round {turn + 1}: quiet {who}, {policy}: {p99_ms:.0f} ms", file=sys.stderr)
             aggressors[beside, policy] += statuses
     server.configure("dlpm")
     rows += [quiet_row(*case, samples[case], aggressors[case]) for case in BESIDE]
