@@ -2,15 +2,18 @@
 
 Run alone: python -m compress.pruning.gradual --source MODEL --data DIR --out DIR --options JSON
 Every step takes the same number of neurons and groups; the model that came in teaches, unless the
-recipe has a teacher. A run that was killed goes on after its last finished half step.
+recipe has a teacher. Recoveries may share their steps unequally: what the last cut took has only
+the last recovery to come back in, while what the first ones took has all of them. No two see the
+same slates. A run that was killed goes on after its last finished half step.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +34,34 @@ from compress.stages.stage import (
 from models.config import DecoderConfig
 from models.config_reader import read_config
 
+SEEDS_APART = 1000  # of steps: stages take the next few after the one that they are given
+
 
 @dataclass(frozen=True, slots=True)
 class GradualOptions:
-    """prune: options of the prune stage, shares being of what comes in. recover: of distill."""
+    """prune: options of the prune stage, shares being of what comes in. recover: of distill.
+
+    portions: one a step, by which the recoveries share out the steps of all of them, which are
+    `steps` times those of `recover`; alike without.
+    """
 
     prune: Mapping[str, Any] = field(default_factory=dict)
     recover: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 3
+    portions: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise RecipeError(f"gradual: steps is {self.steps}; take at least 1")
+        if self.portions and (len(self.portions) != self.steps or min(self.portions) <= 0):
+            raise RecipeError(
+                f"gradual: portions are {list(self.portions)}; give {self.steps} above 0, or none"
+            )
         if parse_options(prune.PruneOptions, self.prune).drop_layers:
             raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
         distill.STAGE.parse(self.recover)
+        for given in self.recover_options():
+            distill.STAGE.parse(given)
 
     def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
         """Of each step, on a model of `config`: the last one leaves what one step would have left.
@@ -67,6 +83,18 @@ class GradualOptions:
             }
             left = kept
 
+    def recover_options(self) -> Iterator[dict[str, Any]]:
+        """Of each step: `recover` with the steps of its phases in this step's portion."""
+        portions = self.portions or (1,) * self.steps
+        shares = [sum(portions[:step]) / sum(portions) for step in range(self.steps + 1)]
+        for before, after in pairwise(shares):
+            phases = [
+                {**phase, "steps": round(whole * after) - round(whole * before)}
+                for phase in self.recover["phases"]
+                for whole in (phase["steps"] * self.steps,)
+            ]
+            yield {**self.recover, "phases": phases}
+
 
 def _towards(first: int, last: int, share: float, multiple: int) -> int:
     """So far on the way, rounded up to a multiple, but never more than there was."""
@@ -82,11 +110,13 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         raise RecipeError("gradual needs a model directory; name it with --source")
     teacher = stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
-    config = read_config(source)
-    for number, cut in enumerate(options.prune_options(config), 1):
+    config, seed = read_config(source), stage.seed
+    rounds = zip(options.prune_options(config), options.recover_options(), strict=True)
+    for number, (cut, recovery) in enumerate(rounds, 1):
+        stage = replace(stage, seed=seed + SEEDS_APART * (number - 1))
         for name, step, given in (
             ("pruned", prune.run, cut),
-            ("recovered", distill.run, options.recover),
+            ("recovered", distill.run, recovery),
         ):
             source = _finished(step, given, replace(stage, source=source), f"{number}-{name}")
     shutil.copytree(source, stage.out, dirs_exist_ok=True)

@@ -95,12 +95,14 @@ def _teacher(source: Path) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("hidden_weight", [0.0, 1.0])
 def test_slates_draw_the_student_to_its_teacher(
-    source: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, hidden_weight: float
 ) -> None:
     draw = GeneratedSlates.draw
     monkeypatch.setattr(GeneratedSlates, "draw", lambda self, step, *sizes: draw(self, 0, *sizes))
-    options = {"phases": [{"steps": 8, "soft_share": 1.0}], "token_dropout": 0.0, "rate": 3e-4}
+    phase = {"steps": 8, "soft_share": 1.0, "hidden_weight": hidden_weight}
+    options = {"phases": [phase], "token_dropout": 0.0, "rate": 3e-4}
     options |= SLATES | {"teachers": [{"path": _teacher(source)}]}
     _run(source, small_data, "taught", options)
     losses = json.loads((source.with_name("taught.work") / "losses.json").read_text())
