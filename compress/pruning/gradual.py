@@ -1,17 +1,19 @@
 """Stage: prunes in steps and recovers by distillation after each. Knows no method of either.
 
 Run alone: python -m compress.pruning.gradual --source MODEL --data DIR --out DIR --options JSON
-Every step takes the same number of neurons and groups; the model that came in teaches, unless the
-recipe has a teacher. Recoveries may share their steps unequally: what the last cut took has only
-the last recovery to come back in, while what the first ones took has all of them. No two see the
-same slates. A run that was killed goes on after its last finished half step.
+Steps take the same number of neurons and groups each, or ever fewer: a model that learned to use
+all it has left is hurt by a large cut (Zhu and Gupta 2017, "To prune, or not to prune", arXiv
+1710.01878). The model that came in teaches, unless the recipe has a teacher. Recoveries may share
+their steps unequally: what the last cut took has only the last recovery to come back in, while what
+the first ones took has all of them. No two see the same slates. A run that was killed goes on after
+its last finished half step.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +36,10 @@ from compress.stages.stage import (
 from models.config import DecoderConfig
 from models.config_reader import read_config
 
+CUTS: Mapping[str, Callable[[float], float]] = {
+    "even": lambda done: done,
+    "falling": lambda done: 1 - (1 - done) ** 3,
+}
 SEEDS_APART = 1000  # of steps: stages take the next few after the one that they are given
 
 
@@ -41,6 +47,7 @@ SEEDS_APART = 1000  # of steps: stages take the next few after the one that they
 class GradualOptions:
     """prune: options of the prune stage, shares being of what comes in. recover: of distill.
 
+    cuts: "even", or "falling": after a share t of the steps 1 - (1 - t)^3 of what goes is gone.
     portions: one a step, by which the recoveries share out the steps of all of them, which are
     `steps` times those of `recover`; alike without.
     """
@@ -48,11 +55,14 @@ class GradualOptions:
     prune: Mapping[str, Any] = field(default_factory=dict)
     recover: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 3
+    cuts: str = "even"
     portions: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise RecipeError(f"gradual: steps is {self.steps}; take at least 1")
+        if self.cuts not in CUTS:
+            raise RecipeError(f"gradual: cuts are {self.cuts!r}; use one of {', '.join(CUTS)}")
         if self.portions and (len(self.portions) != self.steps or min(self.portions) <= 0):
             raise RecipeError(
                 f"gradual: portions are {list(self.portions)}; give {self.steps} above 0, or none"
@@ -72,9 +82,10 @@ class GradualOptions:
         last = uniform_budget(config, whole.mlp_share, whole.kv_share, whole.multiple)
         left = Budget(config.intermediate_size, config.num_key_value_heads)
         for step in range(1, self.steps + 1):
+            gone = CUTS[self.cuts](step / self.steps)
             kept = Budget(
-                _towards(config.intermediate_size, last.neurons, step / self.steps, whole.multiple),
-                _towards(config.num_key_value_heads, last.kv_groups, step / self.steps, 1),
+                _towards(config.intermediate_size, last.neurons, gone, whole.multiple),
+                _towards(config.num_key_value_heads, last.kv_groups, gone, 1),
             )
             yield {
                 **self.prune,

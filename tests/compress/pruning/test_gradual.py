@@ -40,6 +40,16 @@ def test_steps_end_where_one_step_would(share: float, multiple: int, kept: tuple
         )
 
 
+def test_cuts_may_fall() -> None:
+    config = DecoderConfig(400, 64, 128, 2, 8, 4, 16)
+    given = {"mlp_share": 0.75, "multiple": 4}
+    options = GradualOptions(prune=given, recover=RECOVER, steps=3, cuts="falling")
+    left = [config.intermediate_size]
+    for step in options.prune_options(config):
+        left.append(round(left[-1] * (1 - step["mlp_share"])))
+    assert left == [128, 64, 36, 32]
+
+
 @pytest.mark.parametrize(
     ("portions", "each"),
     [
@@ -94,6 +104,7 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
     ("options", "message"),
     [
         ({"steps": 0}, "at least 1"),
+        ({"cuts": "late"}, "even, falling"),
         ({"portions": [1]}, "give 2 above 0"),
         ({"portions": [1, 0]}, "give 2 above 0"),
         ({"portions": [1, 1000]}, "steps is 0"),
