@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from compress.data.text_slates import GeneratedSlates
+from compress.decoders.wiring import layers_of
 from compress.distillation import distill
 from compress.distillation.distill_options import DistillOptions, Phase
 from compress.distillation.teacher_cache import TeacherCacheError
@@ -117,7 +118,7 @@ def test_hidden_states_draw_a_changed_layer_back(
     monkeypatch.setattr(GeneratedSlates, "draw", lambda self, step, *sizes: draw(self, 0, *sizes))
     directory = load_model_directory(source)
     decoder = load_decoder(directory)
-    decoder.model.layers[0].mlp.down_proj.weight += 0.2
+    layers_of(decoder)[0].mlp.down_proj.weight += 0.2
     changed = source.with_name("changed")
     save_model_directory(changed, decoder, source / "tokenizer.json", directory.card)
     phase = {"steps": 20, "soft_share": 1.0, "hidden_weight": 1.0}

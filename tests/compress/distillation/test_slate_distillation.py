@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from compress.data.requests import RELEVANT
 from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlates
 from compress.decoders.slates import layer_states, score_slates
+from compress.decoders.wiring import layers_of
 from compress.distillation.distill_options import DistillOptions
 from compress.distillation.hidden_states import refuse_other_states
 from compress.distillation.slate_distillation import SlateTask, packed, rank_as
@@ -184,7 +185,7 @@ def test_hidden_states_are_added_with_their_weight(directory: ModelDirectory) ->
     unheard = [WeightedTeacher(_Saying(TAUGHT), 1.0)]  # the decoder itself says what its labels are
     assert float(_task(directory, phase, unheard, itself).loss(0)) == pytest.approx(0, abs=1e-6)
     other = load_decoder(directory)
-    other.model.layers[0].mlp.down_proj.weight.data += 0.05
+    layers_of(other)[0].mlp.down_proj.weight.data += 0.05
     task = _task(directory, phase, unheard, VocabularyTeacher(directory, other))
     batch = packed(task.prompt, _Fixed().draw(0, 0, 0))
     with torch.no_grad():
