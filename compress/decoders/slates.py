@@ -5,7 +5,7 @@ Linear layers see only real tokens; attention sees padded rows. Knows nothing of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,12 +136,20 @@ def score_slates(decoder: Decoder, batch: SlateBatch, labels: tuple[int, int]) -
 
 def answer_states(decoder: Decoder, batch: SlateBatch) -> Tensor:
     """Normalised hidden states (S * C, hidden) of every candidate's last token."""
+    for states in layer_states(decoder, batch):
+        last = states
+    return last
+
+
+def layer_states(decoder: Decoder, batch: SlateBatch) -> Iterator[Tensor]:
+    """Hidden states (T, hidden) behind every layer; behind the last one those of answer_states."""
     attention = SlateAttention(batch)
     x = decoder.model.embed_tokens(batch.token_ids)
-    for index, block in enumerate(layers_of(decoder)[:-1]):
+    *earlier, last = layers_of(decoder)
+    for index, block in enumerate(earlier):
         x = block(x, index, batch.positions, decoder.rotary, attention)
-    x = _last_layer(decoder, layers_of(decoder)[-1], x, batch, attention)
-    return decoder.model.norm(x)  # type: ignore[no-any-return]
+        yield x
+    yield decoder.model.norm(_last_layer(decoder, last, x, batch, attention))
 
 
 def _last_layer(

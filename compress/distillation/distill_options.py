@@ -44,13 +44,16 @@ class TeacherOptions:
 class Phase:
     """Some steps with one loss.
 
-        loss = (1 - soft_share) truth + soft_share (D(teacher, student) + ranking_weight R)
+        loss = (1 - soft_share) truth
+             + soft_share (D(teacher, student) + ranking_weight R + hidden_weight H)
 
     soft_share 0 is supervised training. D is the `divergence` (`kernels.divergence`) at
     `temperature`, times its square, over the two labels or the whole vocabulary; R, slates only, a
-    ranking loss (`kernels.ranking_loss`) on the teacher's log-odds. The truth is always read on
-    the data. D is read on the data's answers, or in a share `sampled_share` of the steps on what
-    the student or teacher wrote at `sampling_temperature`, up to `new_tokens` of it.
+    ranking loss (`kernels.ranking_loss`) on the teacher's log-odds; H, slates only, how far hidden
+    states are from those of a teacher of the student's words and sizes
+    (compress.distillation.hidden_states). The truth is always read on the data. D is read on the
+    data's answers, or in a share `sampled_share` of the steps on what the student or teacher wrote
+    at `sampling_temperature`, up to `new_tokens` of it.
     """
 
     steps: int
@@ -62,6 +65,7 @@ class Phase:
     ranking: str | None = None
     ranking_weight: float = 1.0
     ranking_temperature: float = 1.0
+    hidden_weight: float = 0.0
     prefix_source: str = "data"
     sampled_share: float = 1.0
     new_tokens: int = 100
@@ -82,6 +86,8 @@ class Phase:
         for name in ("soft_share", "sampled_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RecipeError(f"phase: {name} is {getattr(self, name)}; use 0 to 1")
+        if not self.hidden_weight >= 0:
+            raise RecipeError(f"phase: hidden_weight is {self.hidden_weight}; use 0 or more")
         for name in ("steps", "new_tokens", "temperature", "sampling_temperature"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"phase: {name} is {getattr(self, name)}; use more than 0")
@@ -136,10 +142,17 @@ class DistillOptions:
         return any(phase.soft_share for phase in self.phases)
 
     @property
-    def reads_vocabulary(self) -> bool:
-        """Whether any phase compares whole distributions over tokens."""
-        scopes = [phase.scope for phase in self.phases if phase.soft_share]
-        return bool(scopes) if self.task == "text" else "vocabulary" in scopes
+    def reads_decoders(self) -> bool:
+        """Whether any phase needs what a teacher computes before its labels' probabilities."""
+        taught = [phase for phase in self.phases if phase.soft_share]
+        if self.task == "text":
+            return bool(taught)
+        return self.reads_hidden or any(phase.scope == "vocabulary" for phase in taught)
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether any phase compares hidden states."""
+        return any(phase.soft_share and phase.hidden_weight for phase in self.phases)
 
     @property
     def steps(self) -> int:
@@ -178,3 +191,5 @@ class DistillOptions:
             raise RecipeError("distill: a ranker writes nothing; its prefix_source must be data")
         if self.task == "text" and phase.ranking:
             raise RecipeError(f"distill: text has no slates for {phase.ranking}; leave ranking out")
+        if self.task == "text" and phase.hidden_weight:
+            raise RecipeError("distill: hidden states are compared on slates; set hidden_weight: 0")

@@ -7,6 +7,7 @@ from pathlib import Path
 from compress.data.requests import load_requests
 from compress.data.text_slates import labelled_requests
 from compress.distillation.distill_options import DistillOptions, TeacherOptions
+from compress.distillation.hidden_states import refuse_other_states
 from compress.distillation.teacher_cache import (
     CachedTeacher,
     CacheIdentity,
@@ -45,12 +46,16 @@ def vocabulary_teachers(
     """A decoder for every teacher if any phase needs them. Raises TeacherError if it cannot be."""
     if not options.taught:
         return []
-    if not options.reads_vocabulary:
+    if not options.reads_decoders:
         return [None] * len(options.teachers)
-    return [
+    teachers = [
         VocabularyTeacher.load(_path(stage, given), student, stage.device)
         for given in options.teachers
     ]
+    if options.reads_hidden:
+        for teacher in teachers:
+            refuse_other_states(teacher.directory, student)
+    return list(teachers)
 
 
 def text_teacher(

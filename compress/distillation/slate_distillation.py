@@ -13,8 +13,9 @@ from torch import Tensor
 
 from compress.data.text_slates import TextSlates, TextSlateSource
 from compress.decoders.losses import slate_loss
-from compress.decoders.slates import Ids, SlateBatch, answer_states
+from compress.decoders.slates import Ids, SlateBatch, answer_states, layer_states
 from compress.distillation.distill_options import DistillOptions, Phase
+from compress.distillation.hidden_states import hidden_error, read_along
 from compress.distillation.teachers import LogOdds, VocabularyTeacher, WeightedTeacher
 from kernels.label_distillation import label_distillation
 from kernels.linear_distillation import linear_distillation
@@ -44,14 +45,15 @@ class SlateTask:
         drawn = self.source.draw(step, self.options.batch, self.options.candidates).share()
         random = np.random.default_rng([self.seed, 1, step])
         batch = packed(self.prompt, drawn, self.options.token_dropout, random)
-        states = answer_states(self.decoder, batch)
+        layers = list(layer_states(self.decoder, batch))
+        states = layers[-1]
         truth, soft = (1 - phase.soft_share, phase.soft_share)
         loss = states.new_zeros(())
         if truth:
             raw_logits = self._raw_logits(states).view(drawn.grades.shape)
             loss = loss + truth * slate_loss(raw_logits, torch.as_tensor(drawn.grades))
         if soft:
-            loss = loss + soft * self._taught(states, drawn, phase)
+            loss = loss + soft * self._taught(layers, batch, drawn, phase)
         return loss
 
     def _raw_logits(self, states: Tensor) -> Tensor:
@@ -59,16 +61,27 @@ class SlateTask:
         direction: Tensor = yes - no
         return states @ direction
 
-    def _taught(self, states: Tensor, drawn: TextSlates, phase: Phase) -> Tensor:
+    def _taught(
+        self, layers: Sequence[Tensor], batch: SlateBatch, drawn: TextSlates, phase: Phase
+    ) -> Tensor:
         """The teachers' parts by their weights, which are taken as shares."""
         whole = sum(teacher.weight for teacher in self.teachers)
         parts = []
-        for teacher, vocabulary in zip(self.teachers, self.vocabulary, strict=True):
-            log_odds = teacher.targets(drawn.contexts, drawn.candidates, drawn.grades, drawn.prompt)
-            part = self._divergence(states, log_odds, drawn, vocabulary, phase)
+        for teacher, decoder in zip(self.teachers, self.vocabulary, strict=True):
+            if phase.hidden_weight:
+                assert decoder is not None
+                reading = read_along(decoder, batch)
+                log_odds = teacher.judged(reading.log_odds, drawn.grades)
+                part = phase.hidden_weight * hidden_error(layers, reading.layers)
+            else:
+                log_odds = teacher.targets(
+                    drawn.contexts, drawn.candidates, drawn.grades, drawn.prompt
+                )
+                part = layers[-1].new_zeros(())
+            part = part + self._divergence(layers[-1], log_odds, drawn, decoder, phase)
             if phase.ranking:
                 part = part + phase.ranking_weight * rank_as(
-                    self._raw_logits(states), log_odds, phase.ranking, phase.ranking_temperature
+                    self._raw_logits(layers[-1]), log_odds, phase.ranking, phase.ranking_temperature
                 )
             parts.append(teacher.weight / whole * part)
         return torch.stack(parts).sum()

@@ -171,9 +171,12 @@ class WeightedTeacher:
                 f"teacher {self.teacher.digest} answered {[len(row) for row in answers]} "
                 f"candidates for slates of {[len(slate) for slate in candidates]}; one each"
             )
-        log_odds = np.stack(answers).astype(np.float32)
-        log_odds[np.isin(grades, list(self.masked_grades))] = np.nan
-        return log_odds
+        return self.judged(np.stack(answers), grades)
+
+    def judged(self, log_odds: LogOdds, grades: npt.NDArray[np.int64]) -> LogOdds:
+        """`log_odds` of candidates of these grades, NaN where masked."""
+        masked = np.isin(grades, list(self.masked_grades))
+        return np.where(masked, np.nan, log_odds).astype(np.float32)
 
 
 def rare_grades(grades: Sequence[Sequence[int]], share: float) -> frozenset[int]:

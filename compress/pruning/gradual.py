@@ -1,16 +1,21 @@
 """Stage: prunes in steps and recovers by distillation after each. Knows no method of either.
 
 Run alone: python -m compress.pruning.gradual --source MODEL --data DIR --out DIR --options JSON
-Every step takes the same number of neurons and groups; the model that came in teaches, unless the
-recipe has a teacher. A run that was killed goes on after its last finished half step.
+Steps take the same number of neurons and groups each, or ever fewer: a model that learned to use
+all it has left is hurt by a large cut (Zhu and Gupta 2017, "To prune, or not to prune", arXiv
+1710.01878). The model that came in teaches, unless the recipe has a teacher. Recoveries may share
+their steps unequally: what the last cut took has only the last recovery to come back in, while what
+the first ones took has all of them. No two see the same slates. A run that was killed goes on after
+its last finished half step.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +36,42 @@ from compress.stages.stage import (
 from models.config import DecoderConfig
 from models.config_reader import read_config
 
+CUTS: Mapping[str, Callable[[float], float]] = {
+    "even": lambda done: done,
+    "falling": lambda done: 1 - (1 - done) ** 3,
+}
+SEEDS_APART = 1000  # of steps: stages take the next few after the one that they are given
+
 
 @dataclass(frozen=True, slots=True)
 class GradualOptions:
-    """prune: options of the prune stage, shares being of what comes in. recover: of distill."""
+    """prune: options of the prune stage, shares being of what comes in. recover: of distill.
+
+    cuts: "even", or "falling": after a share t of the steps 1 - (1 - t)^3 of what goes is gone.
+    portions: one a step, by which the recoveries share out the steps of all of them, which are
+    `steps` times those of `recover`; alike without.
+    """
 
     prune: Mapping[str, Any] = field(default_factory=dict)
     recover: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 3
+    cuts: str = "even"
+    portions: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise RecipeError(f"gradual: steps is {self.steps}; take at least 1")
+        if self.cuts not in CUTS:
+            raise RecipeError(f"gradual: cuts are {self.cuts!r}; use one of {', '.join(CUTS)}")
+        if self.portions and (len(self.portions) != self.steps or min(self.portions) <= 0):
+            raise RecipeError(
+                f"gradual: portions are {list(self.portions)}; give {self.steps} above 0, or none"
+            )
         if parse_options(prune.PruneOptions, self.prune).drop_layers:
             raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
         distill.STAGE.parse(self.recover)
+        for given in self.recover_options():
+            distill.STAGE.parse(given)
 
     def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
         """Of each step, on a model of `config`: the last one leaves what one step would have left.
@@ -56,9 +82,10 @@ class GradualOptions:
         last = uniform_budget(config, whole.mlp_share, whole.kv_share, whole.multiple)
         left = Budget(config.intermediate_size, config.num_key_value_heads)
         for step in range(1, self.steps + 1):
+            gone = CUTS[self.cuts](step / self.steps)
             kept = Budget(
-                _towards(config.intermediate_size, last.neurons, step / self.steps, whole.multiple),
-                _towards(config.num_key_value_heads, last.kv_groups, step / self.steps, 1),
+                _towards(config.intermediate_size, last.neurons, gone, whole.multiple),
+                _towards(config.num_key_value_heads, last.kv_groups, gone, 1),
             )
             yield {
                 **self.prune,
@@ -66,6 +93,18 @@ class GradualOptions:
                 "kv_share": 1 - kept.kv_groups / left.kv_groups,
             }
             left = kept
+
+    def recover_options(self) -> Iterator[dict[str, Any]]:
+        """Of each step: `recover` with the steps of its phases in this step's portion."""
+        portions = self.portions or (1,) * self.steps
+        shares = [sum(portions[:step]) / sum(portions) for step in range(self.steps + 1)]
+        for before, after in pairwise(shares):
+            phases = [
+                {**phase, "steps": round(whole * after) - round(whole * before)}
+                for phase in self.recover["phases"]
+                for whole in (phase["steps"] * self.steps,)
+            ]
+            yield {**self.recover, "phases": phases}
 
 
 def _towards(first: int, last: int, share: float, multiple: int) -> int:
@@ -82,11 +121,13 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         raise RecipeError("gradual needs a model directory; name it with --source")
     teacher = stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
-    config = read_config(source)
-    for number, cut in enumerate(options.prune_options(config), 1):
+    config, seed = read_config(source), stage.seed
+    rounds = zip(options.prune_options(config), options.recover_options(), strict=True)
+    for number, (cut, recovery) in enumerate(rounds, 1):
+        stage = replace(stage, seed=seed + SEEDS_APART * (number - 1))
         for name, step, given in (
             ("pruned", prune.run, cut),
-            ("recovered", distill.run, options.recover),
+            ("recovered", distill.run, recovery),
         ):
             source = _finished(step, given, replace(stage, source=source), f"{number}-{name}")
     shutil.copytree(source, stage.out, dirs_exist_ok=True)

@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from compress.data.text_slates import GeneratedSlates
+from compress.decoders.wiring import layers_of
 from compress.distillation import distill
 from compress.distillation.distill_options import DistillOptions, Phase
 from compress.distillation.teacher_cache import TeacherCacheError
@@ -108,6 +109,26 @@ def test_slates_draw_the_student_to_its_teacher(
     stages = load_model_directory(source.with_name("taught")).card.lineage["stages"]
     assert stages[-1]["teachers"] == [load_model_directory(Path(_teacher(source))).digest]
     assert stages[-1]["options"]["phases"][0]["divergence"] == "forward_kl"
+
+
+def test_hidden_states_draw_a_changed_layer_back(
+    source: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = GeneratedSlates.draw
+    monkeypatch.setattr(GeneratedSlates, "draw", lambda self, step, *sizes: draw(self, 0, *sizes))
+    directory = load_model_directory(source)
+    decoder = load_decoder(directory)
+    layers_of(decoder)[0].mlp.down_proj.weight += 0.2
+    changed = source.with_name("changed")
+    save_model_directory(changed, decoder, source / "tokenizer.json", directory.card)
+    phase = {"steps": 20, "soft_share": 1.0, "hidden_weight": 1.0}
+    options = {"phases": [phase], "token_dropout": 0.0, "rate": 1e-4, "embedding_rate": 0.0}
+    options |= SLATES | {"warmup": 10, "teachers": [{"path": str(source)}]}
+    back = _run(changed, small_data, "back", options)
+    losses = json.loads((source.with_name("back.work") / "losses.json").read_text())
+    assert losses[-1] < 0.5 * losses[0]
+    embeddings = "model.embed_tokens.weight"
+    assert torch.equal(back[embeddings], decoder.state_dict()[embeddings])
 
 
 def test_a_cache_answers_as_its_teacher_and_refuses_another(

@@ -15,10 +15,17 @@ from tokenizers import Tokenizer
 
 from compress.data.requests import RELEVANT
 from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlates
-from compress.decoders.slates import score_slates
+from compress.decoders.slates import layer_states, score_slates
+from compress.decoders.wiring import layers_of
 from compress.distillation.distill_options import DistillOptions
+from compress.distillation.hidden_states import refuse_other_states
 from compress.distillation.slate_distillation import SlateTask, packed, rank_as
-from compress.distillation.teachers import LogOdds, VocabularyTeacher, WeightedTeacher
+from compress.distillation.teachers import (
+    LogOdds,
+    TeacherError,
+    VocabularyTeacher,
+    WeightedTeacher,
+)
 from compress.stages.stage import RecipeError, new_card
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
@@ -172,6 +179,41 @@ def test_the_whole_vocabulary_can_be_taught(directory: ModelDirectory) -> None:
     assert float(apart.loss(0)) > 1e-3
 
 
+def test_hidden_states_are_added_with_their_weight(directory: ModelDirectory) -> None:
+    phase = {"soft_share": 1.0, "hidden_weight": 3.0}
+    itself = VocabularyTeacher(directory, load_decoder(directory))
+    unheard = [WeightedTeacher(_Saying(TAUGHT), 1.0)]  # the decoder itself says what its labels are
+    assert float(_task(directory, phase, unheard, itself).loss(0)) == pytest.approx(0, abs=1e-6)
+    other = load_decoder(directory)
+    layers_of(other)[0].mlp.down_proj.weight.data += 0.05
+    task = _task(directory, phase, unheard, VocabularyTeacher(directory, other))
+    batch = packed(task.prompt, _Fixed().draw(0, 0, 0))
+    with torch.no_grad():
+        ours, theirs = (list(layer_states(one, batch)) for one in (task.decoder, other))
+        said = score_slates(other, batch, task.prompt.label_ids).numpy()
+    errors = [
+        float((one - two).square().sum() / two.square().sum())
+        for one, two in zip(ours, theirs, strict=True)
+    ]
+    assert len(errors) == directory.config.num_hidden_layers
+    assert all(errors)
+    labels = _task(directory, {"soft_share": 1.0}, [WeightedTeacher(_Saying(said), 1.0)]).loss(0)
+    expected = float(labels) + 3 * sum(errors) / len(errors)
+    assert float(task.loss(0)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_hidden_states_of_other_prompts_or_sizes_are_refused(directory: ModelDirectory) -> None:
+    refuse_other_states(directory, directory)
+    deeper = replace(directory.config, num_hidden_layers=9)
+    prompts = dict(list(directory.card.prompts.items())[:1])
+    for other in (
+        replace(directory, config=deeper),
+        replace(directory, card=replace(directory.card, prompts=prompts)),
+    ):
+        with pytest.raises(TeacherError, match="hidden_weight: 0"):
+            refuse_other_states(other, directory)
+
+
 def test_dropout_leaves_the_template_alone(directory: ModelDirectory) -> None:
     random = np.random.default_rng(0)
     batch = packed(directory.prompt, _Fixed().draw(0, 0, 0), 0.999, random)
@@ -233,6 +275,8 @@ def test_a_label_of_one_is_relevant_to_losses(tmp_path: Path) -> None:
         ({"phases": [{"steps": 1}], "teachers": []}, "no teachers"),
         ({"phases": [{"steps": 1, "prefix_source": "student"}]}, "must be data"),
         ({"phases": [{"steps": 1, "ranking": "listnet"}], "task": "text"}, "leave ranking out"),
+        ({"phases": [{"steps": 1, "hidden_weight": 1.0}], "task": "text"}, "hidden_weight: 0"),
+        ({"phases": [{"steps": 1, "hidden_weight": -1.0}]}, "0 or more"),
         ({"phases": [{"steps": 1}], "teachers": [{"weight": -1.0}]}, "weight"),
     ],
 )

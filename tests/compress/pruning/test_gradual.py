@@ -40,6 +40,36 @@ def test_steps_end_where_one_step_would(share: float, multiple: int, kept: tuple
         )
 
 
+def test_cuts_may_fall() -> None:
+    config = DecoderConfig(400, 64, 128, 2, 8, 4, 16)
+    given = {"mlp_share": 0.75, "multiple": 4}
+    options = GradualOptions(prune=given, recover=RECOVER, steps=3, cuts="falling")
+    left = [config.intermediate_size]
+    for step in options.prune_options(config):
+        left.append(round(left[-1] * (1 - step["mlp_share"])))
+    assert left == [128, 64, 36, 32]
+
+
+@pytest.mark.parametrize(
+    ("portions", "each"),
+    [
+        ((), (10, 10, 10)),
+        ((1, 1, 4), (5, 5, 20)),
+        ((1, 1, 5), (4, 5, 21)),
+        ((0.5, 1, 1), (6, 12, 12)),
+    ],
+)
+def test_portions_share_out_the_steps_of_all_recoveries(
+    portions: tuple[float, ...], each: tuple[int, ...]
+) -> None:
+    recover = {"phases": [{"steps": 10}, {"steps": 30}], "batch": 4}
+    options = GradualOptions(prune=PRUNE, recover=recover, steps=3, portions=portions)
+    given = list(options.recover_options())
+    assert tuple(one["phases"][0]["steps"] for one in given) == each
+    assert sum(one["phases"][1]["steps"] for one in given) == 90
+    assert all(one["batch"] == 4 for one in given)
+
+
 @pytest.mark.long
 def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -47,8 +77,8 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
     data = write_slates(tmp_path / "data")
     run(stage_input(tiny_model_dir, data, tmp_path / "straight"), OPTIONS)
     whole = load_model_directory(tmp_path / "straight")
-    stages = [entry["stage"] for entry in whole.card.lineage["stages"]]
-    assert stages == ["prune", "distill"] * 2
+    stages = [(entry["stage"], entry["seed"]) for entry in whole.card.lineage["stages"]]
+    assert stages == [("prune", 5), ("distill", 5), ("prune", 1005), ("distill", 1005)]
     assert (whole.config.intermediate_size, whole.config.num_key_value_heads) == (48, 1)
 
     calls: list[str] = []
@@ -74,6 +104,10 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
     ("options", "message"),
     [
         ({"steps": 0}, "at least 1"),
+        ({"cuts": "late"}, "even, falling"),
+        ({"portions": [1]}, "give 2 above 0"),
+        ({"portions": [1, 0]}, "give 2 above 0"),
+        ({"portions": [1, 1000]}, "steps is 0"),
         ({"prune": {"drop_layers": 1}}, "dropped at once"),
         ({"prune": {"width": 1}}, "options are"),
         ({"recover": {"phases": []}}, "phases is empty"),
