@@ -15,6 +15,7 @@ from service.gate.errors import DeadlineExceededError, WorkerLostError
 from service.gate.gate import AsyncGate
 from service.gate.job import Explanation, GateStats, Job, Outcome, Reply
 from service.jobs import JobFailure, JobResult, decode_result
+from service.outage_log import OutageLog
 from service.recent import Recent
 
 logger = logging.getLogger("fairslate.dispatch")
@@ -54,6 +55,7 @@ class Dispatcher:
         self._look = Recent(self._see_engines, LOOK_SECONDS)
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
         self._seen: GateStats | None = None  # by the last look, if Redis answered it
+        self._outage = OutageLog(logger, "cannot see the engines")
         self._engine_alive = False
         self._closing = False
 
@@ -155,8 +157,9 @@ class Dispatcher:
             stats = self._seen = await self._gate.stats(self._nodes)
         except FairslateError as error:
             # What was last known of the engines stands: submitting finds out about Redis itself.
-            logger.warning("cannot see the engines: %s", error)
+            self._outage.away(error)
             return False
+        self._outage.back()
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
         if not stats.workers and not stats.leased_jobs:

@@ -26,6 +26,7 @@ from service.foresight import Foresight
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
+from service.outage_log import OutageLog
 from service.overtakes import Overtakes
 from service.scoring_line import ScoringLine
 
@@ -53,6 +54,7 @@ class EngineLoop:
         self._news = CacheNews()
         self._foresight = Foresight()
         self._overtakes = Overtakes()
+        self._outage = OutageLog(logger, "the engine waits for Redis")
         self._stopping = threading.Event()
         self._looked_ahead = False  # while the batch in hand is scored, whatever was found
         self._unsettled: list[Settlement] = []
@@ -74,12 +76,14 @@ class EngineLoop:
 
     def keep(self) -> None:
         """Renews the leases of what is in hand and reaps those of dead engines, until `stop`."""
+        outage = OutageLog(logger, "leases are not renewed")
         while not self._stopping.wait(KEEPER_SECONDS):
             try:
                 self._gate.renew([*self._held.values()])
                 self._gate.reap()
+                outage.back()
             except GateUnavailableError as error:
-                logger.warning("leases are not renewed: %s", error)
+                outage.away(error)
 
     def stop(self) -> None:
         """Lets both threads end after what is claimed; no new job is routed here meanwhile."""
@@ -160,8 +164,10 @@ class EngineLoop:
         """Repeats the call while Redis is away; None when told to stop meanwhile."""
         while True:
             try:
-                return call(*arguments)
+                answer = call(*arguments)
+                self._outage.back()
+                return answer
             except GateUnavailableError as error:
-                logger.warning("waiting for Redis: %s", error)
+                self._outage.away(error)
             if self._stopping.wait(RETRY_SECONDS):
                 return None
