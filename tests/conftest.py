@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -13,6 +14,9 @@ from models.card import Labels, ModelCard, PromptTemplate, Truncation
 from models.checkpoint import ModelDirectory, load_model_directory, save_model_directory
 from models.config import DecoderConfig
 from models.decoder import Decoder
+
+hypothesis.settings.register_profile("fairslate", deadline=None)  # no test measures a machine
+hypothesis.settings.load_profile("fairslate")
 
 SENTENCES = [
     "Headline: Registered nurse. Skills: patient care, monitoring, active listening.",
