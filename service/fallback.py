@@ -86,8 +86,11 @@ class Fallback:
         return await (self._local if self._local and theirs else self._shared).explain(job_ids)
 
     async def configure(self, policy: str) -> None:
-        """Switches the policy on both sides. Raises GateUnavailableError when one is away."""
-        for side in reversed(self._sides):
+        """Switches the policy on both sides. Raises GateUnavailableError when one is away.
+
+        Without the shared one the local one stays as it is: what was refused must change nothing.
+        """
+        for side in self._sides:
             await side.configure(policy)
 
     async def ready(self) -> bool:

@@ -101,6 +101,8 @@ class Metrics:
             ["mode"],
             registry=registry,
         )
+        for mode in MODES:
+            self._turns.labels(mode)  # a series that an alert can watch before the first turn
         self._shown_mode = ""
 
     def show_mode(self, mode: str) -> None:

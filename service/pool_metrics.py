@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
 from service.gate.job import GateStats
-from service.standing import History, Standing, standings
+from service.standing import FORGOTTEN, History, Standing, standings
 from service.tenants import Tenant
 
 MAX_TENANT_LABELS = 100
@@ -38,6 +38,7 @@ class PoolMetrics:
         }
         self._refill = refill
         self._history = History()
+        self._shown: set[str] = set()
         self._gauges = {
             name: _gauge(registry, f"tenant_{name}", text, "tenant")
             for name, text in _OF_TENANTS.items()
@@ -60,8 +61,11 @@ class PoolMetrics:
         delivered: tokens by tenant that this process answered with so far, of the whole pool's.
         """
         found = standings(stats, self._owners, self._refill, delivered)
+        for tenant in self._shown - found.keys():
+            self._show(tenant, FORGOTTEN)
         for tenant, standing in found.items():
             self._show(tenant, standing)
+        self._shown = set(found)
         self._history.add(
             stats.now_ms, {name: one for name, one in found.items() if name != OTHER_TENANTS}
         )

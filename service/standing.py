@@ -24,6 +24,9 @@ class Standing:
     delivered: int = 0  # tokens of what it was answered, cached ones as well
 
 
+FORGOTTEN = Standing(0, 0, 0, 1, 0, 0)  # what the pool says of whom it does not know any more
+
+
 def standings(
     stats: GateStats, owners: Mapping[str, str], refill: int, delivered: Mapping[str, int]
 ) -> dict[str, Standing]:

@@ -210,6 +210,7 @@ def test_a_job_is_explained_where_it_waits_and_the_policy_is_switched_on_both_si
                 with pytest.raises(GateUnavailableError):
                     await gateway.configure("dlpm")
             await until(lambda: log.modes[-1] == "shared")
+            assert policies() == ["fcfs", "fcfs"], "what was refused changed nothing"
             await gateway.configure("dlpm")
             assert policies() == ["dlpm", "dlpm"]
             late.cancel()

@@ -71,6 +71,8 @@ def test_a_snapshot_is_shown_by_tenant_and_the_rest_together() -> None:
     pool_metrics.observe(GateStats("dlpm", 0, 0, 0, 0, 0, 0, 0, 0, 2, nodes), delivered)
     assert shown("jain_index", service="charged") == 1.0
     assert shown("jain_index", service="delivered") == pytest.approx(jain([40, 20]))
+    pool_metrics.observe(GateStats("dlpm", 0, 0, 0, 0, 0, 0, 0, 0, 3, {}), delivered)
+    assert shown("tenant_service", tenant="tenant-0") == 0, "the pool forgot it"
 
 
 def test_an_answer_counts_its_overtakes_and_what_was_delivered_cached_or_not() -> None:
