@@ -162,7 +162,7 @@ class Dispatcher:
         self._outage.back()
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
-        if not stats.workers and not stats.leased_jobs:
+        if not self._engine_alive and not stats.leased_jobs:
             self._fail_all(_engine_absent())
         return silence_ms < READY_SILENCE_MS
 

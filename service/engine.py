@@ -34,7 +34,7 @@ logger = logging.getLogger("fairslate.engine")
 
 KEEPER_SECONDS = 1.0
 RETRY_SECONDS = 0.1
-FAREWELLS = 20  # in two seconds; then the leases run out by themselves
+FAREWELL_SECONDS = 2.0  # then the leases run out by themselves
 
 Answer = TypeVar("Answer")
 
@@ -149,7 +149,8 @@ class EngineLoop:
 
     def _leave(self) -> None:
         """An embedded Redis that was told to stop as well comes back for whoever still runs."""
-        for _ in range(FAREWELLS):
+        patience_ends = time.monotonic() + FAREWELL_SECONDS
+        while time.monotonic() < patience_ends:
             with contextlib.suppress(GateUnavailableError):
                 self._settle()
                 self._gate.leave()

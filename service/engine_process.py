@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 from models.catalogue import Catalogue
@@ -61,8 +62,9 @@ class EngineProcess:
         """Ends after the batch in hand; the pool's other engines take the rest."""
         for loop in self._loops:
             loop.stop()
+        patience_ends = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
-            thread.join(STOP_SECONDS)
+            thread.join(max(0.0, patience_ends - time.monotonic()))
         self._resources.close()
 
 

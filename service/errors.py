@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from http import HTTPStatus
 from typing import Any
+
+from starlette.requests import ClientDisconnect
 
 from models.errors import (
     CandidateTooLongError,
@@ -138,8 +141,13 @@ def envelope(error: BaseException, request_id: str) -> dict[str, Any]:
     return {"error": body | {name: value for name, value in optional.items() if value is not None}}
 
 
+CLIENT_CLOSED = "client_closed"  # nobody is there to read it but the metrics
+
+
 def error_code(error: BaseException) -> str:
     """Machine-readable code on the error, "internal_error" for errors that are not ours."""
+    if isinstance(error, CancelledError | ClientDisconnect):
+        return CLIENT_CLOSED
     return error.code if isinstance(error, FairslateError) else FairslateError.code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from asyncio import CancelledError
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,8 +154,7 @@ class Metrics:
         try:
             yield
         except BaseException as error:
-            code = "client_closed" if isinstance(error, CancelledError) else error_code(error)
-            self._outcomes(self._label(tenant), code).inc()
+            self._outcomes(self._label(tenant), error_code(error)).inc()
             raise
 
     def _count(self, label: str, code: str, usage: dict[str, int]) -> None:

@@ -32,7 +32,8 @@ from service.token_memory import TokenMemory
 from service.turns import Turns
 from service.validation import parse_context_request, parse_rank_request, ranking_head
 
-CLASS_FIELD = b'"priority"'  # a body without it is of the tenant's default class
+# A body without either is of the tenant's default class; JSON may write the name in escapes.
+CLASS_FIELDS = (b'"priority"', b"\\u00")
 LONG_BODY_BYTES = 64 << 10  # a millisecond of the event loop, which all tenants share
 
 
@@ -220,7 +221,8 @@ class Ranker:
     ) -> Asked:
         body = await self._body(call)
         # Before a body is parsed that would only be refused.
-        self._refuse(tenant, tenant.nodes if CLASS_FIELD in body else tenant.nodes[:1])
+        names_class = any(field in body for field in CLASS_FIELDS)
+        self._refuse(tenant, tenant.nodes if names_class else tenant.nodes[:1])
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with _deadline(Clock(call.arrived, self.settings.max_deadline_ms)):

@@ -42,9 +42,9 @@ LISTENS_MS = 5_000  # an API process that has not looked for answers for so long
 SLOW_CALLS_KEPT = 4_096
 RETRY_AFTER_MS = 1_000
 _LUA = Path(__file__).parent / "lua"
-# Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ..."; of a
-# later one's two most frequent codes redis-py makes classes of their own.
-_OUTAGE = re.compile(r"(^|: -)(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
+# Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ...", and
+# redis-py the command of a pipeline before it. Two codes redis-py makes classes of their own.
+_OUTAGE = re.compile(r"(^|: -|caused error: )(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
 
 
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.gate.job import GateStats, NodeStats
-from service.ledgers import Ledgers
+from service.ledgers import FRESH_SECONDS, Ledgers
 
 
 def snapshot(now_ms: int, worker: str, **services: int) -> GateStats:
@@ -35,3 +35,15 @@ def test_sums_are_of_both_sides_and_the_rest_is_of_the_side_in_use() -> None:
     ]
     assert shown[1].nodes["ada"] == NodeStats(20, 3, 2, 20, 4, 139)
     assert shown[1].nodes["bob"] == NodeStats(4, 3, 1, 10, 2, 8)
+
+
+def test_of_a_side_that_is_away_only_what_it_served_is_known() -> None:
+    shown: list[GateStats] = []
+    now, in_use = [0.0], [0]
+    ledgers = Ledgers(shown.append, lambda: in_use[0], lambda: now[0])
+    shared, local = ledgers.of(0), ledgers.of(1)
+    shared(snapshot(1_000, "far", ada=100, bob=8))
+    in_use[0], now[0] = 1, FRESH_SECONDS
+    local(snapshot(900, "near", ada=40))
+    assert shown[-1].nodes["ada"] == NodeStats(20, 3, 1, 10, 2, 140)
+    assert shown[-1].nodes["bob"] == NodeStats(4, 3, 0, 0, 0, 8)

@@ -184,8 +184,11 @@ def test_a_class_that_is_full_is_refused_unparsed_and_the_other_is_not(
     async def batch() -> bytes:
         return json.dumps({**json.loads(await slate()), "priority": "batch"}).encode()
 
+    async def escaped() -> bytes:
+        return (await batch()).replace(b"priority", b"\\u0070riority")
+
     async def call(ranker: Ranker) -> None:
-        for read_body in (slate, garbage, batch, batch):
+        for read_body in (slate, garbage, escaped, batch):
             with pytest.raises(TenantThrottledError, match="wait for answers"):
                 await ranker.rank(Call("request", "Bearer cleo", read_body))
 

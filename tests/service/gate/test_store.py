@@ -97,10 +97,13 @@ def test_an_absent_redis_is_gate_unavailable_with_a_retry_after(tmp_path: Path) 
 def test_a_redis_that_refuses_writes_is_gate_unavailable(
     redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
-    worker.claim(1_000, 10)
+    unknown = [Settlement("nobody", 1, 0, b"")]
+    worker.exchange(unknown, 1_000, 10)  # from now on Redis knows both scripts
     with limited(redis_client, "min-replicas-to-write"):
         with pytest.raises(GateUnavailableError):
             worker.claim(1_000, 10)
+        with pytest.raises(GateUnavailableError):
+            worker.exchange(unknown, 1_000, 10)
         with pytest.raises(GateUnavailableError):
             api.replies()
     worker.claim(1_000, 10)
