@@ -27,7 +27,7 @@ def test_slates_are_answered_while_redis_is_away_and_the_metrics_say_how(
             give_back(redis, kind)
             wait_until(lambda: mode(server) == "shared", 20.0, "the shared Redis")
             wait_until(lambda: ask(client), 20.0, "an answer")
-            assert turns(server) == {"local": times, "shared": times}
+            assert turns(server) == {"local": times, "refusing": 0, "shared": times}
         wait_until(lambda: service(server) > 0, 5.0, "the books")
 
 
