@@ -6,14 +6,12 @@ the last one becomes OUT. Knows no stage's inside and no command line.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from compress.recipes.records import (
     write_records,
     writer_record,
 )
+from compress.recipes.work_lock import alone_in
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
 from compress.stages.stage import (
@@ -90,7 +89,7 @@ class Run:
         _refuse_existing(self._out)
         origin = _origin(self._recipe)
         _refuse_nothing_to_measure(self._data)
-        held.enter_context(_alone_in(self._work))
+        held.enter_context(alone_in(self._work))
         _refuse_existing(self._out)  # another run may just have made it
         _refuse_another_recipes_work(origin, self._work)
         for title, directory in self._recipe.given().items():
@@ -220,27 +219,6 @@ def _note(directory: Path, records: Mapping[str, Record]) -> None:
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise RecipeError(f"{out} exists; remove it or name another --out")
-
-
-@contextmanager
-def _alone_in(work: Path) -> Iterator[None]:
-    """Two runs in one folder would take each other's stages away half written."""
-    work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work, os.O_RDONLY)
-    try:
-        _lock(descriptor, work)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, work: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RecipeError(
-            f"another run is at work in {work}; wait until it ends or name another --out"
-        ) from error
 
 
 def _origin(recipe: Recipe) -> list[Any]:
