@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -89,10 +90,15 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             board.forget_all_but(stats.workers)
 
         name, ledgers = pool_name(directory, catalogue), Ledgers(observe, lambda: gateway.side)
+        reply_to = uuid.uuid4().hex
         gates = [AsyncGate(url, name, settings.gate) for url in urls]
         dispatchers = [
             Dispatcher(
-                gate, ledgers.of(side), lambda _: housekeeper.tidy(gateway.in_flight), metrics.nodes
+                gate,
+                ledgers.of(side),
+                lambda _: housekeeper.tidy(gateway.in_flight),
+                metrics.nodes,
+                reply_to,
             )
             for side, gate in enumerate(gates)
         ]

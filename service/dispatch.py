@@ -40,12 +40,14 @@ class Dispatcher:
         observe: Callable[[GateStats], None] = lambda _: None,
         tidy: Callable[[int], object] = lambda _: None,
         nodes: Sequence[str] = (),
+        reply_to: str = "",
     ) -> None:
         """About once a second `observe` is shown the pool with these nodes of its tree.
 
-        `tidy` is then told how many jobs are in flight.
+        `tidy` is then told how many jobs are in flight. reply_to: what the reply list is called, by
+        default like no other.
         """
-        self.reply_to = uuid.uuid4().hex
+        self.reply_to = reply_to or uuid.uuid4().hex
         self._gate = gate
         self._observe = observe
         self._tidy = tidy

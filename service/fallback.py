@@ -37,14 +37,16 @@ class Fallback:
         *,
         show: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """`show` is told the mode, one of MODES, several times a second."""
+        """`show` is told the mode, one of MODES, several times a second.
+
+        Both sides have reply lists of one name, so that a job may be sent through either.
+        """
+        assert local is None or local.reply_to == shared.reply_to
         self._shared = shared
         self._local = local
         self._show = show
         self._away = False
         self._closing = False
-        if local is not None:
-            local.reply_to = shared.reply_to
 
     @property
     def mode(self) -> str:

@@ -72,7 +72,7 @@ def serving(log: Log, urls: Sequence[str]) -> Iterator[None]:
 @asynccontextmanager
 async def gateway_to(urls: Sequence[str], log: Log) -> AsyncIterator[Fallback]:
     gates = [AsyncGate(url, POOL, SETTINGS) for url in urls]
-    gateway = Fallback(*[Dispatcher(gate) for gate in gates], show=log.show)
+    gateway = Fallback(*[Dispatcher(gate, reply_to="here") for gate in gates], show=log.show)
     tasks = [asyncio.create_task(loop) for loop in gateway.loops()]
     await until(lambda: log.modes == ["shared"])
     for side in gateway._sides:
