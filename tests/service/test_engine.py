@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from models.engines.base import ScoreJob
 from models.errors import CandidateTooLongError
 from service import dispatch
 from service.dispatch import Dispatcher
-from service.engine import EngineLoop
+from service.engine import FAREWELL_SECONDS, EngineLoop
 from service.engine_report import EngineReport, decode_report
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import GateUnavailableError
@@ -207,6 +208,25 @@ def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop_once_it_is_ba
     assert stats.workers == {}
 
 
+def test_a_stop_beside_a_redis_that_hangs_waits_for_seconds_and_not_for_tries(
+    service_redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    class Hanging(WorkerGate):
+        def settle(self, settlements: Sequence[Settlement], *rest: Any) -> list[bool]:
+            now[0] += 0.75  # until the socket gives up
+            raise GateUnavailableError("away", retry_after_ms=1)
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
+    monkeypatch.setattr("service.engine.time", clock)
+    worker = Hanging(service_redis_url, pool, GateSettings(), "worker")
+    loop = EngineLoop(ScriptedEngine(only_candidate), worker, token_budget=4096, max_batch_jobs=8)
+    loop.stop()
+    loop.run()
+    assert FAREWELL_SECONDS <= now[0] <= FAREWELL_SECONDS + 0.75
+
+
 def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) -> None:
     async def ask() -> None:
         gate = AsyncGate(service_redis_url, pool, GateSettings())
@@ -220,8 +240,23 @@ def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) 
     asyncio.run(ask())
 
 
-def test_waiting_job_fails_when_the_last_engine_leaves(
-    service_redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+def leaves(worker: WorkerGate, _: pytest.MonkeyPatch) -> None:
+    worker.leave()
+
+
+def falls_silent(worker: WorkerGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool still lists it: so does one that was killed, for a minute."""
+    for limit in ("ENGINE_SILENCE_MS", "READY_SILENCE_MS"):
+        monkeypatch.setattr(dispatch, limit, 0)
+    assert worker.stats().workers
+
+
+@pytest.mark.parametrize("goes", [leaves, falls_silent])
+def test_waiting_job_fails_when_the_last_engine_goes(
+    service_redis_url: str,
+    pool: str,
+    monkeypatch: pytest.MonkeyPatch,
+    goes: Callable[[WorkerGate, pytest.MonkeyPatch], None],
 ) -> None:
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", -1.0)
     worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
@@ -236,7 +271,7 @@ def test_waiting_job_fails_when_the_last_engine_leaves(
         assert await dispatcher.ready()
         waiting = asyncio.create_task(dispatcher.score([job("1", dispatcher.reply_to)]))
         await asyncio.to_thread(wait_until, lambda: queued() == 1, 5.0, "the job")
-        worker.leave()
+        goes(worker, monkeypatch)
         assert not await dispatcher.ready()
         with pytest.raises(EngineAbsentError):
             await asyncio.wait_for(waiting, 5.0)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
+import pytest
+from starlette.requests import ClientDisconnect
+
 from models.errors import FairslateError
 from service.errors import (
     EngineAbsentError,
     UnauthorizedError,
     envelope,
+    error_code,
     error_headers,
     error_status,
 )
@@ -30,6 +36,12 @@ def test_foreign_error_is_not_shown() -> None:
     body = envelope(ValueError("a secret"), "request")
     assert body["error"]["message"] == "internal error"
     assert error_status(ValueError()) == 500
+
+
+@pytest.mark.parametrize("gone", [CancelledError(), ClientDisconnect()])
+def test_a_client_that_left_is_no_error_of_the_server(gone: BaseException) -> None:
+    assert error_code(gone) == "client_closed"
+    assert error_code(ValueError()) == "internal_error"
 
 
 def test_retry_after_is_in_whole_seconds_rounded_up() -> None:
