@@ -22,13 +22,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from models.bench_checks import check_engine
-from models.bench_providers import PEERS, limits, ours, transformers_peers
-from models.bench_quality import Quality
-from models.bench_rows import Row, conditions, keep_rows, rows_of, usable_cores
-from models.bench_slates import GradedJob
-from models.bench_subjects import LEFT_OUT, Subject, prepare
-from models.bench_turns import Process, ProviderError, Spec, take_turns
+from models.benches.checks import check_engine
+from models.benches.providers import PEERS, limits, ours, transformers_peers
+from models.benches.quality import Quality
+from models.benches.rows import Row, conditions, keep_rows, rows_of, usable_cores
+from models.benches.slates import GradedJob
+from models.benches.subjects import LEFT_OUT, Subject, prepare
+from models.benches.turns import Process, ProviderError, Spec, take_turns
 
 SHAPES = ("A", "B", "C", "D", "L")
 QUALITY_STEP = 8  # of the graded slates everybody scores every so-manieth

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from kernels.kept.machine import description
-from models.bench_peers import TransformersPeer, transformers_model
-from models.bench_rounds import (
+from models.benches.peers import TransformersPeer, transformers_model
+from models.benches.rounds import (
     Provider,
     Row,
     Score,
@@ -27,7 +27,7 @@ from models.bench_rounds import (
     release,
     reserved_mb,
 )
-from models.bench_shapes import BLOCK_SIZE, LABEL_IDS, SHAPES, Shape, random_decoder
+from models.benches.shapes import BLOCK_SIZE, LABEL_IDS, SHAPES, Shape, random_decoder
 from models.decoder import Decoder
 from models.engines.base import ScoreJob
 from models.engines.device_runner import TOKEN_BUCKETS, DeviceRunner, DeviceSettings

@@ -22,10 +22,10 @@ import torch
 
 from compress.data.requests import Request, load_requests
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
-from models.bench_models import save_random_model
-from models.bench_quality import kendall_tau
-from models.bench_rows import conditions, keep_rows, usable_cores
-from models.bench_shapes import SHAPE_A, Shape
+from models.benches.quality import kendall_tau
+from models.benches.random_models import save_random_model
+from models.benches.rows import conditions, keep_rows, usable_cores
+from models.benches.shapes import SHAPE_A, Shape
 from models.checkpoint import ModelDirectory, load_model_directory
 from models.engines.base import Engine, ScoreJob
 from models.engines.cpu_runner import new_cpu_runner

@@ -25,7 +25,7 @@ from compress.decoders.slates import SlateBatch
 from compress.layers.streaming import Streams
 from compress.quantization.quantize import quantize_decoder
 from compress.quantization.quantizers import QuantizerSettings
-from models.bench_shapes import QWEN3_27M
+from models.benches.shapes import QWEN3_27M
 from models.decoder import Decoder
 
 CONTEXT, CANDIDATES, TOKENS = 205, 64, 27  # of a slate: its context, and each candidate's tokens

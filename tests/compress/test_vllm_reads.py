@@ -18,7 +18,7 @@ from compress.data.requests import load_requests
 from compress.pruning import prune
 from compress.quantization import quantize
 from compress.stages.stage import StageInput
-from models.bench_providers import VLLM_PYTHON
+from models.benches.providers import VLLM_PYTHON
 from models.checkpoint import load_model_directory
 from models.directory import ModelDirectory
 from models.engines.base import ScoreJob

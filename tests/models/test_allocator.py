@@ -10,7 +10,7 @@ import pytest
 GIVEN_BACK = """
 import torch
 from models.allocator import keep_freed_memory, return_freed_memory
-from models.bench_memory import resident_mb
+from models.benches.memory import resident_mb
 
 assert keep_freed_memory()
 buffers = [torch.ones(1 << 18) for _ in range(64)]

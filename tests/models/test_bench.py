@@ -14,15 +14,15 @@ from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
 from models import bench
-from models.bench_checks import check_engine
-from models.bench_memory import peak_mb, reset_peak, resident_mb
-from models.bench_providers import SHORT_NAMES, ours
-from models.bench_quality import Quality, kendall_tau, ndcg
-from models.bench_rows import Row, keep_rows, read_csv, rows_of
-from models.bench_shapes import TINY_SLATE, linear_operations
-from models.bench_slates import GradedJob, demo_slates, graded_jobs, random_slates
-from models.bench_subjects import Subject, prepare
-from models.bench_turns import Process, ProviderError, Reading, Spec, take_turns
+from models.benches.checks import check_engine
+from models.benches.memory import peak_mb, reset_peak, resident_mb
+from models.benches.providers import SHORT_NAMES, ours
+from models.benches.quality import Quality, kendall_tau, ndcg
+from models.benches.rows import Row, keep_rows, read_csv, rows_of
+from models.benches.shapes import TINY_SLATE, linear_operations
+from models.benches.slates import GradedJob, demo_slates, graded_jobs, random_slates
+from models.benches.subjects import Subject, prepare
+from models.benches.turns import Process, ProviderError, Reading, Spec, take_turns
 from models.checkpoint import load_model_directory
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
@@ -98,7 +98,7 @@ def readings(*seconds: float) -> list[Reading]:
 
 
 def test_a_row_sums_up_its_turns() -> None:
-    from models.bench_turns import Turns
+    from models.benches.turns import Turns
 
     own, limit, failed = spec("a"), spec("limit", kind="product"), spec("b")
     calls = readings(1.0, 2.0, 4.0)
@@ -236,7 +236,7 @@ def test_the_demo_gives_its_graded_requests() -> None:
 
 
 def check_values(subject: Subject, process: Fake, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    monkeypatch.setattr("models.bench_checks.Process", lambda spec: process)
+    monkeypatch.setattr("models.benches.checks.Process", lambda spec: process)
     return [check.ok for check in check_engine(subject, process.spec)]
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from models import gpu_bench
-from models.bench_peers import TransformersPeer, transformers_model
-from models.bench_rounds import Provider, largest_dp, measure
-from models.bench_shapes import (
+from models.benches.peers import TransformersPeer, transformers_model
+from models.benches.rounds import Provider, largest_dp, measure
+from models.benches.shapes import (
     QWEN3_06B,
     QWEN3_375M,
     SHAPE_D,

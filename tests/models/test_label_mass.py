@@ -19,8 +19,8 @@ MEMORY = """
 import torch
 from models import label_mass
 from models.allocator import keep_freed_memory
-from models.bench_memory import resident_mb
-from models.bench_shapes import TINY, random_decoder
+from models.benches.memory import resident_mb
+from models.benches.shapes import TINY, random_decoder
 from models.head_card import yes_no
 from models.label_mass import LabelMass
 

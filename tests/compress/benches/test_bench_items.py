@@ -10,7 +10,7 @@ import pytest
 from compress.benches.bench_items import graded_rows, random_pairs, random_rows
 from compress.data.requests import Request
 from compress.items.stored_candidates import StoredItems
-from models.bench_shapes import TINY_SLATE
+from models.benches.shapes import TINY_SLATE
 from models.checkpoint import ModelDirectory
 from tests.models.catalogues import JOBS, PROMPT, small_catalogue
 

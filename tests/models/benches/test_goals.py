@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.bench_goals import HEADS, Ratio, Share, goal_lines
+from models.benches.goals import HEADS, Ratio, Share, goal_lines
 
 Line = dict[str, str]
 

@@ -1,6 +1,6 @@
 """Draws the kept CSV as a table of Markdown and as plots. Knows no engine and measures nothing.
 
-`python -m models.bench_report` rewrites README.md and the plots in models/results/ from its CSV.
+`python -m models.benches.report` rewrites README.md and the plots in models/results/ from its CSV.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.bench_goals import HEADS, goal_lines
-from models.bench_rows import read_csv
+from models.benches.goals import HEADS, goal_lines
+from models.benches.rows import read_csv
 
 RESULTS = Path("models/results")
 TITLES = {
@@ -21,7 +21,7 @@ TITLES = {
 }
 INTRODUCTION = """# The scorer on a CPU, measured
 
-Written by `python -m models.bench_report` from `cpu.csv` and `cpu_checks.csv`, which hold every
+Written by `python -m models.benches.report` from `cpu.csv` and `cpu_checks.csv`, which hold every
 figure and its conditions. Providers take turns on the same fresh candidates; medians, in brackets
 the 20th and 80th percentile. *Of the limit*: the linear-layer operations that a slate cannot do
 without, over the rate of one 4096^3 product of that type in the same rounds. *Memory*: the most

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from models.bench_shapes import Shape, linear_operations
+from models.benches.shapes import Shape, linear_operations
 from models.engines.base import ScoreJob
 
 Score = Callable[[Sequence[ScoreJob]], list[list[float]]]

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from models.bench_shapes import BLOCK_SIZE, LABEL_IDS, Shape, random_decoder
+from models.benches.shapes import BLOCK_SIZE, LABEL_IDS, Shape, random_decoder
 from models.card import Labels, ModelCard, PromptTemplate, Truncation
 from models.checkpoint import save_model_directory
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.bench_models import save_random_model
-from models.bench_providers import Setting, context_megabytes
-from models.bench_shapes import SHAPES, Shape
-from models.bench_slates import GradedJob, demo_slates, graded_jobs, random_slates
-from models.bench_turns import Slate
+from models.benches.providers import Setting, context_megabytes
+from models.benches.random_models import save_random_model
+from models.benches.shapes import SHAPES, Shape
+from models.benches.slates import GradedJob, demo_slates, graded_jobs, random_slates
+from models.benches.turns import Slate
 from models.checkpoint import load_model_directory
 
 DEMO = "C"

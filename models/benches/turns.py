@@ -1,7 +1,7 @@
 """Processes that take turns on the same slates, one at a time. Knows no provider's inside.
 
-The parent of `models.bench_worker`: every provider has a process of its own, so that its memory is
-its own, and they score one after another, round after round, so that a busy minute hits all.
+The parent of `models.benches.worker`: every provider has a process of its own, so that its memory
+is its own, and they score one after another, round after round, so that a busy minute hits all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FEWEST_TURNS = 3
 class Spec:
     """A provider: who, in what arithmetic, and what its process is told.
 
-    python: the interpreter of its environment. options: for its builder in `models.bench_worker`.
+    python: the interpreter of its environment. options: for its builder in `models.benches.worker`.
     prepare: to be called before its process starts, such as an export that it reads.
     """
 
@@ -75,7 +75,7 @@ class Process:
     def __init__(self, spec: Spec) -> None:
         if spec.prepare is not None:
             spec.prepare()
-        command = [spec.python, "-m", "models.bench_worker", spec.argument()]
+        command = [spec.python, "-m", "models.benches.worker", spec.argument()]
         self.spec = spec
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.bench_shapes import linear_operations
-from models.bench_subjects import Subject
-from models.bench_turns import Process, Slate, Spec
+from models.benches.shapes import linear_operations
+from models.benches.subjects import Subject
+from models.benches.turns import Process, Slate, Spec
 from models.engines.base import ScoreJob
 from models.packing import TokenIds
 

@@ -10,8 +10,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from models.bench_shapes import Shape
-from models.bench_turns import Slate
+from models.benches.shapes import Shape
+from models.benches.turns import Slate
 from models.directory import ModelDirectory
 from models.engines.base import ScoreJob
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.bench_turns import Spec
+from models.benches.turns import Spec
 from models.config import DecoderConfig
 from models.directory import ModelDirectory
 from models.engines.cpu_probe import available

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models import bench_report
-from models.bench_rows import Row, keep_rows
+from models.benches import report as bench_report
+from models.benches.rows import Row, keep_rows
 
 CONDITIONS = {"cpu": "a cpu", "cores": 2, "torch": "2", "commit": "c", "date": "2026-01-01"}
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.bench_shapes import linear_operations
-from models.bench_turns import Reading, Spec, Turns
-from models.bench_worker import LIMIT_SIZE
+from models.benches.shapes import linear_operations
+from models.benches.turns import Reading, Spec, Turns
+from models.benches.worker import LIMIT_SIZE
 from models.config import DecoderConfig
 
 

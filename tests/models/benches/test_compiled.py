@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models.bench_compiled import compiled_runner
-from models.bench_models import save_random_model
-from models.bench_shapes import TINY_SLATE
-from models.bench_slates import random_slates
+from models.benches.compiled import compiled_runner
+from models.benches.random_models import save_random_model
+from models.benches.shapes import TINY_SLATE
+from models.benches.slates import random_slates
 from models.checkpoint import load_model_directory
 from models.engines.fairslate import FairslateEngine, RunnerEngine
 from models.native.library import find_compiler

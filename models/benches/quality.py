@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.bench_rounds import largest_dp
+from models.benches.rounds import largest_dp
 
 Floats = npt.NDArray[np.float64]
 

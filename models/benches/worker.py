@@ -1,7 +1,7 @@
 """One provider in a process of its own, scoring what it is handed. Knows no rounds and no rows.
 
 A specification comes as the argument, slates and answers as lines of JSON; the clock runs from
-token ids to floats. `models.bench_turns` is the other end.
+token ids to floats. `models.benches.turns` is the other end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from models.allocator import keep_freed_memory
-from models.bench_memory import peak_mb, reset_peak, resident_mb
+from models.benches.memory import peak_mb, reset_peak, resident_mb
 from models.engines.base import ScoreJob
 from models.prompt import block_hashes
 
@@ -75,7 +75,7 @@ def _fairslate(spec: Mapping[str, Any]) -> Score:
 def _compiled(spec: Mapping[str, Any]) -> Score:
     import torch
 
-    from models.bench_compiled import compiled_runner
+    from models.benches.compiled import compiled_runner
     from models.checkpoint import load_model_directory
     from models.engines.fairslate import RunnerEngine
 
@@ -89,7 +89,7 @@ def _compiled(spec: Mapping[str, Any]) -> Score:
 def _transformers(spec: Mapping[str, Any]) -> Score:
     import torch
 
-    from models.bench_peers import TransformersPeer, load_transformers
+    from models.benches.peers import TransformersPeer, load_transformers
 
     torch.set_num_threads(spec["threads"])
     model = load_transformers(Path(spec["model"]), getattr(torch, TORCH_NAMES[spec["dtype"]]))
@@ -148,8 +148,8 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any]], Score]] = {
 # Imported before memory is counted: what a library takes is no weight.
 NEEDED = {
     "fairslate": "models.engines.fairslate",
-    "compiled": "models.bench_compiled",
-    "transformers": "models.bench_peers",
+    "compiled": "models.benches.compiled",
+    "transformers": "models.benches.peers",
     "onnx": "models.engines.onnx",
     "vllm": "models.engines.vllm",
     "product": "torch",
