@@ -27,7 +27,7 @@ from compress.reasons.rationales import RationaleExamples
 from compress.reasons.text_examples import FixedExamples, TextSource
 from compress.reasons.text_tokens import TextEncoder
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
-from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.loop import Checkpoints, run_steps
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -61,7 +61,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         decoder,
         optimizer_of(decoder, options),
         loss,
-        Schedule(options.steps, options.warmup),
+        options.schedule,
         Checkpoints(stage.work / "distill.pt", options.checkpoint_every),
         "distill",
     )

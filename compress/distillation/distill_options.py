@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from compress.stages.loop import Schedule
 from compress.stages.stage import RecipeError, parse_options
 from kernels.losses.divergence_terms import resolve
 from kernels.losses.ranking_terms import KINDS
@@ -97,7 +98,8 @@ class Phase:
 class DistillOptions:
     """Recipe options of the stage; counts are in steps, slates, candidates and examples.
 
-    `trained_share` blends as in train. Rates have one warm-up and one decay over all phases.
+    `trained_share` blends as in train. Rates have one warm-up and one decay over all phases, of
+    which other trainings may have `steps_before` and `steps_after` (`compress.pruning.gradual`).
     Ranking reads `slates_of` generated ones or the requests of `train`, of a share `labelled_share`
     of its groups; text reads `examples`: rationales made from the tables, or a file of the data
     folder; `end` ends an answer. `storage` is the dtype of the weights on disk.
@@ -117,6 +119,8 @@ class DistillOptions:
     embedding_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: int = 30
+    steps_before: int = 0
+    steps_after: int = 0
     trained_share: float = 1.0
     examples: str = RATIONALES
     end: str = "<end>"
@@ -158,6 +162,11 @@ class DistillOptions:
     def steps(self) -> int:
         """Of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of the rates, over all phases."""
+        return Schedule(self.steps, self.warmup, before=self.steps_before, after=self.steps_after)
 
     def phase_of(self, step: int) -> Phase:
         """The phase that `step`, counted from 0, belongs to."""

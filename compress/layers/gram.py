@@ -1,7 +1,7 @@
 """Second moments of a layer's inputs, gathered batch by batch. Knows no model and no method.
 
 What pruning and quantization need of calibration data is H = X'ᵀX' and, when the layers before were
-changed already, G = X'ᵀX: p x p numbers each, however many samples went in
+changed already, G = X'ᵀX: p x p and p x q numbers, however many samples went in
 (arXiv 2403.12983, section 3; arXiv 2309.01885, section 3).
 """
 
@@ -23,7 +23,7 @@ class CalibrationDataError(FairslateError):
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """hessian: (p, p) float64, X'ᵀX' of the inputs the layer will see. cross: (p, p), X'ᵀX with the
+    """hessian: (p, p) float64, X'ᵀX' of the inputs the layer will see. cross: (p, q), X'ᵀX with the
     dense model's inputs; the same matrix when nothing before the layer was changed.
     """
 
@@ -31,18 +31,13 @@ class Moments:
     cross: Tensor
     samples: int
 
-    def damped(self, share: float) -> Moments:
-        """Adds `share` of the mean diagonal to both diagonals, so that the inverse exists.
-
-        Both get it: a ridge on H alone would shrink the weights of what is kept.
-        """
-        ridge = share * float(self.hessian.diagonal().mean())
-        eye = torch.eye(len(self.hessian), dtype=self.hessian.dtype) * ridge
-        return Moments(self.hessian + eye, self.cross + eye, self.samples)
+    def ridge(self, share: float) -> float:
+        """`share` of the mean diagonal: added to H's own it sees to it that an inverse exists."""
+        return share * float(self.hessian.diagonal().mean())
 
 
 class Gram:
-    """Accumulates moments of inputs of width `features` in float64; memory is 2 p² numbers."""
+    """Accumulates moments of inputs of width `features` in float64; memory is p² + p q numbers."""
 
     def __init__(self, features: int) -> None:
         self._hessian = torch.zeros(features, features, dtype=torch.float64)
@@ -50,13 +45,13 @@ class Gram:
         self._samples = 0
 
     def add(self, inputs: Tensor, dense: Tensor | None = None) -> None:
-        """inputs: (..., p) any float dtype. dense: the same tokens' inputs in the unchanged model.
+        """inputs: (..., p) any float dtype. dense: (..., q), the same tokens' in the dense model.
 
         Raises CalibrationDataError for values that are not finite, a ValueError for other widths.
         """
-        rows = self._rows(inputs)
+        rows = _rows(inputs, len(self._hessian))
         if dense is not None:
-            self._add_cross(rows, self._rows(dense))
+            self._add_cross(rows, _rows(dense, dense.shape[-1]))
         elif self._cross is not None:
             raise ValueError("dense inputs came before; give them with every batch")
         self._hessian += (rows.T @ rows).double()
@@ -78,16 +73,16 @@ class Gram:
         if self._cross is None:
             if self._samples:
                 raise ValueError("earlier batches came without dense inputs; give them with all")
-            self._cross = torch.zeros_like(self._hessian)
+            self._cross = self._hessian.new_zeros(rows.shape[-1], dense.shape[-1])
         self._cross += (rows.T @ dense).double()
 
-    def _rows(self, inputs: Tensor) -> Tensor:
-        features = len(self._hessian)
-        if inputs.shape[-1] != features:
-            raise ValueError(f"inputs of width {inputs.shape[-1]} do not fit {features} features")
-        rows = inputs.detach().reshape(-1, features).float()
-        if not torch.isfinite(rows).all():
-            raise CalibrationDataError(
-                "calibration inputs hold NaN or infinity; check the model and the texts"
-            )
-        return rows
+
+def _rows(inputs: Tensor, features: int) -> Tensor:
+    if inputs.shape[-1] != features:
+        raise ValueError(f"inputs of width {inputs.shape[-1]} do not fit {features} features")
+    rows = inputs.detach().reshape(-1, features).float()
+    if not torch.isfinite(rows).all():
+        raise CalibrationDataError(
+            "calibration inputs hold NaN or infinity; check the model and the texts"
+        )
+    return rows

@@ -3,9 +3,10 @@
 Run alone: python -m compress.pruning.gradual --source MODEL --data DIR --out DIR --options JSON
 Steps take the same number of neurons and groups each, or ever fewer: a model that learned to use
 all it has left is hurt by a large cut (Zhu and Gupta 2017, "To prune, or not to prune", arXiv
-1710.01878). The model that came in teaches, unless the recipe has a teacher. Recoveries may share
-their steps unequally: what the last cut took has only the last recovery to come back in, while what
-the first ones took has all of them. No two see the same slates. A run that was killed goes on after
+1710.01878). Every cut is fitted to the outputs of the model that came in, which also teaches,
+unless the recipe has a teacher. Recoveries share one decay of the rates, and may share their steps
+unequally: what the last cut took has only the last recovery to come back in, while what the first
+ones took has all of them. No two see the same slates. A run that was killed goes on after
 its last finished half step.
 """
 
@@ -76,7 +77,8 @@ class GradualOptions:
     def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
         """Of each step, on a model of `config`: the last one leaves what one step would have left.
 
-        A step's shares are of what the step before it left, in whole multiples.
+        A step's shares are of what the step before it left, in whole multiples. Every cut aims at
+        the outputs of the model that came in, so that it mends what recovery has left to mend.
         """
         whole = parse_options(prune.PruneOptions, self.prune)
         last = uniform_budget(config, whole.mlp_share, whole.kv_share, whole.multiple)
@@ -88,6 +90,7 @@ class GradualOptions:
                 _towards(config.num_key_value_heads, last.kv_groups, gone, 1),
             )
             yield {
+                "fit_to": "teacher",
                 **self.prune,
                 "mlp_share": 1 - kept.neurons / left.neurons,
                 "kv_share": 1 - kept.kv_groups / left.kv_groups,
@@ -95,16 +98,26 @@ class GradualOptions:
             left = kept
 
     def recover_options(self) -> Iterator[dict[str, Any]]:
-        """Of each step: `recover` with the steps of its phases in this step's portion."""
+        """Of each step: `recover` with the steps of its phases in this step's portion.
+
+        All recoveries share one decay of the rates: a model that is about to lose more neurons has
+        nothing to settle into.
+        """
         portions = self.portions or (1,) * self.steps
         shares = [sum(portions[:step]) / sum(portions) for step in range(self.steps + 1)]
-        for before, after in pairwise(shares):
+        whole = [phase["steps"] * self.steps for phase in self.recover["phases"]]
+        reached = [[round(steps * share) for steps in whole] for share in shares]
+        for before, after in pairwise(reached):
             phases = [
-                {**phase, "steps": round(whole * after) - round(whole * before)}
-                for phase in self.recover["phases"]
-                for whole in (phase["steps"] * self.steps,)
+                {**phase, "steps": last - first}
+                for phase, first, last in zip(self.recover["phases"], before, after, strict=True)
             ]
-            yield {**self.recover, "phases": phases}
+            yield {
+                **self.recover,
+                "phases": phases,
+                "steps_before": sum(before),
+                "steps_after": sum(whole) - sum(after),
+            }
 
 
 def _towards(first: int, last: int, share: float, multiple: int) -> int:
@@ -119,17 +132,17 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     source = stage.source
     if source is None:
         raise RecipeError("gradual needs a model directory; name it with --source")
-    teacher = stage.teacher or source
+    dense, teacher = source, stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
     config, seed = read_config(source), stage.seed
     rounds = zip(options.prune_options(config), options.recover_options(), strict=True)
     for number, (cut, recovery) in enumerate(rounds, 1):
         stage = replace(stage, seed=seed + SEEDS_APART * (number - 1))
-        for name, step, given in (
-            ("pruned", prune.run, cut),
-            ("recovered", distill.run, recovery),
-        ):
-            source = _finished(step, given, replace(stage, source=source), f"{number}-{name}")
+        cut_stage = replace(stage, source=source, teacher=dense)
+        source = _finished(prune.run, cut, cut_stage, f"{number}-pruned")
+        source = _finished(
+            distill.run, recovery, replace(stage, source=source), f"{number}-recovered"
+        )
     shutil.copytree(source, stage.out, dirs_exist_ok=True)
 
 

@@ -31,10 +31,24 @@ class Problem:
     group_size: int = 1
 
     @classmethod
-    def of(cls, moments: Moments, weight: Tensor, group_size: int, ridge: float = 0.01) -> Problem:
-        """For a linear layer's weight (c, p), as torch has it; `ridge` is of the mean diagonal."""
-        damped = moments.damped(ridge)
-        return cls(damped.hessian, damped.cross @ weight.T.double(), group_size)
+    def of(
+        cls,
+        moments: Moments,
+        weight: Tensor,
+        group_size: int,
+        ridge: float = 0.01,
+        dense_weight: Tensor | None = None,
+    ) -> Problem:
+        """For a linear layer's weight (c, p), as torch has it; `ridge` is of the mean diagonal.
+
+        It draws to `weight` and not to zero, which would shrink what is kept. dense_weight: (c, q)
+        of the model whose outputs are aimed at; without it, `weight` itself.
+        """
+        damping = moments.ridge(ridge)
+        eye = torch.eye(len(moments.hessian), dtype=torch.float64)
+        aim = weight if dense_weight is None else dense_weight
+        target = moments.cross @ aim.T.double() + damping * weight.T.double()
+        return cls(moments.hessian + damping * eye, target, group_size)
 
     @property
     def groups(self) -> int:

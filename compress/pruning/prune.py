@@ -2,7 +2,8 @@
 
 Run alone: python -m compress.pruning.prune --source MODEL --data DIR --out DIR --options JSON
 Halves of layers are pruned in the order in which they run, so each is fitted to the inputs that the
-pruned halves before it give, against the outputs of the dense model.
+pruned halves before it give, against the outputs of the dense model: the one that came in, or the
+teacher that it was pruned and recovered from.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from compress.decoders.slates import SlateBatch
+from compress.distillation.hidden_states import refuse_other_states
 from compress.layers.calibration_slates import CalibrationOptions, calibration_slates
 from compress.layers.streaming import ATTENTION, MLP, Half, Streams
 from compress.pruning.budgets import Budget, Choice, allocate, refuse_large_step, uniform_budget
@@ -47,6 +49,7 @@ from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory
 
 ALLOCATIONS = ("uniform", "sensitivity")
+AIMS = ("source", "teacher")
 SCORED_BATCHES = 8  # of calibration slates, by which layers and widths are compared
 
 
@@ -59,6 +62,7 @@ class PruneOptions:
     the width of the widest, filled up with zeros, so that any engine loads it.
     most: the largest share of a kind that may go at once, unless forced.
     swap: neurons that change places at once in the search; multiple: of neurons.
+    fit_to: whose outputs the halves aim at, "source" or "teacher".
     """
 
     mlp_share: float = 0.375
@@ -73,6 +77,7 @@ class PruneOptions:
     slates: int = 128
     candidates: int = 12
     split: str = "train"
+    fit_to: str = "source"
 
     def __post_init__(self) -> None:
         shares = (self.mlp_share, self.kv_share)
@@ -80,6 +85,11 @@ class PruneOptions:
             raise RecipeError(
                 f"prune takes an allocation of {', '.join(ALLOCATIONS)} and shares of 0 to below "
                 f"1, not {self.allocation!r} and {shares}"
+            )
+        if self.fit_to not in AIMS or (self.fit_to == "teacher" and self.drop_layers):
+            raise RecipeError(
+                f"prune: fit_to is {self.fit_to!r}; use one of {', '.join(AIMS)}, and source where "
+                "layers are dropped"
             )
 
     @property
@@ -97,14 +107,16 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     directory = load_model_directory(stage.source)
     decoder = load_decoder(directory)
     _check(decoder, options)
+    dense = _aim(stage, directory, options)
 
     def slates() -> Iterator[SlateBatch]:
         return calibration_slates(directory, stage.data, options.calibration, stage.seed)
 
     decoder, dropped = _without_least_needed(decoder, directory, slates, options)
     budgets = _budgets(decoder, directory, slates, stage, options)
-    with Streams(slates(), stage.work, decoder, copy.deepcopy(decoder)) as streams:
-        cuts, errors = prune_decoder(decoder, streams, budgets, options.ridge, options.swap)
+    dense = dense or copy.deepcopy(decoder)
+    with Streams(slates(), stage.work, decoder, dense) as streams:
+        cuts, errors = prune_decoder(decoder, dense, streams, budgets, options.ridge, options.swap)
     report = {
         "dropped_layers": dropped,
         "kept": [{"neurons": one.neurons, "kv_groups": one.kv_groups} for one in budgets],
@@ -121,19 +133,24 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
 
 def prune_decoder(
-    decoder: Decoder, streams: Streams, budgets: Sequence[Budget], ridge: float, swap: int
+    decoder: Decoder,
+    dense: Decoder,
+    streams: Streams,
+    budgets: Sequence[Budget],
+    ridge: float,
+    swap: int,
 ) -> tuple[list[LayerCut], dict[str, float]]:
     """Masks and refits `decoder` in place; returns what stays, and each half's relative error.
 
-    streams: of `decoder` and an unchanged copy. The error is what pruning adds to the layer's
-    objective, over what the whole layer gains.
+    streams: of `decoder` and `dense`. The error is what pruning adds to the layer's objective,
+    over what the whole layer gains.
     """
     cuts, errors = [], {}
     for layer, budget in enumerate(tqdm(budgets, "prune", mininterval=5)):
         kept = {}
         for part, keep in ((ATTENTION, budget.kv_groups), (MLP, budget.neurons)):
             half = Half(layer, part)
-            kept[part], error = _prune_half(decoder, streams, half, keep, ridge, swap)
+            kept[part], error = _prune_half(decoder, dense, streams, half, keep, ridge, swap)
             errors[f"layers.{layer}.{part}"] = error
             streams.advance(half)
         cuts.append(LayerCut(layer, kept[MLP], kept[ATTENTION]))
@@ -141,7 +158,13 @@ def prune_decoder(
 
 
 def _prune_half(
-    decoder: Decoder, streams: Streams, half: Half, keep: int, ridge: float, swap: int
+    decoder: Decoder,
+    dense: Decoder,
+    streams: Streams,
+    half: Half,
+    keep: int,
+    ridge: float,
+    swap: int,
 ) -> tuple[tuple[int, ...], float]:
     whole = LayerCut.whole(decoder.config, half.layer)
     everything = whole.kv_groups if half.part == ATTENTION else whole.neurons
@@ -149,7 +172,7 @@ def _prune_half(
         return everything, 0.0
     name = "o_proj" if half.part == ATTENTION else "down_proj"
     moments = streams.inputs(half, [name])[name].moments
-    problem = problem_of(decoder, half, moments, ridge)
+    problem = problem_of(decoder, half, moments, ridge, dense)
     found = prune(problem, keep, min(swap, keep))
     put_solution(decoder, half, problem.rows(found.kept), found.weights)
     best = refit(problem, everything).objective
@@ -172,6 +195,17 @@ def _check(decoder: Decoder, options: PruneOptions) -> None:
             f"prune: {options.drop_layers} of {layers} layers cannot go at once; drop fewer, or "
             "raise most"
         )
+
+
+def _aim(stage: StageInput, directory: ModelDirectory, options: PruneOptions) -> Decoder | None:
+    """The teacher's decoder where it is aimed at. Raises RecipeError where it has other layers."""
+    if options.fit_to == "source":
+        return None
+    if stage.teacher is None:
+        raise RecipeError("prune: fit_to is teacher and there is none; name one in the recipe")
+    teacher = load_model_directory(stage.teacher)
+    refuse_other_states(teacher, directory)
+    return load_decoder(teacher)
 
 
 def _without_least_needed(

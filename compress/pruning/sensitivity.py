@@ -84,11 +84,15 @@ def width_losses(
     return losses
 
 
-def problem_of(decoder: Decoder, half: Half, moments: Moments, ridge: float) -> Problem:
-    """Which neurons, or which KV groups, of a half to keep."""
+def problem_of(
+    decoder: Decoder, half: Half, moments: Moments, ridge: float, dense: Decoder | None = None
+) -> Problem:
+    """Which neurons, or which KV groups, of a half to keep, to give what `dense` gives there."""
     linear, config = half.linear(decoder, OUTPUTS[half.part]), decoder.config
     groups = config.num_key_value_heads if half.part == ATTENTION else config.intermediate_size
-    return Problem.of(moments, linear.weight.detach(), linear.in_features // groups, ridge)
+    aim = linear if dense is None else half.linear(dense, OUTPUTS[half.part])
+    size = linear.in_features // groups
+    return Problem.of(moments, linear.weight.detach(), size, ridge, aim.weight.detach())
 
 
 @torch.no_grad()

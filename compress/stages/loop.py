@@ -29,15 +29,22 @@ LOSSES_NAME = "losses.json"
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Linear warm-up, then cosine decay to `floor` of the peak, in steps."""
+    """Linear warm-up, then cosine decay to `floor` of the peak, in steps.
+
+    The decay may be one of several trainings: `before` steps of it were taken by earlier ones, and
+    `after` of it are left to later ones. Each warms up by itself.
+    """
 
     steps: int
     warmup: int
     floor: float = 0.02
+    before: int = 0
+    after: int = 0
 
     def factor(self, step: int) -> float:
         """Multiplier of the peak learning rate at `step`, counted from 0."""
-        cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
+        share = (self.before + step) / (self.before + self.steps + self.after)
+        cosine = (1 + math.cos(math.pi * share)) / 2
         return min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 

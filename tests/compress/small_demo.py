@@ -44,7 +44,7 @@ DEMO: dict[str, dict[str, Any]] = {
     },
     "prune": {"mlp_share": 0.125, "swap": 2, "slates": 23, "candidates": 24},
     "recover": {
-        "phases": [{"steps": 3, "soft_share": 1.0, "ranking": "listnet"}],
+        "phases": [{"steps": 3, "soft_share": 1.0, "ranking": "listnet", "hidden_weight": 10}],
         "batch": 2,
         "candidates": 4,
         "warmup": 1,

@@ -26,12 +26,17 @@ def test_without_dense_inputs_the_cross_is_the_hessian() -> None:
     assert torch.equal(moments.cross, moments.hessian)
 
 
-def test_damping_adds_a_share_of_the_mean_diagonal_to_both() -> None:
+def test_a_ridge_is_a_share_of_the_mean_diagonal() -> None:
     gram = Gram(2)
     gram.add(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
-    damped = gram.moments().damped(0.1)
-    assert damped.hessian.diagonal().tolist() == [1.5, 9.5]
-    assert torch.equal(damped.cross, damped.hessian)
+    assert gram.moments().ridge(0.1) == pytest.approx(0.5)
+
+
+def test_dense_inputs_may_be_of_another_width() -> None:
+    inputs, dense = torch.randn(30, 3), torch.randn(30, 5)
+    gram = Gram(3)
+    gram.add(inputs, dense)
+    assert torch.allclose(gram.moments().cross, (inputs.T @ dense).double(), atol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

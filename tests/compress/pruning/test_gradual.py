@@ -34,6 +34,7 @@ def test_steps_end_where_one_step_would(share: float, multiple: int, kept: tuple
     options = GradualOptions(prune=given, recover=RECOVER, steps=3)
     for expected, groups, step in zip(kept, (4, 3, 2), options.prune_options(config), strict=True):
         budget = uniform_budget(config, step["mlp_share"], step["kv_share"], multiple)
+        assert step["fit_to"] == "teacher"
         assert budget == Budget(expected, groups)
         config = replace(
             config, intermediate_size=budget.neurons, num_key_value_heads=budget.kv_groups
@@ -68,6 +69,11 @@ def test_portions_share_out_the_steps_of_all_recoveries(
     assert tuple(one["phases"][0]["steps"] for one in given) == each
     assert sum(one["phases"][1]["steps"] for one in given) == 90
     assert all(one["batch"] == 4 for one in given)
+    schedules = [distill.STAGE.parse(one).schedule for one in given]
+    assert [schedule.before for schedule in schedules] == [
+        sum(one.steps for one in schedules[:number]) for number in range(3)
+    ]
+    assert {one.before + one.steps + one.after for one in schedules} == {120}
 
 
 @pytest.mark.long

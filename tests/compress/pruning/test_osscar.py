@@ -113,6 +113,25 @@ def test_dense_targets_make_up_for_what_came_before() -> None:
     assert errors[0] < 0.9 * errors[1]
 
 
+def test_the_outputs_of_a_wider_layer_may_be_aimed_at() -> None:
+    dense = correlated(4, 400, 8).double()
+    wide, weight = torch.randn(5, 8, generator=generator(6)), torch.zeros(5, 6)
+    gram = Gram(6)
+    gram.add(dense[:, :6], dense)
+    solution = prune(Problem.of(gram.moments(), weight, 1, 0, wide), 4)
+    wanted = dense @ wide.T.double()
+    exact = torch.linalg.lstsq(dense[:, list(solution.kept)], wanted).solution
+    assert torch.allclose(solution.weights, exact, atol=2e-6)
+
+
+def test_a_ridge_draws_to_the_weights_and_not_to_zero() -> None:
+    gram = Gram(6)
+    gram.add(correlated(1, 300, 6))
+    weight = torch.randn(4, 6, generator=generator(2))
+    heavy = Problem.of(gram.moments(), weight, 1, ridge=1e9)
+    assert torch.allclose(refit(heavy, range(6)).weights, weight.T.double(), atol=1e-6)
+
+
 def test_dead_inputs_go_first() -> None:
     inputs = correlated(7, 200, 6)
     inputs[:, [1, 4]] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from compress.layers.gram import CalibrationDataError
 from compress.layers.streaming import MLP, Half, Streams
 from compress.pruning.budgets import Budget, BudgetError
 from compress.pruning.latency import LatencyTable, measure_latency
-from compress.pruning.prune import STAGE, PruneOptions, prune_decoder, run
+from compress.pruning.prune import AIMS, STAGE, PruneOptions, prune_decoder, run
 from compress.pruning.sensitivity import Scores, least_needed_layers, width_losses, without_layers
 from compress.pruning.slicing import LayerCut, mask
 from compress.stages.costs import shape_of
@@ -77,7 +78,7 @@ def test_fitted_weights_lose_less_than_the_same_parts_cut_off(
     scores = Scores.of(dense, slates, tiny_directory.prompt.heads)
     fitted, cut_off = copy.deepcopy(dense), copy.deepcopy(dense)
     with Streams(slates, tmp_path, fitted, dense) as streams:
-        cuts, _ = prune_decoder(fitted, streams, [Budget(48, 1)] * 2, ridge=0.01, swap=4)
+        cuts, _ = prune_decoder(fitted, dense, streams, [Budget(48, 1)] * 2, ridge=0.01, swap=4)
     for cut in cuts:
         mask(cut_off, cut)
     assert scores.loss(fitted) < 0.8 * scores.loss(cut_off)
@@ -92,9 +93,25 @@ def test_cross_moments_beat_moments_of_the_pruned_inputs_alone(
     for twin in (dense, None):
         changed = copy.deepcopy(dense)
         with Streams(slates, tmp_path, changed, twin) as streams:
-            prune_decoder(changed, streams, [Budget(40, 1)] * 2, ridge=0.01, swap=4)
+            prune_decoder(
+                changed, twin or changed, streams, [Budget(40, 1)] * 2, ridge=0.01, swap=4
+            )
         losses.append(scores.loss(changed))
     assert losses[0] < losses[1]
+
+
+def test_a_second_cut_loses_less_where_it_aims_at_the_dense_model(
+    tiny_model_dir: Path, data: Path, slates: list[SlateBatch], tmp_path: Path
+) -> None:
+    dense = load_model_directory(tiny_model_dir)
+    scores = Scores.of(load_decoder(dense), slates, dense.prompt.heads)
+    first = pruned(tiny_model_dir, data, tmp_path / "first", mlp_share=0.5, kv_share=0.5).path
+    losses = []
+    for aim in AIMS:
+        stage = replace(stage_input(first, data, tmp_path / aim), teacher=tiny_model_dir)
+        run(stage, SMALL | {"mlp_share": 0.5, "fit_to": aim})
+        losses.append(scores.loss(load_decoder(load_model_directory(tmp_path / aim))))
+    assert losses[1] < losses[0]
 
 
 def test_the_layer_that_does_nothing_is_the_one_to_drop(
@@ -165,6 +182,9 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
         ({"slates": 99}, CalibrationDataError, "ask for fewer"),
         ({"slates": 1}, CalibrationDataError, "give more text"),
         ({"width": 3}, RecipeError, "options are"),
+        ({"fit_to": "teacher"}, RecipeError, "there is none"),
+        ({"fit_to": "truth"}, RecipeError, "use one of source, teacher"),
+        ({"fit_to": "teacher", "drop_layers": 1}, RecipeError, "source where layers"),
     ]
     for options, error, message in refused:
         with pytest.raises(error, match=message):
@@ -182,14 +202,14 @@ def test_inputs_that_repeat_each_other_are_pruned_with_a_ridge_and_refused_witho
     budgets = [Budget(48, 2)] * 2
     changed = copy.deepcopy(decoder)
     with Streams(slates, tmp_path, changed, decoder) as streams:
-        cuts, errors = prune_decoder(changed, streams, budgets, ridge=1e-6, swap=4)
+        cuts, errors = prune_decoder(changed, decoder, streams, budgets, ridge=1e-6, swap=4)
     assert max(errors.values()) < 1e-5  # one of each pair can stand for both
     assert [len({neuron // 2 for neuron in cut.neurons}) for cut in cuts] == [48, 48]
     with (
         Streams(slates, tmp_path, copy.deepcopy(decoder), decoder) as streams,
         pytest.raises(CalibrationDataError, match="larger ridge than 0"),
     ):
-        prune_decoder(decoder, streams, budgets, ridge=0.0, swap=4)
+        prune_decoder(decoder, decoder, streams, budgets, ridge=0.0, swap=4)
 
 
 def test_a_whole_model_is_left_as_it_is(
@@ -198,6 +218,6 @@ def test_a_whole_model_is_left_as_it_is(
     decoder = load_decoder(tiny_directory)
     before = copy.deepcopy(decoder.state_dict())
     with Streams(slates, tmp_path, decoder, copy.deepcopy(decoder)) as streams:
-        cuts, _ = prune_decoder(decoder, streams, [Budget(96, 2)] * 2, ridge=0.01, swap=4)
+        cuts, _ = prune_decoder(decoder, decoder, streams, [Budget(96, 2)] * 2, ridge=0.01, swap=4)
     assert cuts == [LayerCut.whole(decoder.config, layer) for layer in (0, 1)]
     assert all(torch.equal(before[name], tensor) for name, tensor in decoder.state_dict().items())

@@ -82,3 +82,18 @@ def test_the_rate_warms_up_and_decays_to_its_floor() -> None:
     assert factors[:9] == sorted(factors[:9])
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert 0.1 <= factors[-1] < 0.101
+
+
+@pytest.mark.parametrize("lengths", [(30, 70), (1, 98, 1)])
+def test_trainings_of_one_decay_take_it_up_where_the_last_one_left(
+    lengths: tuple[int, ...],
+) -> None:
+    whole = Schedule(steps=100, warmup=1, floor=0.1)
+    factors, before = [], 0
+    for steps in lengths:
+        part = Schedule(steps, 1, 0.1, before=before, after=100 - before - steps)
+        factors += [part.factor(step) for step in range(steps)]
+        before += steps
+    assert factors == [whole.factor(step) for step in range(100)]
+    later = Schedule(30, warmup=10, before=70)
+    assert later.factor(0) == pytest.approx(Schedule(100, 1).factor(70) / 10)
