@@ -17,6 +17,7 @@ from compress.stages.stage import Cost, Shape
 from models.directory import ModelDirectory
 
 GENERATED = "generated"
+SPLITS = ("train", "valid", GENERATED)
 SLATES_PER_BATCH = 4
 BATCHES_PER_WORLD = 8  # of generated members and postings
 INVERTED_SHARE = 0.25  # of generated batches that rank members for a job
@@ -49,8 +50,10 @@ def calibration_slates(
 
     Raises CalibrationDataError for fewer requests than asked for, and for `test`.
     """
-    if options.split == "test":
-        raise CalibrationDataError("test must stay unseen; calibrate on train or valid")
+    if options.split not in SPLITS:
+        raise CalibrationDataError(
+            f"split is {options.split!r}; calibrate on {' or '.join(SPLITS)}: test stays unseen"
+        )
     if not options.slates:
         raise CalibrationDataError("0 slates calibrate nothing; ask for at least one")
     if options.split == GENERATED:

@@ -16,7 +16,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ CUTS: Mapping[str, Callable[[float], float]] = {
     "even": lambda done: done,
     "falling": lambda done: 1 - (1 - done) ** 3,
 }
+MOST_STEPS = 100
+MOST_PORTION = 1e6
 SEEDS_APART = 1000  # of steps: stages take the next few after the one that they are given
 
 
@@ -60,18 +62,24 @@ class GradualOptions:
     portions: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise RecipeError(f"gradual: steps is {self.steps}; take at least 1")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise RecipeError(f"gradual: steps is {self.steps}; take 1 to {MOST_STEPS}")
         if self.cuts not in CUTS:
             raise RecipeError(f"gradual: cuts are {self.cuts!r}; use one of {', '.join(CUTS)}")
-        if self.portions and (len(self.portions) != self.steps or min(self.portions) <= 0):
+        if self.portions and not _are_portions(self.portions, self.steps):
             raise RecipeError(
-                f"gradual: portions are {list(self.portions)}; give {self.steps} above 0, or none"
+                f"gradual: portions are {list(self.portions)}; give {self.steps} numbers above 0 "
+                f"and up to {MOST_PORTION:.0e}, or none"
             )
         if parse_options(prune.PruneOptions, self.prune).drop_layers:
             raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
         distill.STAGE.parse(self.recover)
         for given in self.recover_options():
+            if not all(phase["steps"] for phase in given["phases"]):
+                raise RecipeError(
+                    f"gradual: portions of {list(self.portions)} leave a recovery without steps; "
+                    "raise the smallest, or the steps of every phase"
+                )
             distill.STAGE.parse(given)
 
     def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
@@ -104,7 +112,7 @@ class GradualOptions:
         nothing to settle into.
         """
         portions = self.portions or (1,) * self.steps
-        shares = [sum(portions[:step]) / sum(portions) for step in range(self.steps + 1)]
+        shares = [part / sum(portions) for part in accumulate(portions, initial=0.0)]
         whole = [phase["steps"] * self.steps for phase in self.recover["phases"]]
         reached = [[round(steps * share) for steps in whole] for share in shares]
         for before, after in pairwise(reached):
@@ -118,6 +126,12 @@ class GradualOptions:
                 "steps_before": sum(before),
                 "steps_after": sum(whole) - sum(after),
             }
+
+
+def _are_portions(given: Sequence[Any], steps: int) -> bool:
+    return len(given) == steps and all(
+        type(part) in (int, float) and 0 < part <= MOST_PORTION for part in given
+    )
 
 
 def _towards(first: int, last: int, share: float, multiple: int) -> int:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from compress.decoders.slates import SlateBatch
 from compress.distillation.hidden_states import refuse_other_states
+from compress.distillation.teachers import VocabularyTeacher
 from compress.layers.calibration_slates import CalibrationOptions, calibration_slates
 from compress.layers.streaming import ATTENTION, MLP, Half, Streams
 from compress.pruning.budgets import Budget, Choice, allocate, refuse_large_step, uniform_budget
@@ -86,6 +87,11 @@ class PruneOptions:
                 f"prune takes an allocation of {', '.join(ALLOCATIONS)} and shares of 0 to below "
                 f"1, not {self.allocation!r} and {shares}"
             )
+        if not 0 <= self.most <= 1 or self.ridge < 0 or self.multiple < 1:
+            raise RecipeError(
+                f"prune: most is {self.most}, ridge {self.ridge} and multiple {self.multiple}; use "
+                "0 to 1, 0 or more and 1 or more"
+            )
         if self.fit_to not in AIMS or (self.fit_to == "teacher" and self.drop_layers):
             raise RecipeError(
                 f"prune: fit_to is {self.fit_to!r}; use one of {', '.join(AIMS)}, and source where "
@@ -107,14 +113,14 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     directory = load_model_directory(stage.source)
     decoder = load_decoder(directory)
     _check(decoder, options)
-    dense = _aim(stage, directory, options)
+    aim = _aim(stage, directory, options)
 
     def slates() -> Iterator[SlateBatch]:
         return calibration_slates(directory, stage.data, options.calibration, stage.seed)
 
     decoder, dropped = _without_least_needed(decoder, directory, slates, options)
     budgets = _budgets(decoder, directory, slates, stage, options)
-    dense = dense or copy.deepcopy(decoder)
+    dense = aim.decoder if aim else copy.deepcopy(decoder)
     with Streams(slates(), stage.work, decoder, dense) as streams:
         cuts, errors = prune_decoder(decoder, dense, streams, budgets, options.ridge, options.swap)
     report = {
@@ -123,6 +129,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         "errors": errors,
     }
     entry = lineage_entry("prune", stage, options)
+    if aim:
+        entry["teachers"] = [aim.directory.digest]
     card = directory.card
     card = replace(
         card,
@@ -189,6 +197,11 @@ def _check(decoder: Decoder, options: PruneOptions) -> None:
         )
     budget = uniform_budget(decoder.config, options.mlp_share, options.kv_share, options.multiple)
     refuse_large_step(decoder.config, budget, options.most, options.force)
+    if options.mlp_share and budget.neurons == whole.intermediate_size:
+        raise RecipeError(
+            f"prune: a share of {options.mlp_share} takes none of {budget.neurons} neurons in "
+            f"multiples of {options.multiple}; lower multiple or raise mlp_share"
+        )
     layers = decoder.config.num_hidden_layers
     if not 0 <= options.drop_layers <= layers * (1 if options.force else options.most):
         raise RecipeError(
@@ -197,15 +210,17 @@ def _check(decoder: Decoder, options: PruneOptions) -> None:
         )
 
 
-def _aim(stage: StageInput, directory: ModelDirectory, options: PruneOptions) -> Decoder | None:
-    """The teacher's decoder where it is aimed at. Raises RecipeError where it has other layers."""
+def _aim(
+    stage: StageInput, directory: ModelDirectory, options: PruneOptions
+) -> VocabularyTeacher | None:
+    """The teacher where it is aimed at. Raises TeacherError where it has other words or layers."""
     if options.fit_to == "source":
         return None
     if stage.teacher is None:
         raise RecipeError("prune: fit_to is teacher and there is none; name one in the recipe")
-    teacher = load_model_directory(stage.teacher)
-    refuse_other_states(teacher, directory)
-    return load_decoder(teacher)
+    teacher = VocabularyTeacher.load(stage.teacher, directory)
+    refuse_other_states(teacher.directory, directory)
+    return teacher
 
 
 def _without_least_needed(

@@ -8,6 +8,7 @@ in full precision, found by projected gradient steps between the sweeps. Knows n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -101,9 +102,14 @@ def largest_eigenvalue(sigma: Tensor) -> float:
 
 
 def layer_error(weight: Tensor, quantized: Tensor, hessian: Tensor) -> float:
-    """Relative squared output error |(W - Ŵ) X|² / |W X|², without damping."""
+    """Relative squared output error |(W - Ŵ) X|² / |W X|², without damping.
+
+    Of a layer that gives nothing: 0 where it still gives nothing, infinity where it no longer does.
+    """
     error, whole = (
         float(((part @ hessian) * part).sum())
         for part in ((weight - quantized).double(), weight.double())
     )
+    if whole == 0:
+        return 0.0 if error == 0 else math.inf
     return error / whole

@@ -163,5 +163,5 @@ def test_slates_that_are_not_there_are_refused(
     with pytest.raises(CalibrationDataError, match="ask for"):
         next(calibration_slates(tiny_directory, data, options, seed=1))
     unseen = CalibrationOptions(1, split="test")
-    with pytest.raises(CalibrationDataError, match="must stay unseen"):
+    with pytest.raises(CalibrationDataError, match="test stays unseen"):
         next(calibration_slates(tiny_directory, data, unseen, seed=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from compress.decoders.slates import SlateBatch
 from compress.decoders.wiring import layers_of
+from compress.distillation.teachers import TeacherError
 from compress.layers.gram import CalibrationDataError
 from compress.layers.streaming import MLP, Half, Streams
 from compress.pruning.budgets import Budget, BudgetError
@@ -23,6 +25,7 @@ from compress.pruning.sensitivity import Scores, least_needed_layers, width_loss
 from compress.pruning.slicing import LayerCut, mask
 from compress.stages.costs import shape_of
 from compress.stages.stage import RecipeError
+from models.card import read_card, write_card
 from models.checkpoint import load_decoder, load_model_directory
 from models.directory import ModelDirectory
 from tests.compress.slate_data import stage_input
@@ -110,8 +113,25 @@ def test_a_second_cut_loses_less_where_it_aims_at_the_dense_model(
     for aim in AIMS:
         stage = replace(stage_input(first, data, tmp_path / aim), teacher=tiny_model_dir)
         run(stage, SMALL | {"mlp_share": 0.5, "fit_to": aim})
-        losses.append(scores.loss(load_decoder(load_model_directory(tmp_path / aim))))
+        found = load_model_directory(tmp_path / aim)
+        losses.append(scores.loss(load_decoder(found)))
+        taught_by = found.card.lineage["stages"][-1].get("teachers")
+        assert taught_by == (None if aim == "source" else [dense.digest])
     assert losses[1] < losses[0]
+
+
+def test_a_teacher_of_other_words_is_not_aimed_at(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model_dir, other)
+    tokenizer = other / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text("utf-8") + " ", encoding="utf-8")
+    write_card(other, read_card(other, verify=False))
+    stage = replace(stage_input(tiny_model_dir, data, tmp_path / "out"), teacher=other)
+    with pytest.raises(TeacherError, match="tokeniz"):
+        run(stage, SMALL | {"fit_to": "teacher"})
+    assert not stage.out.exists()
 
 
 def test_the_layer_that_does_nothing_is_the_one_to_drop(
@@ -182,6 +202,11 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
         ({"slates": 99}, CalibrationDataError, "ask for fewer"),
         ({"slates": 1}, CalibrationDataError, "give more text"),
         ({"width": 3}, RecipeError, "options are"),
+        ({"multiple": 0}, RecipeError, "1 or more"),
+        ({"multiple": 96, "mlp_share": 0.5}, RecipeError, "takes none of 96"),
+        ({"ridge": -1}, RecipeError, "0 or more"),
+        ({"most": 2}, RecipeError, "0 to 1"),
+        ({"split": "../data/valid"}, CalibrationDataError, "test stays unseen"),
         ({"fit_to": "teacher"}, RecipeError, "there is none"),
         ({"fit_to": "truth"}, RecipeError, "use one of source, teacher"),
         ({"fit_to": "teacher", "drop_layers": 1}, RecipeError, "source where layers"),

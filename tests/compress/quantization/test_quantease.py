@@ -21,6 +21,13 @@ def layer(seed: int, outputs: int = 64, inputs: int = 128) -> tuple[Tensor, Tens
     return torch.randn(outputs, inputs, generator=random), (rows.T @ rows).double()
 
 
+def test_a_layer_that_gives_nothing_has_lost_nothing() -> None:
+    weight, hessian = layer(0)
+    nothing = torch.zeros_like(weight)
+    assert layer_error(nothing, nothing, hessian) == 0.0
+    assert layer_error(nothing, weight, hessian) == float("inf")
+
+
 def test_codes_are_the_nearest_ones_of_the_grid() -> None:
     weight, _ = layer(0)
     grid = Grid.of(weight, 4, 32)
