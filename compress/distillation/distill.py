@@ -26,6 +26,7 @@ from compress.reasons.evaluate_reason import measure_reasons
 from compress.reasons.rationales import RationaleExamples
 from compress.reasons.text_examples import FixedExamples, TextSource
 from compress.reasons.text_tokens import TextEncoder
+from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.stages.loop import Checkpoints, run_steps
 from compress.stages.stage import (
@@ -36,7 +37,6 @@ from compress.stages.stage import (
     StageKind,
     lineage_entry,
     prepare_process,
-    run_alone,
 )
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder

@@ -26,6 +26,7 @@ from compress.encoders.pair_teacher import (
 )
 from compress.encoders.teacher_steps import JOINT, PARTS, TOWERS, TeacherRates, TeacherSteps
 from compress.stages.ahead import Ahead
+from compress.stages.alone import run_alone
 from compress.stages.costs import OCCUPATIONS, PAIR_TOKENS, TEXT_TOKENS, together, training_cost
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.stage import (
@@ -37,7 +38,6 @@ from compress.stages.stage import (
     lineage_entry,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.card import file_digest
 

@@ -23,6 +23,7 @@ from compress.decoders.losses import slate_loss
 from compress.decoders.slates import score_slates
 from compress.items.item_lessons import LessonPlan
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
+from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.stage import (
     GateError,
@@ -32,7 +33,6 @@ from compress.stages.stage import (
     lineage_entry,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.card import write_card
 from models.checkpoint import ModelDirectory, load_decoder, load_model_directory

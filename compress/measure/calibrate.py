@@ -17,6 +17,7 @@ from compress.data.requests import Request, halves, load_requests
 from compress.measure.evaluation import evaluate
 from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
 from compress.measure.slices import slice_names
+from compress.stages.alone import run_alone
 from compress.stages.stage import (
     RecipeError,
     StageInput,
@@ -25,7 +26,6 @@ from compress.stages.stage import (
     lineage_entry,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.calibration import KINDS, AnyCalibration, fit_calibration
 from models.card import ModelCard, write_card

@@ -24,6 +24,7 @@ from compress.distillation import distill
 from compress.pruning import prune
 from compress.pruning.budgets import Budget, uniform_budget
 from compress.recipes.recipe import TEACHER
+from compress.stages.alone import run_alone
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -32,7 +33,6 @@ from compress.stages.stage import (
     StageInput,
     StageKind,
     parse_options,
-    run_alone,
 )
 from models.config import DecoderConfig
 from models.config_reader import read_config

@@ -34,6 +34,7 @@ from compress.pruning.sensitivity import (
     without_layers,
 )
 from compress.pruning.slicing import LayerCut, sliced
+from compress.stages.alone import run_alone
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -43,7 +44,6 @@ from compress.stages.stage import (
     lineage_entry,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder

@@ -22,6 +22,7 @@ from compress.layers.calibration_slates import CalibrationOptions, calibration_s
 from compress.layers.streaming import ATTENTION, MLP, Half, LayerInputs, Streams, halves_of
 from compress.quantization.quantizers import METHODS, SCHEMES, QuantizerSettings, quantize_layer
 from compress.quantization.smoothquant import fold, smoothing_scales
+from compress.stages.alone import run_alone
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -31,7 +32,6 @@ from compress.stages.stage import (
     lineage_entry,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder

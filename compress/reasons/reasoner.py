@@ -30,6 +30,7 @@ from compress.data.tokenizer import MARKERS
 from compress.decoders.copy_wiring import wire_copying
 from compress.decoders.sizes import decoder_config
 from compress.reasons.frames import CLOSE, END, FRAMES, LEVEL_TAIL, OPEN
+from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.stage import (
     MEMBER_FIELDS,
@@ -41,7 +42,6 @@ from compress.stages.stage import (
     new_card,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.card import ModelCard, PromptTemplate, Truncation
 from models.checkpoint import save_model_directory

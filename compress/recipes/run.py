@@ -29,9 +29,9 @@ from compress.recipes.records import (
     write_records,
     writer_record,
 )
-from compress.recipes.work_lock import alone_in
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
+from compress.stages.own_work import alone_in
 from compress.stages.stage import (
     CPU,
     GateError,

@@ -1,12 +1,10 @@
-"""What all stages share: their contract, options, lineage, the command line. Knows no training."""
+"""What all stages share: their contract, options and lineage. Knows no training."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from http import HTTPStatus
@@ -238,35 +236,3 @@ def directory_digest(directory: Path) -> str:
             json.dumps([path.name, hashlib.sha256(path.read_bytes()).hexdigest()]).encode()
         )
     return "sha256:" + digest.hexdigest()
-
-
-def run_alone(name: str, stage: Stage) -> None:
-    """Command line of one stage: python -m compress.<stage> --data DIR --out DIR ..."""
-    parser = argparse.ArgumentParser(prog=f"python -m compress.{name}")
-    parser.add_argument("--source", type=Path, help="model directory of the stage before")
-    parser.add_argument("--teacher", type=Path, help="directory of the teacher, where one is used")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="model directory to write")
-    parser.add_argument("--options", type=json.loads, default={}, help="JSON object")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=DEVICES, default=CPU, help="of training loops")
-    given = parser.parse_args()
-    work = given.out.with_name(given.out.name + ".work")
-    try:
-        stage(
-            StageInput(
-                given.source,
-                given.data,
-                given.out,
-                work,
-                given.seed,
-                given.threads,
-                given.teacher,
-                device=device_of(given.device),
-            ),
-            given.options,
-        )
-    except FairslateError as error:
-        print(f"{error.code}: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -22,6 +22,7 @@ from compress.data.worlds import TokenWorld, Worlds, WorldSource
 from compress.encoders.pair_teacher import EncoderTeacher
 from compress.encoders.teacher_steps import TOWERS
 from compress.stages.ahead import Ahead
+from compress.stages.alone import run_alone
 from compress.stages.costs import (
     CANDIDATE_TOKENS,
     CONTEXT_TOKENS,
@@ -45,7 +46,6 @@ from compress.stages.stage import (
     new_card,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from compress.students import lexicon
 from compress.students.student import StudentShape, deepened, student_of

@@ -22,6 +22,7 @@ from compress.data.tokenizer import train_tokenizer
 from compress.decoders.losses import slate_loss
 from compress.decoders.sizes import HEAD_DIM, decoder_config
 from compress.decoders.wiring import JOB, MEMBER, layers_of, movable_embeddings, wire
+from compress.stages.alone import run_alone
 from compress.stages.costs import (
     CANDIDATE_TOKENS,
     CONTEXT_TOKENS,
@@ -40,7 +41,6 @@ from compress.stages.stage import (
     new_card,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from compress.students.bags import score_bags
 from models.checkpoint import save_model_directory

@@ -22,6 +22,7 @@ from compress.data.tokenizer import train_tokenizer
 from compress.decoders.losses import slate_loss
 from compress.decoders.sizes import HEAD_DIM, decoder_config
 from compress.decoders.wiring import JOB, wire
+from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.stage import (
@@ -34,7 +35,6 @@ from compress.stages.stage import (
     new_card,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from compress.students.bags import score_bags
 from compress.students.lexicon import optimizer_of

@@ -16,6 +16,7 @@ from torch import Tensor
 from compress.data.sampling import SlateSampler
 from compress.decoders.losses import slate_loss
 from compress.decoders.slates import SlateBatch, score_slates
+from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.parallel import share
@@ -28,7 +29,6 @@ from compress.stages.stage import (
     lineage_entry,
     parse_options,
     prepare_process,
-    run_alone,
 )
 from models.checkpoint import (
     load_decoder,

@@ -1,0 +1,102 @@
+"""Whose a working folder is: that of one run, and of the one that began it. Knows no stage.
+
+A run that was killed goes on in its folder; what another run left there would be mixed into it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from compress.stages.stage import RecipeError, StageError
+from models.card import CARD_NAME, file_digest
+
+ORIGIN_NAME = "recipe.json"
+
+
+@contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """Two runs in one folder would take each other's stages away half written.
+
+    Raises RecipeError while another process holds it; the kernel lets it go when that one dies.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        _lock(descriptor, work)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, work: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecipeError(
+            f"another run is at work in {work}; wait until it ends or name another --out"
+        ) from error
+
+
+def refuse_others_work(origin: Sequence[Any], work: Path) -> None:
+    """Takes an empty folder for the run that comes from `origin`, or goes on in that run's own.
+
+    Raises RecipeError for a folder of another run, or one that no run began; StageError where what
+    it began with cannot be read any more.
+    """
+    path = work / ORIGIN_NAME
+    if not path.exists():
+        if any(work.iterdir()):
+            raise RecipeError(f"{work} holds files that no run made; name another --out")
+        _write_whole(path, json.dumps(origin))
+        return
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StageError(f"{path} is damaged; remove {work} and start again") from error
+    if begun != json.loads(json.dumps(origin)):
+        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = path.with_suffix(".writing")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def named_digests(options: Any, data: Path) -> list[str]:
+    """Of every file and directory that options name by path, their own or one below `data`."""
+    if isinstance(options, Mapping):
+        return [digest for value in options.values() for digest in named_digests(value, data)]
+    if isinstance(options, Sequence) and not isinstance(options, str):
+        return [digest for value in options for digest in named_digests(value, data)]
+    if not isinstance(options, str) or not options:
+        return []
+    places = dict.fromkeys((Path(options), data / options))  # one, where the path is absolute
+    return [path_digest(path) for path in places if _exists(path)]
+
+
+def _exists(path: Path) -> bool:
+    """A text may be too long for a name."""
+    with suppress(OSError):
+        return path.exists()
+    return False
+
+
+def path_digest(path: Path) -> str:
+    """Of a file, or of all files below a directory; of a model directory that of its card."""
+    if (path / CARD_NAME).exists():
+        return file_digest(path / CARD_NAME)
+    if path.is_file():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for file in sorted(one for one in path.rglob("*") if one.is_file()):
+        name = file.relative_to(path).as_posix()
+        digest.update(json.dumps([name, file_digest(file)]).encode())
+    return "sha256:" + digest.hexdigest()
