@@ -166,9 +166,7 @@ class Run:
             earlier = against.quality if against else None
             failure = gate.failure(record.quality, earlier)
             if failure:
-                raise GateError(
-                    f"{record.name}: valid {failure}; train longer or loosen the gate in the recipe"
-                )
+                raise GateError(f"{record.name}: valid {failure}")
 
     def _publish(self, last: Path) -> None:
         write_records(last / MEASURED_NAME, list(self._records.values()))
