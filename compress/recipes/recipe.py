@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from compress.recipes.gates import Gate
+from compress.recipes.gates import WRITTEN, Gate
 from compress.stages.stage import CPU, DEVICES, RecipeError, StageKind, parse_options
 
 TEACHER, SOURCE = "teacher", "source"
@@ -60,7 +60,12 @@ class RecipeStage:
                 f"letters, digits, - and _, and neither {TEACHER!r} nor {SOURCE!r}"
             )
         self.kind.parse(self.options)
-        _ = self.conditions  # what cannot be read must be refused before a stage runs
+        for gate in self.conditions:  # what cannot be read or met must not cost a stage's time
+            if gate.metric in WRITTEN and self.kind.quality is None:
+                raise RecipeError(
+                    f"{self.title}: gate {gate.line!r} is of a model that writes, but stage "
+                    f"{self.stage!r} makes one that ranks; hold a ranking metric"
+                )
 
     @property
     def title(self) -> str:

@@ -53,6 +53,7 @@ def _load(directory: Path, content: str) -> Recipe:
         (HEAD + "stages: [{stage: train, gates: [gauc >= .]}]", "cannot be read"),
         (HEAD + "stages: [{stage: train, gates: [gauc >= 1.2.3]}]", "cannot be read"),
         (HEAD + "stages: [{stage: train, gates: [gauc <= 1e999]}]", "cannot be read"),
+        (HEAD + "stages: [{stage: train, gates: [grounded >= 0.5]}]", "makes one that ranks"),
         ("[" * 20_000, "not a recipe"),
         (HEAD + "teacher: {stage: train, name: y, option: 3}\nstages: [{stage: train}]", "option"),
     ],
