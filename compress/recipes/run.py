@@ -78,7 +78,9 @@ class Run:
             if parallel.rank() == 0:
                 print(f"stage {number + 1} of {len(entries)}: {title}", file=sys.stderr)
             done = self._work / f"{number}-{title}"
-            if not parallel.first(done.exists):
+            if parallel.first(done.exists):  # its gates may have been tightened since
+                self._hold_gates(entry, Record.read(_record_of(done)))
+            else:
                 self._make(title, entry, done)
             self._finished[title] = done
             self._records[title] = Record.read(_record_of(done))

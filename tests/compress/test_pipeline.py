@@ -42,7 +42,7 @@ def _wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
             process.wait(0.01)
 
 
-def test_a_failed_gate_leaves_no_artefact_and_may_be_loosened_but_nothing_else_changed(
+def test_a_failed_gate_leaves_no_artefact_and_may_be_changed_but_nothing_else(
     tmp_path: Path,
     small_data: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -58,6 +58,11 @@ def test_a_failed_gate_leaves_no_artefact_and_may_be_loosened_but_nothing_else_c
     _recipe(tmp_path, small_data, 1.01, steps=3)
     assert main() == 1
     assert "holds a run of another recipe" in capsys.readouterr().err
+    lexicon, *others = stages(0.3, steps=2)
+    write_recipe(tmp_path, small_data, [lexicon | {"gates": ["gauc >= 1.01"]}, *others])
+    assert main() == 1
+    assert "lexicon: valid gauc is" in capsys.readouterr().err
+    assert (tmp_path / "model.work" / "0-lexicon").exists()
     _recipe(tmp_path, small_data, 0.3, steps=2)
     assert main() == 0
 
