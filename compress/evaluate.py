@@ -18,6 +18,7 @@ from compress.data.requests import load_requests
 from compress.measure.evaluation import RESAMPLES, evaluate
 from compress.measure.scorers import open_scorer
 from compress.measure.slices import slice_names
+from compress.stages.option_values import MOST_THREADS
 from models.errors import FairslateError
 
 
@@ -32,8 +33,8 @@ def main() -> int:
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    if given.resamples < 0 or given.threads < 1:
-        parser.error("--resamples takes 0 or more, --threads 1 or more")
+    if given.resamples < 0 or not 1 <= given.threads <= MOST_THREADS:
+        parser.error(f"--resamples takes 0 or more, --threads 1 to {MOST_THREADS}")
     if given.json != "-" and (Path(given.json).is_dir() or not Path(given.json).parent.is_dir()):
         parser.error(f"--json {given.json} is no file in a folder that exists; name one, or -")
     torch.set_num_threads(given.threads)
@@ -45,10 +46,19 @@ def main() -> int:
     except OSError as error:
         print(f"cannot read the data: {error}; name a folder as --data", file=sys.stderr)
         return 1
-    if given.json == "-":
+    return _write(given.json, text)
+
+
+def _write(target: str, text: str) -> int:
+    """The exit code."""
+    if target == "-":
         print(text)
-    else:
-        Path(given.json).write_text(text + "\n", encoding="utf-8")
+        return 0
+    try:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"cannot write the report: {error}; name another file as --json", file=sys.stderr)
+        return 1
     return 0
 
 

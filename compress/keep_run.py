@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 
 from compress.benches.kept_runs import FIGURES, KeptRun, KeptRunError
@@ -26,6 +27,7 @@ from compress.measure.evaluation import RESAMPLES
 from compress.measure.intervals import Scored, mean_difference, values
 from compress.measure.scorers import open_scorer, scored_by
 from compress.recipes.records import write_json
+from compress.stages.option_values import MOST_THREADS
 from compress.stages.stage import directory_digest
 from models.card import CARD_NAME, read_card
 from models.errors import FairslateError
@@ -36,11 +38,15 @@ Directories = Mapping[str, Sequence[Path]]
 def keep_run(
     figure: str, metric: str, arms: Directories, data: Path, split: str, note: str
 ) -> KeptRun:
-    """Scores every model of every arm. Raises KeptRunError where arms differ in their number."""
-    if len({len(directories) for directories in arms.values()}) != 1:
-        raise KeptRunError("every arm needs as many models; pair them by seed")
-    first, second = FIGURES[figure].pair
+    """Scores every model of every arm.
+
+    Raises KeptRunError for arms that are not the figure's or differ in their number, and for an
+    unknown metric.
+    """
+    _refuse_other_arms(figure, arms)
     requests = load_requests(data, split)
+    _refuse_unknown(metric, requests)
+    first, second = FIGURES[figure].pair
     scored = {arm: [_scored(path, requests) for path in paths] for arm, paths in arms.items()}
     pairs = list(zip(scored[first], scored[second], strict=True))
     interval = mean_difference(pairs, RESAMPLES)[metric]
@@ -56,6 +62,24 @@ def keep_run(
         machine=f"{platform.machine()}, torch {torch.__version__}",
         note=note,
     )
+
+
+def _refuse_other_arms(figure: str, arms: Directories) -> None:
+    needed = FIGURES[figure].arms
+    if set(arms) != set(needed):
+        raise KeptRunError(
+            f"{figure} is of the arms {', '.join(needed)}, not {', '.join(arms)}; give an --arm "
+            "NAME=DIR for each"
+        )
+    if len({len(directories) for directories in arms.values()}) != 1 or not all(arms.values()):
+        raise KeptRunError("every arm needs as many models, one or more; pair them by seed")
+
+
+def _refuse_unknown(metric: str, requests: Sequence[Request]) -> None:
+    """Before any model has scored: which metrics there are depends on the requests alone."""
+    known = values([Scored(item, np.full(len(item.candidates), 0.5)) for item in requests])
+    if metric not in known:
+        raise KeptRunError(f"metric {metric!r} is unknown; use one of {', '.join(sorted(known))}")
 
 
 def _scored(directory: Path, requests: Sequence[Request]) -> list[Scored]:
@@ -75,6 +99,14 @@ def _arm(text: str) -> tuple[str, list[Path]]:
     return name, [Path(path) for path in paths.split(",") if path]
 
 
+def _arms(given: Sequence[tuple[str, list[Path]]]) -> dict[str, list[Path]]:
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise KeptRunError(f"--arm {name} is given twice; write --arm {name}=DIR,DIR once")
+    return dict(given)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m compress.keep_run")
@@ -87,14 +119,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="file in compress/results/runs")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
+    if not 1 <= given.threads <= MOST_THREADS:
+        parser.error(f"--threads takes 1 to {MOST_THREADS}")
+    if given.out.is_dir() or not given.out.parent.is_dir():
+        parser.error(f"--out {given.out} is no file in a folder that exists; name one")
     torch.set_num_threads(given.threads)
     try:
-        arms = dict(given.arm)
+        arms = _arms(given.arm)
         run = keep_run(given.figure, given.metric, arms, given.data, given.split, given.note)
+        write_json(given.out, asdict(run))
     except FairslateError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
-    write_json(given.out, asdict(run))
+    except OSError as error:
+        print(f"cannot keep the run: {error}; mend --data or --out", file=sys.stderr)
+        return 1
     print(f"{run.figure} {run.value:+.4f}, pair {run.low:+.4f} to {run.high:+.4f}, met {run.met}")
     return 0
 

@@ -13,9 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from compress.recipes.places import work_of
 from compress.recipes.plan import table
 from compress.recipes.recipe import Recipe
-from compress.recipes.run import Run, work_of
+from compress.recipes.run import Run
 from compress.stages import parallel
 from models.errors import FairslateError
 
@@ -29,6 +30,8 @@ def main() -> int:
         "--dry-run", action="store_true", help="print cost and sizes, start nothing"
     )
     given = parser.parse_args()
+    if not given.out.name:
+        parser.error(f"--out {str(given.out)!r} ends in no name; give that of a folder to create")
     try:
         recipe = Recipe.load(given.recipe)
         if given.dry_run:

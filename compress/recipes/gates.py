@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from compress.measure.slices import DIMENSIONS, FEWEST
 from compress.stages.stage import RecipeError
 
+WRITTEN = ("validation_loss", "format_validity", "grounded")  # of a model that writes
 METRICS = (
     *("gauc", "uauc", "auc", "mrr", "ndcg@1", "ndcg@5", "ndcg@10"),
     *("logloss", "normalised_entropy", "brier", "ece"),
-    *("validation_loss", "format_validity", "grounded"),  # of a model that writes
+    *WRITTEN,
 )
 FORM = re.compile(
     rf"(?:(?P<dimension>{'|'.join(DIMENSIONS)}) )?(?P<metric>[a-z_@0-9]+)"
@@ -81,13 +82,32 @@ class Gate:
 
     def failure(self, quality: Quality, earlier: Quality | None) -> str | None:
         """None when met, or else what was found; `earlier` is of the stage it compares with."""
-        for name, part in quality.parts(self.dimension).items():
-            value = part.get(self.metric, float("nan"))  # unknown is never met
-            if self.change:
-                assert earlier is not None
-                before = earlier.parts(self.dimension)[name].get(self.metric, float("nan"))
-                value = before - value if self.change == "drop" else value - before
-            if not (value >= self.bound if self.at_least else value <= self.bound):
-                where = f" of {self.dimension} {name}" if self.dimension else ""
-                return f"{self.metric}{where} {self.change or 'is'} {value:.4f}, gate {self.line!r}"
-        return None
+        parts = quality.parts(self.dimension)
+        if not parts:  # nothing measured is nothing met
+            return (
+                f"has no {self.dimension} of {FEWEST} requests or more, gate {self.line!r}; give "
+                "more data or take the gate out of the recipe"
+            )
+        found = (self._failure_of(name, part, earlier) for name, part in parts.items())
+        return next((said for said in found if said), None)
+
+    def _failure_of(
+        self, name: str, part: Mapping[str, float], earlier: Quality | None
+    ) -> str | None:
+        where = f" of {self.dimension} {name}" if self.dimension else ""
+        value = part.get(self.metric, float("nan"))  # unknown is never met
+        if self.change:
+            assert earlier is not None
+            before = earlier.parts(self.dimension).get(name, {}).get(self.metric)
+            if before is None:
+                return (
+                    f"{self.metric}{where} is not known of the stage that gate {self.line!r} "
+                    "compares with; compare with another stage"
+                )
+            value = before - value if self.change == "drop" else value - before
+        if value >= self.bound if self.at_least else value <= self.bound:
+            return None
+        return (
+            f"{self.metric}{where} {self.change or 'is'} {value:.4f}, gate {self.line!r}; train "
+            "longer or loosen the gate in the recipe"
+        )

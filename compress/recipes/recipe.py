@@ -12,17 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from compress.recipes.gates import Gate
+from compress.recipes.gates import WRITTEN, Gate
+from compress.recipes.reading import UNREADABLE, read_yaml
 from compress.stages.stage import CPU, DEVICES, RecipeError, StageKind, parse_options
 
 TEACHER, SOURCE = "teacher", "source"
 TITLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-UNREADABLE = (  # what a file that is no recipe makes its readers raise
-    *(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError),
-    *(KeyError, AttributeError, TypeError),
-)
 STAGES = {
     "encoder_teacher": "compress.encoders.encoder_teacher",
     "imitate": "compress.students.imitate",
@@ -60,7 +55,12 @@ class RecipeStage:
                 f"letters, digits, - and _, and neither {TEACHER!r} nor {SOURCE!r}"
             )
         self.kind.parse(self.options)
-        _ = self.conditions  # what cannot be read must be refused before a stage runs
+        for gate in self.conditions:  # what cannot be read or met must not cost a stage's time
+            if gate.metric in WRITTEN and self.kind.quality is None:
+                raise RecipeError(
+                    f"{self.title}: gate {gate.line!r} is of a model that writes, but stage "
+                    f"{self.stage!r} makes one that ranks; hold a ranking metric"
+                )
 
     @property
     def title(self) -> str:
@@ -115,14 +115,14 @@ class Recipe:
     def load(cls, path: Path) -> Recipe:
         """Raises RecipeError for what cannot be read or is not known."""
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = read_yaml(path)
             stages = tuple(parse_options(RecipeStage, entry) for entry in raw.pop("stages"))
             teacher = raw.pop("teacher", None)
+            if isinstance(teacher, Mapping):
+                teacher = parse_options(RecipeStage, teacher)
+            return parse_options(cls, raw | {"stages": stages, "teacher": teacher})
         except UNREADABLE as error:
             raise RecipeError(f"{path}: not a recipe ({error}); see compress/recipes") from error
-        if isinstance(teacher, Mapping):
-            teacher = parse_options(RecipeStage, teacher)
-        return parse_options(cls, raw | {"stages": stages, "teacher": teacher})
 
     def given(self) -> dict[str, Path]:
         """The directories that it starts from, under the names by which gates compare with them."""

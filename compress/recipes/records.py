@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,11 @@ from compress.measure.metrics import calibration_curve
 from compress.measure.scorers import SCORER_NAME, DirectoryScorer, Scorer, open_scorer, scored_by
 from compress.measure.slices import by_slice
 from compress.recipes.gates import Quality
+from compress.stages.stage import StageError
 from models.checkpoint import load_model_directory
 
 MEASURED_NAME = ".measured.json"
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError)
 SLATES = 30  # scored one by one for the latency
 
 
@@ -64,8 +67,10 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Inverse of `write`."""
-        return cls.of(json.loads(path.read_text(encoding="utf-8")))
+        """Inverse of `write`. Raises StageError for what is damaged or gone."""
+        stage = path.with_suffix("")
+        with _refused(path, f"it, and {stage} if that is there"):
+            return cls.of(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Record:
@@ -111,9 +116,16 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Inverse of `write_records`."""
-    stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
-    return [Record.of(raw) for raw in stages]
+    """Inverse of `write_records`. Raises StageError for what is damaged."""
+    with _refused(path, "it, and do without what was measured,"):
+        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        return [Record.of(raw) for raw in stages]
+
+
+def read_json(path: Path, remove: str) -> Any:
+    """Inverse of `write_json`. Raises StageError, with what to remove, for what is damaged."""
+    with _refused(path, remove):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -123,13 +135,28 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Written beside and renamed."""
-    beside = path.with_name(path.name + ".writing")
+    beside = unfinished_name(path)
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def unfinished_name(path: Path) -> Path:
+    """What is beside a file while it is written."""
+    return path.with_name(path.name + ".writing")
+
+
+@contextmanager
+def _refused(path: Path, remove: str) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGED as error:
+        raise StageError(
+            f"{path}: cannot be read ({error!r}); remove {remove} and give the same command again"
+        ) from error
 
 
 def _known(metrics: Mapping[str, float]) -> dict[str, float]:

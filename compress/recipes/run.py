@@ -19,13 +19,12 @@ from typing import Any
 from compress.data.requests import halves, load_requests
 from compress.measure.scorers import SCORER_NAME
 from compress.measure.slices import slice_names
-from compress.recipes.page import write_report
+from compress.recipes.places import publish, refuse_anothers_work, refuse_taken, work_of
 from compress.recipes.recipe import SOURCE, TEACHER, Recipe, RecipeStage
 from compress.recipes.records import (
     MEASURED_NAME,
     Record,
     ranker_record,
-    write_json,
     write_records,
     writer_record,
 )
@@ -79,19 +78,21 @@ class Run:
             if parallel.rank() == 0:
                 print(f"stage {number + 1} of {len(entries)}: {title}", file=sys.stderr)
             done = self._work / f"{number}-{title}"
-            if not parallel.first(done.exists):
+            if parallel.first(done.exists):  # its gates may have been tightened since
+                self._hold_gates(entry, Record.read(_record_of(done)))
+            else:
                 self._make(title, entry, done)
             self._finished[title] = done
             self._records[title] = Record.read(_record_of(done))
         parallel.first(lambda: self._publish(done))
 
     def _prepare(self, held: ExitStack) -> None:
-        _refuse_existing(self._out)
+        refuse_taken(self._out)
         origin = _origin(self._recipe)
         _refuse_nothing_to_measure(self._data)
         held.enter_context(alone_in(self._work))
-        _refuse_existing(self._out)  # another run may just have made it
-        _refuse_another_recipes_work(origin, self._work)
+        refuse_taken(self._out)  # another run may just have made it
+        refuse_anothers_work(origin, self._work)
         for title, directory in self._recipe.given().items():
             path = self._work / f"{title}.json"
             if not path.exists():
@@ -166,20 +167,11 @@ class Run:
             earlier = against.quality if against else None
             failure = gate.failure(record.quality, earlier)
             if failure:
-                raise GateError(
-                    f"{record.name}: valid {failure}; train longer or loosen the gate in the recipe"
-                )
+                raise GateError(f"{record.name}: valid {failure}")
 
     def _publish(self, last: Path) -> None:
         write_records(last / MEASURED_NAME, list(self._records.values()))
-        write_report(last, self._out.with_name(self._out.name + ".html"))
-        last.rename(self._out)
-        shutil.rmtree(self._work)
-
-
-def work_of(out: Path) -> Path:
-    """Where a run that makes OUT keeps its finished stages and checkpoints."""
-    return out.with_name(out.name + ".work")
+        publish(last, self._out)
 
 
 def _of_rank(inputs: StageInput, rank: int) -> StageInput:
@@ -216,11 +208,6 @@ def _note(directory: Path, records: Mapping[str, Record]) -> None:
     write_card(directory, replace(card, metrics={**card.metrics, **reached}))
 
 
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise RecipeError(f"{out} exists; remove it or name another --out")
-
-
 def _origin(recipe: Recipe) -> list[Any]:
     """What the weights come from. Raises RecipeError where it, or the device, is not at hand."""
     device = device_of(recipe.device).type
@@ -241,15 +228,6 @@ def _refuse_nothing_to_measure(data: Path) -> None:
             f"{path}: none of its groups falls into the half on which gates are held; give more "
             "users or occupations"
         )
-
-
-def _refuse_another_recipes_work(origin: list[Any], work: Path) -> None:
-    """Gates may change between two starts; what the weights come from may not."""
-    path = work / "recipe.json"
-    if not path.exists():
-        write_json(path, origin)
-    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(origin)):
-        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
 
 
 def _digest(directory: Path) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from compress.stages.sharding import Sharded, Whole
 from compress.stages.stage import StageError
 
 LOSSES_NAME = "losses.json"
+DAMAGED = (  # what reading half a checkpoint, or one of something else, raises
+    *(RuntimeError, EOFError, pickle.UnpicklingError),
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def run_steps(
     sharded: False has every process of torchrun compute the same whole step, for small models.
     average: decay of the averaged weights that the model has in the end, 0 for the last ones; for
     models that are not sharded. The losses of all steps lie in LOSSES_NAME beside the checkpoint.
-    Raises StageError when a loss is not finite or the state cannot be written.
+    Raises StageError when a loss is not finite or the state cannot be read or written.
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     assert not (sharded and average)
@@ -128,13 +133,33 @@ def _on_device_of(model: nn.Module) -> AbstractContextManager[Any]:
 
 def _resume(training: Whole | Sharded, averages: Averages, path: Path) -> list[float]:
     """The losses until the last checkpoint, whose state `training` and `averages` then have."""
-    found = parallel.first(lambda: torch.load(path, weights_only=True) if path.exists() else None)
-    if found is None:
-        return []
-    training.load(found)
-    averages.load(found.get("averages", []))
-    losses: list[float] = found["losses"]
+    with _refused(path):
+        found = parallel.first(lambda: _read(path))
+        if found is None:
+            return []
+        training.load(found)
+        averages.load(found.get("averages", []))
+        losses: list[float] = found["losses"]
+    parallel.first(lambda: _write_losses(losses, path))  # a kill may have come before they were
     return losses
+
+
+def _read(path: Path) -> Any:
+    return torch.load(path, weights_only=True) if path.exists() else None
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:  # which says nothing against the file
+        raise
+    except DAMAGED as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StageError(
+            f"{path}: cannot be read ({said}); if it is damaged, remove it and give the same "
+            "command again"
+        ) from error
 
 
 def _save(training: Whole | Sharded, averages: Averages, losses: list[float], path: Path) -> None:
@@ -149,9 +174,19 @@ def _write(state: dict[str, Any], losses: list[float], path: Path) -> None:
     try:
         torch.save(state, beside)
         beside.replace(path)
-        (path.parent / LOSSES_NAME).write_text(json.dumps(losses), encoding="utf-8")
+        _write_losses(losses, path)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         beside.unlink(missing_ok=True)
         raise StageError(
             f"{path}: cannot be written ({error}); make room and give the same command again"
         ) from error
+
+
+def _write_losses(losses: list[float], path: Path) -> None:
+    beside = path.with_name(LOSSES_NAME + ".writing")
+    try:
+        beside.write_text(json.dumps(losses), encoding="utf-8")
+        beside.replace(path.with_name(LOSSES_NAME))
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -13,6 +13,7 @@ from typing import Any
 LARGEST = 2**63 - 1
 # Steps and rows are divided by these, or into them.
 AT_LEAST_ONE = {"steps", "warmup", "checkpoint_every", "slates", "candidates", "batch", "threads"}
+MOST_THREADS = 1024  # torch's own count ends at 2**31, and no machine's does before this
 MEANT = {
     "int": "a whole number of 0 or more",
     "float": "a finite number (with an exponent YAML wants a point: 1.0e-4)",
@@ -34,10 +35,12 @@ def wrong_value(kind: type[Any], raw: Mapping[str, Any]) -> str | None:
 
 
 def wrong_count(raw: Mapping[str, Any]) -> str | None:
-    """The first count of nothing that something is divided by; None if there is none."""
+    """The first count of nothing that something is divided by, or of too many threads."""
     for name in sorted(AT_LEAST_ONE & raw.keys()):
         if raw[name] is not None and raw[name] < 1:
             return f"{name} is {raw[name]!r}; write 1 or more"
+    if (raw.get("threads") or 1) > MOST_THREADS:
+        return f"threads is {raw['threads']!r}; write at most {MOST_THREADS}"
     return None
 
 

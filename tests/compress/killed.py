@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from compress import pipeline
-from compress.recipes.run import Run, work_of
+from compress.recipes.places import work_of
+from compress.recipes.run import Run
 from compress.stages import loop
 
 WRITES = os.O_WRONLY | os.O_RDWR

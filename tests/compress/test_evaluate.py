@@ -43,7 +43,13 @@ def test_it_prints_one_json_object_with_intervals(tiny_model_dir: Path, small_da
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--resamples", "-1"), ("--threads", "0"), ("--json", "absent/x.json")]
+    ("option", "value"),
+    [
+        ("--resamples", "-1"),
+        ("--threads", "0"),
+        ("--threads", str(2**40)),
+        ("--json", "absent/x.json"),
+    ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_scored(
     option: str,
@@ -110,3 +116,16 @@ def test_a_model_that_is_none_is_refused_in_one_line(
     monkeypatch.setattr(sys, "argv", [*arguments[:-1], "nowhere", "--json", "-"])
     assert main() == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_said_in_one_line(
+    tiny_model_dir: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["evaluate", str(tiny_model_dir), "--data", str(small_data), "--split", "test"]
+    arguments += ["--resamples", "2", "--json", "/dev/full"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == 1
+    assert "cannot write the report" in capsys.readouterr().err

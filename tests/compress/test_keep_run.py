@@ -37,3 +37,61 @@ def test_arms_of_unequal_number_are_refused(tiny_model_dir: Path, small_data: Pa
     arms = {"kd": [tiny_model_dir, tiny_model_dir], "sft": [tiny_model_dir]}
     with pytest.raises(KeptRunError, match="as many models"):
         keep_run("kd_minus_sft_auc", "auc", arms, small_data, "test", "")
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        {"kd": ["a"]},
+        {"kd": ["a"], "stf": ["b"]},
+        {"kd": ["a"], "sft": ["b"], "more": ["c"]},
+        {"kd": [], "sft": []},
+    ],
+    ids=str,
+)
+def test_arms_that_are_not_the_figures_are_refused(
+    arms: dict[str, list[Path]], small_data: Path
+) -> None:
+    with pytest.raises(KeptRunError, match=r"the arms kd, sft|one or more"):
+        keep_run("kd_minus_sft_auc", "auc", arms, small_data, "test", "")
+
+
+def test_an_unknown_metric_is_refused_before_a_model_scores(small_data: Path) -> None:
+    nowhere = {"kd": [Path("nowhere")], "sft": [Path("nowhere")]}
+    with pytest.raises(KeptRunError, match="'nosuch' is unknown; use one of auc, brier"):
+        keep_run("kd_minus_sft_auc", "nosuch", nowhere, small_data, "test", "")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--arm", "kd=b"], "--arm kd is given twice"),
+        ([], "is of the arms kd, sft, not kd"),
+        (["--arm", "sft=b", "--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_kept_is_said_in_one_line(
+    more: list[str],
+    said: str,
+    small_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["keep_run", "kd_minus_sft_auc", "--metric", "auc", "--data", str(small_data)]
+    arguments += ["--split", "test", "--note", "", "--out", str(tmp_path / "run.json")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--arm", "kd=a", *more])
+    assert main() == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--threads", str(2**40)), ("--out", "absent/x")])
+def test_a_wrong_option_is_refused_before_anything_is_scored(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["keep_run", "kd_minus_sft_auc", "--metric", "auc", "--data", "none", "--split"]
+    arguments += ["test", "--note", "", "--out", "run.json", "--arm", "kd=a", option, value]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2

@@ -42,7 +42,7 @@ def _wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
             process.wait(0.01)
 
 
-def test_a_failed_gate_leaves_no_artefact_and_may_be_loosened_but_nothing_else_changed(
+def test_a_failed_gate_leaves_no_artefact_and_may_be_changed_but_nothing_else(
     tmp_path: Path,
     small_data: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -58,6 +58,11 @@ def test_a_failed_gate_leaves_no_artefact_and_may_be_loosened_but_nothing_else_c
     _recipe(tmp_path, small_data, 1.01, steps=3)
     assert main() == 1
     assert "holds a run of another recipe" in capsys.readouterr().err
+    lexicon, *others = stages(0.3, steps=2)
+    write_recipe(tmp_path, small_data, [lexicon | {"gates": ["gauc >= 1.01"]}, *others])
+    assert main() == 1
+    assert "lexicon: valid gauc is" in capsys.readouterr().err
+    assert (tmp_path / "model.work" / "0-lexicon").exists()
     _recipe(tmp_path, small_data, 0.3, steps=2)
     assert main() == 0
 
@@ -78,6 +83,17 @@ def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Pa
     assert page.count("<svg") >= 4
     assert "float16" in json.loads((out / "config.json").read_text())["dtype"]
     assert not (tmp_path / "model.work").exists()
+
+
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_an_out_without_a_name_is_refused(
+    out: str, tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = _recipe(tmp_path, small_data, 0.3)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", out])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
 
 
 @pytest.mark.long
@@ -138,6 +154,25 @@ def test_a_second_run_of_the_same_out_is_refused_and_touches_nothing(
         os.close(held)
     assert "another run is at work" in capsys.readouterr().err
     assert list(work.iterdir()) == [work / "unfinished"]
+
+
+def test_files_that_another_keeps_under_a_name_of_the_run_are_refused_and_stay(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe, mine = _recipe(tmp_path, small_data, 0.3), tmp_path / "model.work" / "mine"
+    mine.mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    assert main() == 1
+    assert "holds files, but no run of a recipe" in capsys.readouterr().err
+    mine.rmdir()
+    page = tmp_path / "model.html"
+    page.touch()
+    assert main() == 1
+    assert f"{page} exists" in capsys.readouterr().err
+    assert list(mine.parent.iterdir()) == []
 
 
 def test_a_recipe_without_its_data_is_refused(

@@ -43,6 +43,21 @@ def test_a_gate_of_slices_names_the_slice_that_fails_and_passes_small_ones_over(
     assert "of tenant a drop 0.1000" in str(gate.failure(_quality(0.9, 0.0, a=0.8, b=0.9), before))
 
 
+@pytest.mark.parametrize("line", ["tenant gauc >= 0.5", "job_zone gauc drop <= 0.9"])
+def test_a_gate_of_slices_is_not_met_where_no_slice_is_large_enough(line: str) -> None:
+    """`few` is too small, and there are no job zones."""
+    quality = _quality(0.9, 0.0)
+    failure = str(Gate.parse(line).failure(quality, quality))
+    assert f"of {FEWEST} requests or more" in failure
+    assert line in failure
+
+
+@pytest.mark.parametrize("line", ["tenant gauc drop <= 0.5", "tenant gauc rise >= 0"])
+def test_a_slice_that_the_earlier_stage_lacks_cannot_be_compared(line: str) -> None:
+    failure = Gate.parse(line).failure(_quality(0.9, 0.0, a=0.9), _quality(0.9, 0.0, b=0.9))
+    assert "gauc of tenant a is not known of the stage" in str(failure)
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -53,13 +53,44 @@ def _load(directory: Path, content: str) -> Recipe:
         (HEAD + "stages: [{stage: train, gates: [gauc >= .]}]", "cannot be read"),
         (HEAD + "stages: [{stage: train, gates: [gauc >= 1.2.3]}]", "cannot be read"),
         (HEAD + "stages: [{stage: train, gates: [gauc <= 1e999]}]", "cannot be read"),
+        (HEAD + "stages: [{stage: train, gates: [grounded >= 0.5]}]", "makes one that ranks"),
         ("[" * 20_000, "not a recipe"),
+        ("data: x\nseed: 2024-13-45\nstages: [{stage: train}]", "not a recipe"),
+        pytest.param("seed: " + "9" * 5001, "not a recipe", id="digits"),
+        pytest.param(
+            f"data: x\nthreads: 1\nseed: 0x{'f' * 5000}\nstages: [{{stage: train}}]",
+            "not a recipe",
+            id="hexadecimal digits",
+        ),
+        (f"data: x\nseed: 1\nthreads: {2**40}\nstages: [{{stage: train}}]", "at most 1024"),
         (HEAD + "teacher: {stage: train, name: y, option: 3}\nstages: [{stage: train}]", "option"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path: Path, content: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         _load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (HEAD + "stages: [{stage: train}]\nstages: [{stage: start}]", "'stages' .* in line 5"),
+        (HEAD + "stages:\n- stage: train\n  gates: [gauc >= 1]\n  gates: []", "'gates' .* line 7"),
+        (
+            HEAD + "stages:\n- stage: prune\n  options: {mlp_share: 0.5, 'mlp_share': 0.1}",
+            "recipe.yaml: 'mlp_share' is given twice, again in line 6",
+        ),
+    ],
+)
+def test_a_key_given_twice_is_refused_by_its_line(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        _load(tmp_path, content)
+
+
+def test_a_key_that_is_merged_in_and_given_again_is_given_once(tmp_path: Path) -> None:
+    shared = "- &a {stage: train, name: x}\n- &b {<<: *a, name: y}\n- {<<: *b, name: z}"
+    recipe = _load(tmp_path, f"{HEAD}stages:\n{shared}")
+    assert [title for title, _ in recipe.entries()] == ["x", "y", "z"]
 
 
 def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.loop import LOSSES_NAME, Checkpoints, Schedule, run_steps
+from compress.stages.stage import StageError
 
 
 class _KilledError(Exception):
@@ -74,6 +76,38 @@ def test_a_resumed_run_repeats_only_the_steps_since_its_checkpoint(tmp_path: Pat
     with pytest.raises(_KilledError):
         _train(tmp_path / "state.pt", killed_at=12)
     _train(tmp_path / "state.pt", killed_at=11)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04half", None])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "state.pt"
+    _train(path)
+    path.write_bytes(path.read_bytes()[:900] if content is None else content)
+    with pytest.raises(StageError, match=f"{path}: cannot be read .* remove it and give the same"):
+        _train(path)
+    path.unlink()
+    _train(path)
+
+
+@pytest.mark.parametrize("state", [{"other": 1}, [1], {"model": {}, "optimizer": {}}], ids=str)
+def test_a_checkpoint_of_something_else_is_named_too(tmp_path: Path, state: object) -> None:
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(StageError, match=r"state\.pt: cannot be read"):
+        _train(tmp_path / "state.pt")
+
+
+def test_losses_that_a_kill_kept_from_their_file_are_there_after_the_next_start(
+    tmp_path: Path,
+) -> None:
+    _train(tmp_path / "state.pt")
+    losses = tmp_path / LOSSES_NAME
+    written = losses.read_text()
+    losses.write_text("")
+    _train(tmp_path / "state.pt")
+    assert losses.read_text() == written
+    assert len(json.loads(written)) == 20
 
 
 def test_the_rate_warms_up_and_decays_to_its_floor() -> None:

@@ -1,0 +1,120 @@
+"""Where a run writes: what lies there and is another's is refused and stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compress.recipes import places
+from compress.recipes.places import page_of, publish, refuse_anothers_work, refuse_taken, work_of
+from compress.stages.stage import RecipeError, StageError
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+
+
+def _linked_folder(path: Path) -> None:
+    (path.parent / "elsewhere").mkdir()
+    path.symlink_to(path.parent / "elsewhere")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def last(out: Path, tiny_model_dir: Path) -> Path:
+    """The finished last stage of a run that makes OUT."""
+    return Path(shutil.copytree(tiny_model_dir, work_of(out) / "0-train"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "make"),
+    [
+        ("", Path.mkdir),
+        ("", _dangling),
+        (".work", _linked_folder),
+        (".work", _dangling),
+        (".work", Path.touch),
+        (".html", Path.touch),
+        (".html", _dangling),
+    ],
+)
+def test_a_name_that_is_taken_is_refused_and_left_alone(
+    out: Path, suffix: str, make: Callable[[Path], None]
+) -> None:
+    taken = out.with_name(out.name + suffix)
+    make(taken)
+    with pytest.raises(RecipeError, match=f"{taken} .*remove it or name another --out"):
+        refuse_taken(out)
+    assert os.path.lexists(taken)
+
+
+def test_a_folder_that_holds_no_run_is_refused_and_left_alone(out: Path) -> None:
+    work = work_of(out)
+    work.mkdir()
+    (work / "thesis.tex").touch()
+    with pytest.raises(RecipeError, match=f"{work} holds files, but no run of a recipe; remove it"):
+        refuse_anothers_work([], work)
+    assert [path.name for path in work.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_killed_at_its_very_start_is_taken_up(out: Path) -> None:
+    work = work_of(out)
+    work.mkdir()
+    (work / "recipe.json.writing").touch()
+    refuse_anothers_work([1], work)
+    refuse_anothers_work([1], work)
+    with pytest.raises(RecipeError, match="another recipe"):
+        refuse_anothers_work([2], work)
+
+
+def test_a_damaged_note_of_the_recipe_says_what_to_remove(out: Path) -> None:
+    work = work_of(out)
+    work.mkdir()
+    (work / "recipe.json").touch()
+    with pytest.raises(StageError, match=f"recipe.json: .* remove the folder {work}"):
+        refuse_anothers_work([1], work)
+
+
+def test_a_run_killed_between_page_and_model_knows_its_own_page(
+    out: Path, last: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "write_report", lambda _, page: page.write_text("first"))
+        patch.setattr(Path, "rename", _full)
+        with pytest.raises(OSError, match="full"):
+            publish(last, out)
+    assert page_of(out).exists()
+    refuse_taken(out)
+    publish(last, out)
+    assert out.is_dir()
+    assert "<html" in page_of(out).read_text()
+    assert not work_of(out).exists()
+
+
+def test_a_page_that_came_meanwhile_is_not_written_over(out: Path, last: Path) -> None:
+    page_of(out).write_text("of another")
+    with pytest.raises(RecipeError, match=f"{page_of(out)} exists"):
+        publish(last, out)
+    assert page_of(out).read_text() == "of another"
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_removed_does_not_fail_a_finished_run(
+    out: Path, last: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "rmtree", _full)
+    publish(last, out)
+    assert out.is_dir()
+    assert f"is finished; remove {work_of(out)} by hand" in capsys.readouterr().err
+
+
+def _full(*_: object) -> None:
+    raise OSError("full")
