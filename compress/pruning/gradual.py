@@ -23,6 +23,7 @@ from typing import Any
 from compress.distillation import distill
 from compress.pruning import prune
 from compress.pruning.budgets import Budget, uniform_budget
+from compress.pruning.prune_options import PruneOptions
 from compress.recipes.recipe import TEACHER
 from compress.stages.alone import run_alone
 from compress.stages.stage import (
@@ -71,7 +72,7 @@ class GradualOptions:
                 f"gradual: portions are {list(self.portions)}; give {self.steps} numbers above 0 "
                 f"and up to {MOST_PORTION:.0e}, or none"
             )
-        if parse_options(prune.PruneOptions, self.prune).drop_layers:
+        if parse_options(PruneOptions, self.prune).drop_layers:
             raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
         distill.STAGE.parse(self.recover)
         for given in self.recover_options():
@@ -88,7 +89,7 @@ class GradualOptions:
         A step's shares are of what the step before it left, in whole multiples. Every cut aims at
         the outputs of the model that came in, so that it mends what recovery has left to mend.
         """
-        whole = parse_options(prune.PruneOptions, self.prune)
+        whole = parse_options(PruneOptions, self.prune)
         last = uniform_budget(config, whole.mlp_share, whole.kv_share, whole.multiple)
         left = Budget(config.intermediate_size, config.num_key_value_heads)
         for step in range(1, self.steps + 1):
@@ -177,7 +178,7 @@ def cost(options: GradualOptions, shape: Shape | None) -> Cost:
     assert shape is not None  # or else distill would have refused it
     return replace(
         one,
-        shape=prune.left_of(shape, parse_options(prune.PruneOptions, options.prune)),
+        shape=prune.left_of(shape, parse_options(PruneOptions, options.prune)),
         steps=one.steps * options.steps,
         tokens=one.tokens * options.steps,
         operations=one.operations * options.steps,

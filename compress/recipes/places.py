@@ -5,18 +5,15 @@ What lies there and is not this run's own is refused before a stage starts, and 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from compress.recipes.page import write_report
-from compress.recipes.records import read_json, unfinished_name, write_json, write_text
+from compress.recipes.records import write_text
 from compress.stages.stage import RecipeError
 
-ORIGIN_NAME = "recipe.json"
 PAGE_NAME = "page.html"  # in the working folder: a page beside OUT that equals it is this run's own
 
 
@@ -41,16 +38,6 @@ def refuse_taken(out: Path) -> None:
             "another --out"
         )
     _refuse_anothers_page(out)
-
-
-def refuse_anothers_work(origin: list[Any], work: Path) -> None:
-    """Gates may change between two starts; what the weights come from may not."""
-    path = work / ORIGIN_NAME
-    if not path.exists():
-        _refuse_anothers_files(work)
-        write_json(path, origin)
-    elif read_json(path, f"the folder {work}") != json.loads(json.dumps(origin)):
-        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
 
 
 def publish(last: Path, out: Path) -> None:
@@ -78,12 +65,3 @@ def _refuse_anothers_page(out: Path) -> None:
         return
     if not (page.is_file() and kept.is_file() and page.read_bytes() == kept.read_bytes()):
         raise RecipeError(f"{page} exists; remove it or name another --out")
-
-
-def _refuse_anothers_files(work: Path) -> None:
-    """In the end the folder is removed with all that it holds."""
-    own = unfinished_name(work / ORIGIN_NAME)  # of a run killed at its very start
-    if any(path != own for path in work.iterdir()):
-        raise RecipeError(
-            f"{work} holds files, but no run of a recipe; remove it or name another --out"
-        )

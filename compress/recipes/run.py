@@ -19,7 +19,7 @@ from typing import Any
 from compress.data.requests import halves, load_requests
 from compress.measure.scorers import SCORER_NAME
 from compress.measure.slices import slice_names
-from compress.recipes.places import publish, refuse_anothers_work, refuse_taken, work_of
+from compress.recipes.places import publish, refuse_taken, work_of
 from compress.recipes.recipe import SOURCE, TEACHER, Recipe, RecipeStage
 from compress.recipes.records import (
     MEASURED_NAME,
@@ -30,7 +30,7 @@ from compress.recipes.records import (
 )
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
-from compress.stages.own_work import alone_in
+from compress.stages.own_work import alone_in, named_digests, refuse_others_work
 from compress.stages.stage import (
     CPU,
     GateError,
@@ -92,7 +92,7 @@ class Run:
         _refuse_nothing_to_measure(self._data)
         held.enter_context(alone_in(self._work))
         refuse_taken(self._out)  # another run may just have made it
-        refuse_anothers_work(origin, self._work)
+        refuse_others_work(origin, self._work)
         for title, directory in self._recipe.given().items():
             path = self._work / f"{title}.json"
             if not path.exists():
@@ -213,9 +213,13 @@ def _origin(recipe: Recipe) -> list[Any]:
     device = device_of(recipe.device).type
     if not Path(recipe.data).is_dir():
         raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
-    stages = [[title, entry.stage, dict(entry.options)] for title, entry in recipe.entries()]
+    data = Path(recipe.data)
+    stages = [
+        [title, entry.stage, dict(entry.options), named_digests(entry.options, data)]
+        for title, entry in recipe.entries()
+    ]
     given = [_digest(directory) for directory in recipe.given().values()]
-    digest = directory_digest(Path(recipe.data))
+    digest = directory_digest(data)
     elsewhere = [] if device == CPU else [device]
     return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages, *elsewhere]
 

@@ -52,9 +52,9 @@ def refuse_others_work(origin: Sequence[Any], work: Path) -> None:
     """
     path = work / ORIGIN_NAME
     if not path.exists():
-        if any(work.iterdir()):
-            raise RecipeError(f"{work} holds files that no run made; name another --out")
-        _write_whole(path, json.dumps(origin))
+        _refuse_files_of_none(work, _beside(path))
+        _beside(path).write_text(json.dumps(origin), encoding="utf-8")
+        _beside(path).replace(path)
         return
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
@@ -64,10 +64,14 @@ def refuse_others_work(origin: Sequence[Any], work: Path) -> None:
         raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
 
 
-def _write_whole(path: Path, text: str) -> None:
-    beside = path.with_suffix(".writing")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+def _beside(path: Path) -> Path:
+    """Where it is written before it has its name; a run killed at its very start leaves that."""
+    return path.with_name(path.name + ".writing")
+
+
+def _refuse_files_of_none(work: Path, own: Path) -> None:
+    if any(path != own for path in work.iterdir()):
+        raise RecipeError(f"{work} holds files, but no run; remove it or name another --out")
 
 
 def named_digests(options: Any, data: Path) -> list[str]:

@@ -20,7 +20,7 @@ import pytest
 from compress.pipeline import main
 from compress.recipes.records import MEASURED_NAME, read_records
 from models.checkpoint import load_model_directory
-from tests.compress.small_recipe import ROOT, TRAIN, stages, write_recipe
+from tests.compress.small_recipe import DISTILL, ROOT, TRAIN, stages, write_recipe
 
 
 def _recipe(directory: Path, data: Path, minimum: float, **lexicon: int) -> Path:
@@ -156,6 +156,27 @@ def test_a_second_run_of_the_same_out_is_refused_and_touches_nothing(
     assert list(work.iterdir()) == [work / "unfinished"]
 
 
+def test_a_teacher_that_changed_since_is_not_gone_on_with(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    (teacher / "config.json").write_text("{}")
+    lexicon, *_ = stages(0.3, steps=2)
+    options = DISTILL | {"teachers": [{"path": str(teacher)}]}
+    recipe = write_recipe(tmp_path, small_data, [lexicon, {"stage": "distill", "options": options}])
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    for _ in range(2):
+        assert main() == 1
+        assert "model_card.json: is missing" in capsys.readouterr().err
+    (teacher / "config.json").write_text("{ }")
+    assert main() == 1
+    assert "holds a run of another recipe" in capsys.readouterr().err
+
+
 def test_files_that_another_keeps_under_a_name_of_the_run_are_refused_and_stay(
     tmp_path: Path,
     small_data: Path,
@@ -166,7 +187,7 @@ def test_files_that_another_keeps_under_a_name_of_the_run_are_refused_and_stay(
     mine.mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
     assert main() == 1
-    assert "holds files, but no run of a recipe" in capsys.readouterr().err
+    assert "holds files, but no run" in capsys.readouterr().err
     mine.rmdir()
     page = tmp_path / "model.html"
     page.touch()

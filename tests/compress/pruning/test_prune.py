@@ -20,7 +20,8 @@ from compress.layers.gram import CalibrationDataError
 from compress.layers.streaming import MLP, Half, Streams
 from compress.pruning.budgets import Budget, BudgetError
 from compress.pruning.latency import LatencyTable, measure_latency
-from compress.pruning.prune import AIMS, STAGE, PruneOptions, prune_decoder, run
+from compress.pruning.prune import STAGE, prune_decoder, run
+from compress.pruning.prune_options import AIMS, PruneOptions
 from compress.pruning.sensitivity import Scores, least_needed_layers, width_losses, without_layers
 from compress.pruning.slicing import LayerCut, mask
 from compress.stages.costs import shape_of

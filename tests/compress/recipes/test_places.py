@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from compress.recipes import places
-from compress.recipes.places import page_of, publish, refuse_anothers_work, refuse_taken, work_of
-from compress.stages.stage import RecipeError, StageError
+from compress.recipes.places import page_of, publish, refuse_taken, work_of
+from compress.stages.stage import RecipeError
 
 
 def _dangling(path: Path) -> None:
@@ -54,33 +54,6 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(
     with pytest.raises(RecipeError, match=f"{taken} .*remove it or name another --out"):
         refuse_taken(out)
     assert os.path.lexists(taken)
-
-
-def test_a_folder_that_holds_no_run_is_refused_and_left_alone(out: Path) -> None:
-    work = work_of(out)
-    work.mkdir()
-    (work / "thesis.tex").touch()
-    with pytest.raises(RecipeError, match=f"{work} holds files, but no run of a recipe; remove it"):
-        refuse_anothers_work([], work)
-    assert [path.name for path in work.iterdir()] == ["thesis.tex"]
-
-
-def test_a_run_killed_at_its_very_start_is_taken_up(out: Path) -> None:
-    work = work_of(out)
-    work.mkdir()
-    (work / "recipe.json.writing").touch()
-    refuse_anothers_work([1], work)
-    refuse_anothers_work([1], work)
-    with pytest.raises(RecipeError, match="another recipe"):
-        refuse_anothers_work([2], work)
-
-
-def test_a_damaged_note_of_the_recipe_says_what_to_remove(out: Path) -> None:
-    work = work_of(out)
-    work.mkdir()
-    (work / "recipe.json").touch()
-    with pytest.raises(StageError, match=f"recipe.json: .* remove the folder {work}"):
-        refuse_anothers_work([1], work)
 
 
 def test_a_run_killed_between_page_and_model_knows_its_own_page(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compress.pruning.prune import PruneOptions
+from compress.pruning.prune_options import PruneOptions
 from compress.recipes.recipe import STAGES
 from compress.stages.stage import RecipeError, parse_options
 from compress.students.train import TrainOptions

@@ -29,6 +29,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_the_run_that_began_it_goes_on_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / f"{ORIGIN_NAME}.writing").touch()  # killed at its very start
     for _ in range(2):
         refuse_others_work(["train", 7, {"rate": 0.1}], tmp_path)
         (tmp_path / "train.pt").touch()
@@ -38,7 +39,7 @@ def test_the_run_that_began_it_goes_on_and_no_other(tmp_path: Path) -> None:
 
 def test_a_folder_that_no_run_began_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(RecipeError, match="no run made"):
+    with pytest.raises(RecipeError, match="holds files, but no run"):
         refuse_others_work(["train"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
