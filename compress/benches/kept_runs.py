@@ -39,13 +39,19 @@ class Figure:
     strict: bool = False
 
 
+def _share(regained: float, lost: float) -> float:
+    if lost <= 0:
+        raise KeptRunError("the pruned arm lost nothing to the dense one; keep a run where it does")
+    return regained / lost
+
+
 FIGURES = {
     "kd_minus_sft_auc": Figure(
         ("kd", "sft"), lambda arm: arm["kd"] - arm["sft"], 0.0, ("kd", "sft"), strict=True
     ),
     "recovered_share": Figure(
         ("dense", "pruned", "recovered"),
-        lambda arm: (arm["recovered"] - arm["pruned"]) / (arm["dense"] - arm["pruned"]),
+        lambda arm: _share(arm["recovered"] - arm["pruned"], arm["dense"] - arm["pruned"]),
         0.90,
         ("recovered", "pruned"),
     ),

@@ -72,16 +72,20 @@ class GradualOptions:
                 f"gradual: portions are {list(self.portions)}; give {self.steps} numbers above 0 "
                 f"and up to {MOST_PORTION:.0e}, or none"
             )
-        if parse_options(PruneOptions, self.prune).drop_layers:
-            raise RecipeError("gradual: layers are dropped at once; use a prune stage for them")
+        given = parse_options(PruneOptions, self.prune)
+        if given.drop_layers or given.allocation != "uniform":
+            raise RecipeError(
+                "gradual: layers are dropped at once, and every cut takes the same of each layer; "
+                "use a prune stage for drop_layers and for allocation by sensitivity"
+            )
         distill.STAGE.parse(self.recover)
-        for given in self.recover_options():
-            if not all(phase["steps"] for phase in given["phases"]):
+        for recovery in self.recover_options():
+            if not all(phase["steps"] for phase in recovery["phases"]):
                 raise RecipeError(
                     f"gradual: portions of {list(self.portions)} leave a recovery without steps; "
                     "raise the smallest, or the steps of every phase"
                 )
-            distill.STAGE.parse(given)
+            distill.STAGE.parse(recovery)
 
     def prune_options(self, config: DecoderConfig) -> Iterator[dict[str, Any]]:
         """Of each step, on a model of `config`: the last one leaves what one step would have left.

@@ -67,3 +67,10 @@ def test_the_runs_that_are_kept_are_readable() -> None:
     for run in read_runs(RUNS):
         assert run.low <= run.high
         assert set(run.manifest) >= set(run.arms)
+
+
+def test_a_share_of_no_loss_is_refused(tmp_path: Path) -> None:
+    arms = {"dense": 0.8, "pruned": 0.8, "recovered": 0.8}
+    (run,) = read_runs(_keep(tmp_path, figure="recovered_share", arms=arms))
+    with pytest.raises(KeptRunError, match="lost nothing"):
+        _ = run.value

@@ -120,6 +120,7 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
         ({"portions": [1, True]}, "give 2 numbers"),
         ({"portions": [1, "1"]}, "give 2 numbers"),
         ({"prune": {"drop_layers": 1}}, "dropped at once"),
+        ({"prune": {"allocation": "sensitivity"}}, "the same of each layer"),
         ({"prune": {"width": 1}}, "options are"),
         ({"recover": {"phases": []}}, "phases is empty"),
     ],
