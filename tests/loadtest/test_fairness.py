@@ -153,13 +153,16 @@ def test_a_process_is_among_its_descendants_and_keys_are_digests() -> None:
 
 
 def test_redis_is_found_by_its_folder_though_it_is_nobodys_child(tmp_path: Path) -> None:
-    waiting = [sys.executable, "-c", "input()"]
+    waiting = [sys.executable, "-c", "print(flush=True); input()"]
     ours = [*waiting, "redis-server", f"unixsocket:{tmp_path}/redis/redis.sock"]
     others = [*waiting, "redis-server", "unixsocket:/elsewhere/redis/redis.sock"]
     with (
-        subprocess.Popen(ours, stdin=subprocess.PIPE) as found,
-        subprocess.Popen(others, stdin=subprocess.PIPE) as ignored,
+        subprocess.Popen(ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as found,
+        subprocess.Popen(others, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ignored,
     ):
+        for process in (found, ignored):  # the kernel shows no command line for a moment
+            assert process.stdout is not None
+            process.stdout.readline()
         assert of_redis(tmp_path) == [found.pid]
         for process in (found, ignored):
             process.communicate(b"\n")
