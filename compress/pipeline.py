@@ -34,6 +34,7 @@ def main() -> int:
         parser.error(f"--out {str(given.out)!r} ends in no name; give that of a folder to create")
     try:
         recipe = Recipe.load(given.recipe)
+        recipe.refuse_missing()
         if given.dry_run:
             print(table(recipe))
             return 0

@@ -21,6 +21,9 @@ def main() -> int:
     except FairslateError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{given.out}: cannot be written ({error}); name another file", file=sys.stderr)
+        return 1
     return 0
 
 

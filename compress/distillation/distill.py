@@ -35,6 +35,7 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
+    card_after,
     lineage_entry,
     prepare_process,
 )
@@ -70,8 +71,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         "options": asdict(options),
         "teachers": taught_by,
     }
-    stages = [*directory.card.lineage.get("stages", []), entry]
-    card = replace(directory.card, lineage={"stages": stages, "parent": directory.digest})
+    card = card_after(directory.card, directory.digest, entry)
     dtype = STORAGE[options.storage]
     save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card, dtype)
 
@@ -152,7 +152,12 @@ def quality(options: DistillOptions, directory: Path, data: Path) -> Mapping[str
     return measure_reasons(load_model_directory(directory), data, "valid")
 
 
-STAGE = StageKind(run, DistillOptions, cost, quality)
+def named(options: DistillOptions) -> list[str]:
+    """Its teachers."""
+    return [teacher.path for teacher in options.teachers] if options.taught else []
+
+
+STAGE = StageKind(run, DistillOptions, cost, quality, named)
 
 if __name__ == "__main__":
     run_alone("distillation.distill", run)

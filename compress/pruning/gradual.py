@@ -189,7 +189,13 @@ def cost(options: GradualOptions, shape: Shape | None) -> Cost:
     )
 
 
-STAGE = StageKind(run, GradualOptions, cost)
+def named(options: GradualOptions) -> list[str]:
+    """Its teachers; the model that came in is one where the recipe has none."""
+    teachers = distill.named(distill.STAGE.parse(options.recover))
+    return [path for path in teachers if path != TEACHER]
+
+
+STAGE = StageKind(run, GradualOptions, cost, named=named)
 
 if __name__ == "__main__":
     run_alone("pruning.gradual", run)

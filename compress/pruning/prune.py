@@ -42,6 +42,7 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
+    card_after,
     lineage_entry,
     parse_options,
     prepare_process,
@@ -80,12 +81,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     entry = lineage_entry("prune", stage, options)
     if aim:
         entry["teachers"] = [aim.directory.digest]
-    card = directory.card
-    card = replace(
-        card,
-        lineage={"stages": [*card.lineage.get("stages", []), entry], "parent": directory.digest},
-        metrics={**card.metrics, "prune": report},
-    )
+    card = card_after(directory.card, directory.digest, entry, prune=report)
     save_model_directory(stage.out, sliced(decoder, cuts), stage.source / TOKENIZER_NAME, card)
 
 

@@ -29,6 +29,7 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
+    card_after,
     lineage_entry,
     parse_options,
     prepare_process,
@@ -120,12 +121,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     with Streams(slates(), stage.work, decoder) as streams:
         found = quantize_decoder(decoder, streams, options.settings, options.smooth)
     quantized = QuantizedWeights(options.quantization, found.coded, kv_scales)
-    card, entry = directory.card, lineage_entry("quantize", stage, options)
-    card = replace(
-        card,
-        lineage={"stages": [*card.lineage.get("stages", []), entry], "parent": directory.digest},
-        metrics={**card.metrics, "quantize": {"layers": found.errors}},
-    )
+    entry, errors = lineage_entry("quantize", stage, options), {"layers": found.errors}
+    card = card_after(directory.card, directory.digest, entry, quantize=errors)
     tokenizer, storage = stage.source / TOKENIZER_NAME, STORAGE[options.storage]
     save_model_directory(stage.out, decoder, tokenizer, card, storage, quantized)
 

@@ -74,6 +74,12 @@ class RecipeStage:
         return kind
 
     @property
+    def named(self) -> Sequence[str]:
+        """Stages and directories that its options read."""
+        kind = self.kind
+        return kind.named(kind.parse(self.options)) if kind.named else ()
+
+    @property
     def conditions(self) -> list[Gate]:
         """Its gates, read."""
         return [Gate.parse(line) for line in self.gates]
@@ -128,6 +134,24 @@ class Recipe:
         """The directories that it starts from, under the names by which gates compare with them."""
         named = {TEACHER: self.teacher, SOURCE: self.source}
         return {name: Path(path) for name, path in named.items() if isinstance(path, str)}
+
+    def refuse_missing(self) -> None:
+        """Before anything is priced or started. Raises RecipeError for what is not there to read.
+
+        A stage may name those before it, and directories.
+        """
+        for name, path in self.given().items():
+            if not path.is_dir():
+                raise RecipeError(f"{name} {str(path)!r} is no directory here; name one")
+        known = set(self.given())
+        for title, entry in self.entries():
+            for name in entry.named:
+                if name not in known and not Path(name).is_dir():
+                    raise RecipeError(
+                        f"{title}: {name!r} is no stage before it and no directory here; name one "
+                        f"of {', '.join(sorted(known)) or 'no stage'}, or a directory"
+                    )
+            known.add(title)
 
     def entries(self) -> Iterator[tuple[str, RecipeStage]]:
         """Every stage in the order in which they run, with its name."""

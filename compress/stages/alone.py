@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compress.stages.own_work import alone_in, named_digests, path_digest, refuse_others_work
+from compress.stages.own_work import (
+    alone_in,
+    forget_beginning,
+    named_digests,
+    path_digest,
+    refuse_others_work,
+)
 from compress.stages.stage import (
     CPU,
     DEVICES,
@@ -68,7 +74,10 @@ def _run(name: str, stage: Stage, given: argparse.Namespace) -> None:
     )
     with alone_in(inputs.work):
         refuse_others_work(_origin(name, inputs, given.options), inputs.work)
-        stage(inputs, given.options)
+        try:
+            stage(inputs, given.options)
+        finally:
+            forget_beginning(inputs.work)
 
 
 def _origin(name: str, inputs: StageInput, options: Any) -> list[Any]:

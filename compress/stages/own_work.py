@@ -64,6 +64,13 @@ def refuse_others_work(origin: Sequence[Any], work: Path) -> None:
         raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
 
 
+def forget_beginning(work: Path) -> None:
+    """Removes the folder of a run that has put nothing there: it was refused, or needs no state."""
+    if [path.name for path in work.iterdir()] == [ORIGIN_NAME]:
+        (work / ORIGIN_NAME).unlink()
+        work.rmdir()
+
+
 def _beside(path: Path) -> Path:
     """Where it is written before it has its name; a run killed at its very start leaves that."""
     return path.with_name(path.name + ".writing")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,6 +131,7 @@ class StageKind:
     options: a frozen dataclass that refuses what is wrong when it is made, before anything starts.
     cost: of these options and the shape of the model that comes in, which is the teacher's where
     none comes before; None where it is negligible.
+    named: of options, the stages or directories that they read beside what comes in.
     quality: of options, the directory written and the data: what gates compare where no ranking
     metric describes the model; None, or the answer None, where they do.
     """
@@ -139,6 +140,7 @@ class StageKind:
     options: type[Any]
     cost: Callable[[Any, Shape | None], Cost] | None = None
     quality: Callable[[Any, Path, Path], Mapping[str, float] | None] | None = None
+    named: Callable[[Any], Sequence[str]] | None = None
 
     def parse(self, raw: Mapping[str, Any]) -> Any:
         """The options; a class with a method `parse` reads its nested parts itself."""
@@ -226,6 +228,19 @@ def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, 
         "torch": torch.__version__,
         **elsewhere,
     }
+
+
+def card_after(
+    card: ModelCard, parent: str, entry: Mapping[str, Any], **measured: Any
+) -> ModelCard:
+    """Of a model made from that of `card`, whose digest is `parent`, by the stage of `entry`.
+
+    What the other one reached on `test` stays with the other one.
+    """
+    kept = {name: value for name, value in card.metrics.items() if name != "test"}
+    stages = [*card.lineage.get("stages", []), entry]
+    lineage = {"stages": stages, "parent": parent}
+    return replace(card, lineage=lineage, metrics={**kept, **measured})
 
 
 def directory_digest(directory: Path) -> str:

@@ -6,7 +6,7 @@ Run alone: python -m compress.students.train --source MODEL --data DIR --out DIR
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
+    card_after,
     lineage_entry,
     parse_options,
     prepare_process,
@@ -91,8 +92,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         "train",
     )
     _blend(decoder.cpu(), load_decoder(directory), options.trained_share)
-    stages = [*directory.card.lineage["stages"], lineage_entry("train", stage, options)]
-    card = replace(directory.card, lineage={"stages": stages, "parent": directory.digest})
+    entry = lineage_entry("train", stage, options)
+    card = card_after(directory.card, directory.digest, entry)
     save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card)
 
 

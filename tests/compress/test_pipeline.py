@@ -196,6 +196,24 @@ def test_files_that_another_keeps_under_a_name_of_the_run_are_refused_and_stay(
     assert list(mine.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", [(), ("--dry-run",)])
+def test_a_teacher_that_is_nowhere_is_refused_before_anything_is_priced_or_started(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flag: tuple[str, ...],
+) -> None:
+    lexicon, *_ = stages(0.3, steps=2)
+    distill = {"stage": "distill", "options": DISTILL | {"teachers": [{"path": "lexicn"}]}}
+    recipe = write_recipe(tmp_path, small_data, [lexicon, distill])
+    out = tmp_path / "model"
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out), *flag])
+    assert main() == 1
+    assert "distill: 'lexicn' is no stage before it" in capsys.readouterr().err
+    assert not out.with_name("model.work").exists()
+
+
 def test_a_recipe_without_its_data_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,17 @@ def test_the_stage_writes_a_smaller_model_that_transformers_loads(
     assert found.card.lineage["stages"][-1]["stage"] == "prune"
 
 
+def test_what_its_source_reached_on_test_is_not_said_of_it(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_model_dir, source)
+    card = read_card(source)
+    write_card(source, replace(card, metrics={"test": {"gauc": 0.9}, "earlier": {"gauc": 0.8}}))
+    found = pruned(source, data, tmp_path / "out")
+    assert sorted(found.card.metrics) == ["earlier", "prune"]
+
+
 def test_its_size_is_known_before_it_starts(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from compress.stages.alone import run_alone
-from compress.stages.stage import StageInput
+from compress.stages.stage import RecipeError, StageInput
 
 
 def _stage(inputs: StageInput, options: Mapping[str, Any]) -> None:
     """Goes on from what its work holds, as a training does from a checkpoint."""
     state = inputs.work / "state"
+    if options.get("refused"):
+        raise RecipeError("no such option")
     if not state.exists():
         state.write_text(json.dumps(options))
     if options.get("full"):
@@ -53,6 +55,12 @@ def test_other_options_do_not_go_on_from_the_work_of_these(
     assert not out.exists()
     assert "another recipe" in capsys.readouterr().err
     assert start(str(out), rate=1) == 0
+
+
+def test_what_was_refused_leaves_nothing_in_the_way(start: Any, tmp_path: Path) -> None:
+    assert start(str(tmp_path / "out"), refused=True) == 1
+    assert not (tmp_path / "out.work").exists()
+    assert start(str(tmp_path / "out"), rate=1) == 0
 
 
 def test_what_is_no_place_to_write_is_refused(
