@@ -26,9 +26,9 @@ from compress.data.requests import Request, load_requests
 from compress.measure.evaluation import RESAMPLES
 from compress.measure.intervals import Scored, mean_difference, values
 from compress.measure.scorers import open_scorer, scored_by
-from compress.recipes.records import write_json
 from compress.stages.option_values import MOST_THREADS
 from compress.stages.stage import directory_digest
+from compress.stages.whole_files import write_json
 from models.card import CARD_NAME, read_card
 from models.errors import FairslateError
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.recipes.plots import Axis, bars, lines, points
-from compress.recipes.records import MEASURED_NAME, Record, read_records, write_text
+from compress.recipes.records import MEASURED_NAME, Record, read_records
+from compress.stages.whole_files import write_text
 from models.card import ModelCard, read_card
 
 STYLE = """

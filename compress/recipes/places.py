@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from compress.recipes.page import write_report
-from compress.recipes.records import write_text
 from compress.stages.stage import RecipeError
+from compress.stages.whole_files import write_text
 
 PAGE_NAME = "page.html"  # in the working folder: a page beside OUT that equals it is this run's own
 

@@ -25,6 +25,7 @@ from compress.measure.scorers import SCORER_NAME, DirectoryScorer, Scorer, open_
 from compress.measure.slices import by_slice
 from compress.recipes.gates import Quality
 from compress.stages.stage import StageError
+from compress.stages.whole_files import write_json
 from models.checkpoint import load_model_directory
 
 MEASURED_NAME = ".measured.json"
@@ -120,33 +121,6 @@ def read_records(path: Path) -> list[Record]:
     with _refused(path, "it, and do without what was measured,"):
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
         return [Record.of(raw) for raw in stages]
-
-
-def read_json(path: Path, remove: str) -> Any:
-    """Inverse of `write_json`. Raises StageError, with what to remove, for what is damaged."""
-    with _refused(path, remove):
-        return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Written beside and renamed."""
-    beside = unfinished_name(path)
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def unfinished_name(path: Path) -> Path:
-    """What is beside a file while it is written."""
-    return path.with_name(path.name + ".writing")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from compress.stages import parallel
 from compress.stages.averages import Averages
 from compress.stages.sharding import Sharded, Whole
 from compress.stages.stage import StageError
+from compress.stages.whole_files import write_text
 
 LOSSES_NAME = "losses.json"
 DAMAGED = (  # what reading half a checkpoint, or one of something else, raises
@@ -140,7 +141,8 @@ def _resume(training: Whole | Sharded, averages: Averages, path: Path) -> list[f
         training.load(found)
         averages.load(found.get("averages", []))
         losses: list[float] = found["losses"]
-    parallel.first(lambda: _write_losses(losses, path))  # a kill may have come before they were
+    # A kill may have come between the checkpoint and its losses.
+    parallel.first(lambda: write_text(path.with_name(LOSSES_NAME), json.dumps(losses)))
     return losses
 
 
@@ -174,19 +176,9 @@ def _write(state: dict[str, Any], losses: list[float], path: Path) -> None:
     try:
         torch.save(state, beside)
         beside.replace(path)
-        _write_losses(losses, path)
+        write_text(path.with_name(LOSSES_NAME), json.dumps(losses))
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         beside.unlink(missing_ok=True)
         raise StageError(
             f"{path}: cannot be written ({error}); make room and give the same command again"
         ) from error
-
-
-def _write_losses(losses: list[float], path: Path) -> None:
-    beside = path.with_name(LOSSES_NAME + ".writing")
-    try:
-        beside.write_text(json.dumps(losses), encoding="utf-8")
-        beside.replace(path.with_name(LOSSES_NAME))
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

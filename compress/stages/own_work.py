@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.stages.stage import RecipeError, StageError
+from compress.stages.whole_files import unfinished_name, write_json
 from models.card import CARD_NAME, file_digest
 
 ORIGIN_NAME = "recipe.json"
@@ -52,9 +53,8 @@ def refuse_others_work(origin: Sequence[Any], work: Path) -> None:
     """
     path = work / ORIGIN_NAME
     if not path.exists():
-        _refuse_files_of_none(work, _beside(path))
-        _beside(path).write_text(json.dumps(origin), encoding="utf-8")
-        _beside(path).replace(path)
+        _refuse_files_of_none(work, unfinished_name(path))
+        write_json(path, origin)
         return
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
@@ -71,12 +71,8 @@ def forget_beginning(work: Path) -> None:
         work.rmdir()
 
 
-def _beside(path: Path) -> Path:
-    """Where it is written before it has its name; a run killed at its very start leaves that."""
-    return path.with_name(path.name + ".writing")
-
-
 def _refuse_files_of_none(work: Path, own: Path) -> None:
+    """`own` is what a run that was killed at its very start leaves."""
     if any(path != own for path in work.iterdir()):
         raise RecipeError(f"{work} holds files, but no run; remove it or name another --out")
 
