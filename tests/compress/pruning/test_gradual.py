@@ -86,6 +86,8 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
     stages = [(entry["stage"], entry["seed"]) for entry in whole.card.lineage["stages"]]
     assert stages == [("prune", 5), ("distill", 5), ("prune", 1005), ("distill", 1005)]
     assert (whole.config.intermediate_size, whole.config.num_key_value_heads) == (48, 1)
+    came_in = load_model_directory(tiny_model_dir).digest
+    assert all(entry["teachers"] == [came_in] for entry in whole.card.lineage["stages"])
 
     calls: list[str] = []
 
