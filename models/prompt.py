@@ -106,7 +106,7 @@ class PromptBuilder:
         if not isinstance(text, str):
             text = render_fields(self._card.prompts[name], text)
         frame = self._context_frames[name]
-        text_ids = self._text_ids([text])[0]
+        text_ids = self.text_ids([text])[0]
         return EncodedContext(*frame.around(text_ids))
 
     def encode_candidates(
@@ -114,7 +114,7 @@ class PromptBuilder:
     ) -> list[EncodedCandidate]:
         """One per text, in order. Raises PromptError as `encode_context` does."""
         frame = self._candidate_frames[self.prompt_name(prompt)]
-        return [EncodedCandidate(*frame.around(text_ids)) for text_ids in self._text_ids(texts)]
+        return [EncodedCandidate(*frame.around(text_ids)) for text_ids in self.text_ids(texts)]
 
     def frame_candidate(self, ids: Sequence[int], prompt: str | None = None) -> EncodedCandidate:
         """The template around tokens that no text stands for: those of a stored candidate."""
@@ -124,7 +124,15 @@ class PromptBuilder:
         """`block_hashes` of this model: the same ids under another model hash otherwise."""
         return block_hashes(ids, block_size, self._digest + salt)
 
-    def _text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def token_id(self, token: str) -> int:
+        """Raises ModelDirectoryError where the vocabulary has no such token."""
+        number = self._template_tokenizer.token_to_id(token)
+        if number is None:
+            raise ModelDirectoryError(f"the tokenizer has no token {token!r}; use another model")
+        return int(number)
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text without a template. Raises PromptError for what is no Unicode."""
         try:
             for text in texts:
                 text.encode()

@@ -1,13 +1,12 @@
 """Writes answers with a decoder, token by token over a cache of keys and values.
 
-Knows nothing of training and of what the tokens mean; a `TokenRule` may narrow what is written.
+Knows nothing of training and of what the tokens mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +14,6 @@ from torch import Tensor
 
 from compress.decoders.sequences import SequenceBatch
 from models.decoder import Decoder
-
-
-class TokenRule(Protocol):
-    """What one answer may still say."""
-
-    def allowed(self) -> Sequence[int]:
-        """Tokens that may come next, at least one."""
-
-    def advance(self, token: int) -> None:
-        """Takes note of an allowed token that was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +31,24 @@ def write_answers(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     generator: torch.Generator | None = None,
-    rules: Sequence[TokenRule] | None = None,
 ) -> list[list[int]]:
-    """One answer a prompt, of at most `new_tokens`; `rules` holds one a prompt."""
+    """One answer a prompt, of at most `new_tokens`."""
     batch = SequenceBatch.pack(prompts, [()] * len(prompts))
     held = _KeyValues(decoder, batch, sampling.new_tokens)
     last = batch.lengths.cumsum(0) - 1
     states = decoder(batch.token_ids, batch.positions, _Prefill(held, batch), rows=last)
     answers: list[list[int]] = [[] for _ in prompts]
     for step in range(sampling.new_tokens):
-        chosen = _choose(_logits(decoder, states, rules), sampling, generator)
+        logits = decoder.model.norm(states) @ decoder.output_embedding.T
+        chosen = _choose(logits, sampling, generator)
         for answer, token in zip(answers, chosen.tolist(), strict=True):
             if not answer or answer[-1] != sampling.end:
                 answer.append(token)
         if all(answer[-1] == sampling.end for answer in answers):
             break
-        for answer, rule in zip(answers, rules or (), strict=bool(rules)):
-            if len(answer) == step + 1 and answer[-1] != sampling.end:
-                rule.advance(answer[-1])
         positions = batch.lengths + step
         states = decoder(chosen, positions, _Step(held, positions))
     return answers
-
-
-def _logits(decoder: Decoder, states: Tensor, rules: Sequence[TokenRule] | None) -> Tensor:
-    logits: Tensor = decoder.model.norm(states) @ decoder.output_embedding.T
-    if rules is None:
-        return logits
-    hidden = torch.full_like(logits, -torch.inf)
-    for row, rule in enumerate(rules):
-        hidden[row, list(rule.allowed())] = 0
-    return logits + hidden
 
 
 def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:

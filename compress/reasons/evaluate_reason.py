@@ -3,8 +3,8 @@
 python -m compress.reasons.evaluate_reason MODEL --data DIR --split NAME --json -
 
 Each request of the split gives one pair: its member and its first candidate of the highest grade.
-The grammar (compress.reasons.rule) admits only sentences of the known form about the input's facts.
-Knows nothing of training.
+The grammar (models.reasons.grammar) admits only sentences of the known form about the input's
+facts, and the writer is the one that serves (models.engines.reason_writer). Knows no training.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from tqdm import tqdm
 from compress.data.requests import Request, load_occupations, load_requests, read_rows
 from compress.decoders.decoding import Sampling, write_answers
 from compress.decoders.sequences import SequenceBatch
-from compress.reasons.check import check_reason
-from compress.reasons.facts import job_facts, member_facts
-from compress.reasons.frames import parse
 from compress.reasons.generation import format_validity, validation_loss
 from compress.reasons.rationales import SharedWords, fact_texts, rationale
-from compress.reasons.reasoner import END_OF_ANSWER
-from compress.reasons.rule import ReasonRule, possible_reasons
 from compress.reasons.text_examples import TextExample
 from compress.reasons.text_tokens import TextEncoder
 from models.checkpoint import ModelDirectory, load_decoder, load_model_directory
 from models.decoder import Decoder
+from models.engines.base import ReasonJob
+from models.engines.reason_writer import ReasonWriter
+from models.reasons.check import check_reason
+from models.reasons.facts import job_facts, member_facts
+from models.reasons.frames import parse, possible_reasons
+from models.reasons.grammar import END_OF_ANSWER, ReasonGrammar, ReasonTokens
 
 PAIRS = 64  # of a gate
 BATCH = 16
 NEW_TOKENS = 120
+CACHE_BYTES = 64 << 20
 
 
 def measure_reasons(
@@ -46,7 +48,7 @@ def measure_reasons(
 ) -> dict[str, float]:
     """What gates compare: validation_loss in nats a token, format_validity and grounded, 0 to 1."""
     trial = Trial.of(directory, data, split, pairs)
-    return trial.loss() | trial.checked(trial.written(by_rule=True))
+    return trial.loss() | trial.checked(trial.held())
 
 
 def evaluate_reasons(
@@ -58,8 +60,8 @@ def evaluate_reasons(
     rationale's and that of a sentence drawn at random among the possible ones.
     """
     trial = Trial.of(directory, data, split, pairs)
-    held, examples, words = trial.written(by_rule=True), trial.examples, trial.words
-    free = trial.checked(trial.written(by_rule=False))
+    held, examples, words = trial.held(), trial.examples, trial.words
+    free = trial.checked(trial.free())
     return {
         **trial.loss(),
         **trial.checked(held),
@@ -78,6 +80,7 @@ def evaluate_reasons(
 class Trial:
     """A model and the pairs of texts that it is to write about."""
 
+    directory: ModelDirectory
     decoder: Decoder
     encoder: TextEncoder
     examples: Sequence[TextExample]
@@ -89,19 +92,29 @@ class Trial:
         words = SharedWords.of(fact_texts(load_occupations(data)))
         examples = list(_examples(data, load_requests(data, split)[:pairs], words))
         encoder = TextEncoder.of(directory, END_OF_ANSWER)
-        return cls(load_decoder(directory), encoder, examples, words)
+        return cls(directory, load_decoder(directory), encoder, examples, words)
 
     def loss(self) -> dict[str, float]:
         """In nats a token of the rationales, their end included."""
         return {"validation_loss": validation_loss(self.decoder, self._batches())}
 
-    def written(self, by_rule: bool) -> list[str]:
-        """Greedy answers."""
+    def held(self) -> list[str]:
+        """Answers held to the grammar, as they are served."""
+        block_size = self.directory.card.block_size
+        writer, texts = ReasonWriter(self.decoder, block_size, CACHE_BYTES), []
+        tokens = ReasonTokens(self.directory.prompt)
+        for part in self._shown_parts():
+            grammars = [_grammar(tokens, example) for example in part]
+            jobs = [self._job(*pair) for pair in zip(part, grammars, strict=True)]
+            for grammar, answer in zip(grammars, writer.write(jobs), strict=True):
+                texts.append(str(grammar.read(answer.tokens)))
+        return texts
+
+    def free(self) -> list[str]:
+        """Greedy answers that nothing holds."""
         sampling, texts = Sampling(self.encoder.end, NEW_TOKENS), []
-        for part in tqdm(list(self._parts()), "write", mininterval=5, file=sys.stderr):
-            rules = [self._rule(example) for example in part] if by_rule else None
-            prompts = self.encoder.prompts(part)
-            answers = write_answers(self.decoder, prompts, sampling, rules=rules)
+        for part in self._shown_parts():
+            answers = write_answers(self.decoder, self.encoder.prompts(part), sampling)
             texts += [self.encoder.decode(answer) for answer in answers]
         return texts
 
@@ -124,9 +137,22 @@ class Trial:
         for part in self._parts():
             yield SequenceBatch.pack(self.encoder.prompts(part), self.encoder.answers(part))
 
-    def _rule(self, example: TextExample) -> ReasonRule:
-        encoder = self.encoder
-        return ReasonRule(example.context, example.candidate, encoder.encode, encoder.end)
+    def _shown_parts(self) -> Iterator[Sequence[TextExample]]:
+        yield from tqdm(list(self._parts()), "write", mininterval=5, file=sys.stderr)
+
+    def _job(self, example: TextExample, grammar: ReasonGrammar) -> ReasonJob:
+        prompt, block_size = self.directory.prompt, self.directory.card.block_size
+        context = prompt.encode_context(example.context).ids
+        candidate = prompt.encode_candidates([example.candidate])[0].ids
+        chain = prompt.block_hashes(context, block_size)
+        return ReasonJob(context, chain, candidate, grammar.lattice())
+
+
+def _grammar(tokens: ReasonTokens, example: TextExample) -> ReasonGrammar:
+    sides = member_facts(example.context), [job_facts(example.candidate)]
+    grammar = tokens.grammars(*sides)[0]
+    assert grammar is not None, "an example's rationale names facts of both texts"
+    return grammar
 
 
 def _examples(data: Path, requests: Sequence[Request], words: SharedWords) -> Iterator[TextExample]:

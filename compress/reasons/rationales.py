@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from compress.data.requests import RELEVANT, Occupation, load_occupations, load_relations
 from compress.data.world_texts import WorldTexts
-from compress.reasons.facts import Facts, job_facts, member_facts
-from compress.reasons.frames import FRAMES, Frame, Reason, possible_frames, shared_level
 from compress.reasons.text_examples import TextExample
+from models.reasons.facts import Facts, job_facts, member_facts
+from models.reasons.frames import FRAMES, Frame, Reason, possible_frames, shared_level
 
 STEM = 5  # letters that stand for a word, so that its endings do not matter
 STEPS_PER_WORLD = 40

@@ -29,7 +29,6 @@ from compress.data.requests import load_occupations
 from compress.data.tokenizer import MARKERS
 from compress.decoders.copy_wiring import wire_copying
 from compress.decoders.sizes import decoder_config
-from compress.reasons.frames import CLOSE, END, FRAMES, LEVEL_TAIL, OPEN
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.stage import (
@@ -47,8 +46,10 @@ from models.card import ModelCard, PromptTemplate, Truncation
 from models.checkpoint import save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
+from models.reasons.frames import CLOSE, END, FRAMES, LEVEL_TAIL, OPEN
+from models.reasons.grammar import END_OF_ANSWER
 
-ASK, END_OF_ANSWER = "<reason>", "<end>"
+ASK = "<reason>"
 
 
 @dataclass(frozen=True, slots=True)

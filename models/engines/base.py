@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from models.reasons.lattice import Lattice
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
@@ -40,6 +42,36 @@ class JobScores:
     def extend_tokens(self) -> int:
         """Prompt tokens computed for this job: uncached context plus candidates (DLPM's n_e)."""
         return self.context_tokens - self.cached_tokens + self.candidate_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonJob:
+    """One context and one candidate to write about, and the answers that there may be."""
+
+    context_ids: tuple[int, ...]
+    block_hashes: tuple[str, ...]  # as of a ScoreJob
+    candidate: tuple[int, ...]  # ends with the template's suffix, which asks for the answer
+    answers: Lattice
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Answer to one ReasonJob: a way through its lattice, the token that ends it included."""
+
+    tokens: tuple[int, ...]
+    context_tokens: int
+    cached_tokens: int  # context tokens whose keys and values were already held
+    candidate_tokens: int
+
+    @property
+    def extend_tokens(self) -> int:
+        """Prompt tokens computed for this job, as of JobScores."""
+        return self.context_tokens - self.cached_tokens + self.candidate_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the answer, chosen or not (DLPM's n_q)."""
+        return len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

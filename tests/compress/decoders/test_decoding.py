@@ -1,4 +1,4 @@
-"""Writing with a cache of keys and values against a whole pass a token; rules; copying."""
+"""Writing with a cache of keys and values against a whole pass a token; copying."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import torch
 
 from compress.decoders.decoding import Sampling, write_answers
 from compress.decoders.sequences import SequenceBatch, answer_states
-from compress.reasons.check import check_reason
-from compress.reasons.reasoner import ReasonerOptions, cased_tokenizer, copying_decoder
-from compress.reasons.rule import NoReasonError, ReasonRule
+from compress.reasons.reasoner import ReasonerOptions, copying_decoder
 from models.decoder import Decoder
 
 PROMPTS = [[5, 9, 3], [7], [4, 4, 8, 2, 6]]
-MEMBER = "Experience: Cut, shape, and trim materials; Count items. Tools used: Tin snips."
-JOB = "Sewer. Duties: Trim fabrics; Mark products. Tools: Shears. Level: some preparation."
 
 
 def _one_by_one(decoder: Decoder, prompt: Sequence[int], count: int) -> list[int]:
@@ -56,24 +52,6 @@ def test_sampling_repeats_with_its_seed_and_follows_its_temperature(tiny_decoder
     assert drawn(1, 1e-4) == write_answers(tiny_decoder, PROMPTS, Sampling(-1, 5))
 
 
-class _Even:
-    """Only even tokens."""
-
-    def allowed(self) -> Sequence[int]:
-        return range(0, 50, 2)
-
-    def advance(self, token: int) -> None:
-        assert token % 2 == 0
-
-
-def test_a_rule_narrows_what_is_written(tiny_decoder: Decoder) -> None:
-    rules = [_Even() for _ in PROMPTS]
-    for temperature in (0.0, 5.0):
-        sampling = Sampling(-1, 4, temperature)
-        for answer in write_answers(tiny_decoder, PROMPTS, sampling, rules=rules):
-            assert all(token % 2 == 0 for token in answer)
-
-
 def test_packed_sequences_are_independent(tiny_decoder: Decoder) -> None:
     answers = [[1, 2], [3], []]
     packed = answer_states(tiny_decoder, SequenceBatch.pack(PROMPTS, answers))
@@ -99,25 +77,3 @@ def test_a_wired_decoder_continues_as_before(copier: Decoder) -> None:
         answer = write_answers(copier, [[*text, text[start]]], Sampling(-1, 8))[0]
         right += sum(a == b for a, b in zip(answer, text[start + 1 :], strict=False))
     assert right >= 28  # of 32
-
-
-def test_an_untrained_decoder_under_the_rule_writes_grounded_sentences(copier: Decoder) -> None:
-    tokenizer = cased_tokenizer([MEMBER, JOB] * 3, 600)
-    end = tokenizer.token_to_id("<end>")
-    assert end is not None
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        return [item.ids for item in tokenizer.encode_batch(texts)]
-
-    prompts = encode([MEMBER + JOB] * 6)
-    rules = [ReasonRule(MEMBER, JOB, encode, end) for _ in prompts]
-    sampling, generator = Sampling(end, 80, 5.0), torch.Generator().manual_seed(3)
-    written = write_answers(copier, prompts, sampling, generator, rules)
-    texts = [tokenizer.decode([t for t in answer if t != end]) for answer in written]
-    assert len(set(texts)) > 2
-    assert all(check_reason(text, MEMBER, JOB).grounded for text in texts), texts
-
-
-def test_texts_without_facts_are_refused() -> None:
-    with pytest.raises(NoReasonError, match="send tasks"):
-        ReasonRule("", "", lambda texts: [[1]], 2)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from compress.data.requests import load_occupations
-from compress.reasons.check import check_reason
-from compress.reasons.facts import job_facts, member_facts
 from compress.reasons.rationales import RationaleExamples, SharedWords, rationale
+from models.reasons.check import check_reason
+from models.reasons.facts import job_facts, member_facts
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ from compress.distillation.distill_options import DistillOptions
 from compress.distillation.teachers import VocabularyTeacher
 from compress.reasons import evaluate_reason, reasoner
 from compress.reasons.rationales import RationaleExamples
-from compress.reasons.reasoner import END_OF_ANSWER, cased_tokenizer
+from compress.reasons.reasoner import cased_tokenizer
 from compress.reasons.text_tokens import TextEncoder
 from compress.stages.stage import StageInput
 from models.checkpoint import load_model_directory
 from models.directory import ModelDirectory
+from models.reasons.grammar import END_OF_ANSWER
 
 SMALL = {"vocab_size": 700, "layers": 2}
 

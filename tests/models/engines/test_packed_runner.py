@@ -64,6 +64,7 @@ def test_deterministic_bits_are_the_same_in_any_company(dtype: str) -> None:
 def test_work_beyond_one_pass_is_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     want = logits(torch_engine(random_decoder(PLAIN)), drawn_jobs())
     for most in (1, 40, 100):
-        monkeypatch.setattr("models.engines.packed_runner.PASS_TOKENS", most)
+        for module in ("packed_runner", "contexts"):
+            monkeypatch.setattr(f"models.engines.{module}.PASS_TOKENS", most)
         got = logits(torch_engine(random_decoder(PLAIN)), drawn_jobs())
         assert got == pytest.approx(want, abs=1e-5, rel=0)

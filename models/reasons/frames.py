@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compress.reasons.facts import Facts
+from models.reasons.facts import Facts
 
 OPEN, CLOSE = "“", "”"
 LEVEL_TAIL = ", and both state "
@@ -80,3 +80,14 @@ def parse(sentence: str) -> Reason | None:
             reason = Reason(frame, member_fact, job_fact, level)
             return reason if str(reason) == sentence else None
     return None
+
+
+def possible_reasons(member: Facts, job: Facts) -> Iterator[Reason]:
+    """Every sentence that names only facts of these texts."""
+    level = shared_level(member, job)
+    for frame in possible_frames(member, job):
+        for member_fact in member.of(frame.member_kind):
+            for job_fact in job.of(frame.job_kind):
+                yield Reason(frame, member_fact, job_fact)
+                if level:
+                    yield Reason(frame, member_fact, job_fact, level)

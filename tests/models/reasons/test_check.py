@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compress.reasons.check import check_reason
-from compress.reasons.facts import job_facts, leading_phrase, member_facts
-from compress.reasons.frames import FRAMES, Reason, parse
-from compress.reasons.rule import possible_reasons
+from models.reasons.check import check_reason
+from models.reasons.facts import job_facts, leading_phrase, member_facts
+from models.reasons.frames import FRAMES, Reason, parse, possible_reasons
 
 MEMBER = (
     "Headline: Seamer. Background: some preparation. Skills: Active Listening, Writing. "

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.reasons.facts import job_facts, member_facts
-from compress.reasons.frames import parse, shared_level
+from models.reasons.facts import job_facts, member_facts
+from models.reasons.frames import parse, shared_level
 
 
 @dataclass(frozen=True, slots=True)

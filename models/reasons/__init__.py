@@ -1,0 +1,1 @@
+"""A sentence why a candidate fits a context: its facts, its forms, and the check of both."""
