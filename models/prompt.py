@@ -120,6 +120,14 @@ class PromptBuilder:
         """The template around tokens that no text stands for: those of a stored candidate."""
         return EncodedCandidate(*self._candidate_frames[self.prompt_name(prompt)].around(ids))
 
+    def context_read(self, text: str, prompt: str | None = None) -> str:
+        """The part of a context's text that is not cut off."""
+        return self._read(text, self._context_frames[self.prompt_name(prompt)].room)
+
+    def candidate_read(self, text: str, prompt: str | None = None) -> str:
+        """The part of a candidate's text that is not cut off."""
+        return self._read(text, self._candidate_frames[self.prompt_name(prompt)].room)
+
     def block_hashes(self, ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
         """`block_hashes` of this model: the same ids under another model hash otherwise."""
         return block_hashes(ids, block_size, self._digest + salt)
@@ -140,6 +148,10 @@ class PromptBuilder:
             raise PromptError("text holds a lone surrogate; send valid Unicode") from error
         encodings = self._text_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def _read(self, text: str, room: int) -> str:
+        encoding = self._text_tokenizer.encode(text, add_special_tokens=False)
+        return text if len(encoding.ids) <= room else text[: encoding.offsets[room - 1][1]]
 
     def _template_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._template_tokenizer.encode(text, add_special_tokens=False).ids)

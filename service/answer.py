@@ -56,7 +56,7 @@ def assemble_context(slate: Slate, scores: SlateScores) -> dict[str, Any]:
     counts = usage(len(slate.context.ids), scores.results)
     return {
         "usage": counts | {"reused_candidates": scores.reused},
-        "context_status": _status(slate.context),
+        "context_status": text_status(slate.context),
     }
 
 
@@ -66,13 +66,13 @@ def usage(context_tokens: int, results: Sequence[JobResult]) -> dict[str, int]:
     `extend_tokens` is what engines computed: context - cached + candidates, and more only when the
     cache lost the context between two jobs of the slate. Without a job nothing was computed.
     """
-    scores = [result.scores for result in results]
-    computed = sum(score.context_tokens - score.cached_tokens for score in scores)
+    answers = [result.answer for result in results]
+    computed = sum(answer.context_tokens - answer.cached_tokens for answer in answers)
     return {
         "context_tokens": context_tokens,
         "cached_tokens": max(0, context_tokens - computed),
-        "candidate_tokens": sum(score.candidate_tokens for score in scores),
-        "extend_tokens": sum(score.extend_tokens for score in scores),
+        "candidate_tokens": sum(answer.candidate_tokens for answer in answers),
+        "extend_tokens": sum(answer.extend_tokens for answer in answers),
     }
 
 
@@ -90,7 +90,7 @@ def _row(
     scored: Mapping[str, Any],
     with_document: bool,
 ) -> dict[str, Any]:
-    row = {"id": candidate.id, "index": index, **scored, "status": _status(encoded)}
+    row = {"id": candidate.id, "index": index, **scored, "status": text_status(encoded)}
     return row | (_document(candidate) if with_document else {})
 
 
@@ -100,5 +100,6 @@ def _document(candidate: Candidate) -> dict[str, Any]:
     return document if candidate.metadata is None else document | {"metadata": candidate.metadata}
 
 
-def _status(encoded: EncodedContext | EncodedCandidate) -> str:
+def text_status(encoded: EncodedContext | EncodedCandidate) -> str:
+    """Whether all of a text was read."""
     return "truncated" if encoded.truncated else "ok"

@@ -32,6 +32,7 @@ from service.processes import (
     Housekeeper,
     check_packages,
     open_catalogue,
+    open_reasoner,
     pool_name,
     run_or_exit,
     running_redis,
@@ -39,6 +40,8 @@ from service.processes import (
     try_engine,
 )
 from service.ranking import Ranker
+from service.reasoning import Reasoner
+from service.reception import Reception
 from service.routes import http_app
 from service.tenants_file import load_tenants
 from service.unread import RefusedUnread
@@ -68,17 +71,18 @@ def check_start() -> None:
         settings = Settings.from_environment()
         load_tenants(settings.tenants_file)
         open_catalogue(settings, load_model_directory(settings.model_path))
+        open_reasoner(settings)
         try_engine(settings)
     except FairslateError as error:
         sys.exit(f"fairslate refuses to start: {error}")
 
 
 @contextlib.asynccontextmanager
-async def open_ranker(app: Starlette) -> AsyncIterator[None]:
-    """Puts a Ranker into `app.state.ranker` for as long as the API process serves."""
+async def open_service(app: Starlette) -> AsyncIterator[None]:
+    """Puts what answers calls into `app.state` for as long as the API process serves."""
     settings = Settings.from_environment()
     directory = load_model_directory(settings.model_path)
-    catalogue = open_catalogue(settings, directory)
+    catalogue, reasoner = open_catalogue(settings, directory), open_reasoner(settings)
     tenants = load_tenants(settings.tenants_file)
     with running_redis(settings) as urls:
         metrics = Metrics(tenants.all, settings.gate.refill)
@@ -89,7 +93,8 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             metrics.observe(stats)
             board.forget_all_but(stats.workers)
 
-        name, ledgers = pool_name(directory, catalogue), Ledgers(observe, lambda: gateway.side)
+        name = pool_name(directory, catalogue, reasoner)
+        ledgers = Ledgers(observe, lambda: gateway.side)
         reply_to = uuid.uuid4().hex
         gates = [AsyncGate(url, name, settings.gate) for url in urls]
         dispatchers = [
@@ -104,17 +109,11 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
         ]
         gateway = Fallback(*dispatchers, show=metrics.show_mode)
         app.state.insight = Insight(settings, tenants, gateway)
-        app.state.ranker = Ranker(
-            settings,
-            directory.card,
-            directory.prompt,
-            tenants,
-            gateway,
-            app.state.insight,
-            metrics,
-            board,
-            catalogue,
+        app.state.reception = reception = Reception(
+            settings, tenants, gateway, app.state.insight, metrics, board
         )
+        app.state.ranker = Ranker(reception, directory.card, directory.prompt, catalogue)
+        app.state.reasoner = reasoner and Reasoner(reception, reasoner.card, reasoner.prompt)
         tasks = [run_or_exit(loop) for loop in gateway.loops()]
         spare_collector()
         housekeeper.take_over()
@@ -128,7 +127,7 @@ async def open_ranker(app: Starlette) -> AsyncIterator[None]:
             await gate.close()
 
 
-api = http_app(open_ranker)
+api = http_app(open_service)
 
 
 @bentoml.service(workers=engine_workers(), logging=LOGGING)
@@ -155,7 +154,7 @@ class EngineService:
     runner_probe={"enabled": False},  # readiness asks the gate who is alive, not BentoML
 )
 class RankingService:
-    """Ranks slates of candidates for a member or job context: `POST /v1/rank`."""
+    """Ranks slates of candidates for a member or job context, and says why one fits."""
 
     # Only so that `bentoml serve` starts engines; calls through it fail under load.
     engine = bentoml.depends(EngineService)
@@ -163,8 +162,8 @@ class RankingService:
     check = bentoml.on_deployment(check_start)
 
     async def __is_ready__(self) -> bool:
-        ranker: Ranker = api.state.ranker
-        return await ranker.ready()
+        reception: Reception = api.state.reception
+        return await reception.ready()
 
 
 outside = cast("Any", RankingService)  # the decorators hide what it is

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
-from models.engines.base import CacheEvents, JobScores, ScoreJob
+from models.engines.base import CacheEvents, EngineAnswer, EngineJob, Written
 from models.errors import FairslateError
 from service.errors import error_code
 from service.gate.job import Claimed, Outcome, Settlement
@@ -28,7 +28,7 @@ class Batch:
     """
 
     claimed: tuple[Claimed, ...]
-    jobs: tuple[ScoreJob, ...]
+    jobs: tuple[EngineJob, ...]
     due: tuple[float, ...]
     refused: tuple[Settlement, ...]
     claimed_at: float
@@ -44,11 +44,11 @@ class Batch:
 class Scored:
     """What became of a batch; of its jobs those whose time was up when its turn came have None.
 
-    scores: or the error that the whole batch failed with. events, label_mass: see `Engine`.
+    answers: or the error that the whole batch failed with. events, label_mass: see `Engine`.
     """
 
     batch: Batch
-    scores: Sequence[JobScores | None] | Exception
+    answers: Sequence[EngineAnswer | None] | Exception
     began: float
     ended: float
     events: CacheEvents
@@ -61,7 +61,7 @@ class Scored:
 
 def pack(
     claimed: Sequence[Claimed],
-    check: Callable[[ScoreJob], None],
+    check: Callable[[EngineJob], None],
     now: float,
     overtaken: Mapping[str, int],
 ) -> Batch:
@@ -70,7 +70,7 @@ def pack(
     check: raises FairslateError for a job that the engine cannot score. now: when it was claimed.
     """
     kept: list[Claimed] = []
-    jobs: list[ScoreJob] = []
+    jobs: list[EngineJob] = []
     due: list[float] = []
     refused: list[Settlement] = []
     for job in claimed:
@@ -89,18 +89,18 @@ def settlements(scored: Scored, report: bytes) -> Iterator[Settlement]:
     """One for each job of the batch; `report` goes with the first one that has scores."""
     batch = scored.batch
     yield from batch.refused
-    if isinstance(scored.scores, Exception):
+    if isinstance(scored.answers, Exception):
         for job in batch.claimed:
-            yield _failed(job, scored.scores)
+            yield _failed(job, scored.answers)
         return
     reports = chain([report], repeat(b""))
-    for job, scores in zip(batch.claimed, scored.scores, strict=True):
-        if scores is None:
+    for job, answer in zip(batch.claimed, scored.answers, strict=True):
+        if answer is None:
             yield Settlement(job.job_id, job.epoch, 0, b"", Outcome.DEADLINE)
         else:
             queue_ms = job.queue_ms + (scored.began - batch.claimed_at) * 1000
             result = JobResult(
-                scores,
+                answer,
                 queue_ms,
                 scored.seconds * 1000,
                 next(reports),
@@ -114,7 +114,11 @@ def _settlement(job: Claimed, result: JobResult) -> Settlement:
         payload = encode_result(result)
     except FairslateError as error:
         return _failed(job, error)
-    return Settlement(job.job_id, job.epoch, result.scores.extend_tokens, payload)
+    answer = result.answer
+    output_tokens = answer.output_tokens if isinstance(answer, Written) else 0
+    return Settlement(
+        job.job_id, job.epoch, answer.extend_tokens, payload, output_tokens=output_tokens
+    )
 
 
 def _failed(job: Claimed, error: Exception) -> Settlement:

@@ -33,6 +33,7 @@ from service.engine import EngineLoop
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.job import Job
+from service.joint_engine import JointEngine
 from service.schemas import Candidate, RankRequest
 from service.slate import Errand, encode_slate, slate_jobs
 from service.tenants import OPEN_TENANT
@@ -131,7 +132,7 @@ def serve(
 ) -> float:
     """Seconds in which the engine's loop serves all jobs."""
     gate = WorkerGate(url, pool, settings.gate, "worker")
-    loop = EngineLoop(engine, gate, settings.token_budget, settings.max_batch_jobs)
+    loop = EngineLoop(JointEngine(engine), gate, settings.token_budget, settings.max_batch_jobs)
     asyncio.run(submit(settings, url, pool, jobs))
     reader.submit(read, settings, url, pool, 0).result()  # by now it is there
     thread = threading.Thread(target=loop.run)

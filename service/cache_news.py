@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.engines.base import CacheEvents, ScoreJob
+from models.engines.base import CacheEvents, EngineJob
 
 
 class CacheNews:
@@ -20,7 +20,7 @@ class CacheNews:
         self._inserted: dict[str, None] = {}
         self._evicted: dict[str, None] = {}
 
-    def expect(self, jobs: Sequence[ScoreJob]) -> None:
+    def expect(self, jobs: Sequence[EngineJob]) -> None:
         """The contexts of these jobs are being computed, of one batch at a time."""
         blocks = dict.fromkeys(block for job in jobs for block in job.block_hashes)
         fresh = {block: None for block in blocks if block not in self._held | self._expected.keys()}

@@ -16,7 +16,7 @@ from service.gate.settings import GateSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
-PATHS = ("model", "catalogue", "state_dir", "tenants_file")
+PATHS = ("model", "reasoner", "catalogue", "state_dir", "tenants_file")
 MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "token_memory_bytes", "score_cache_bytes")
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEADLINE_CEILING_MS = 60_000
@@ -37,6 +37,8 @@ class Settings:
 
     model: str = str(ROOT / "models" / "demo")
     """Model directory that API and engine load."""
+    reasoner: str = str(ROOT / "models" / "demo_reason")
+    """Model directory of `POST /v1/reason`; empty takes the route away."""
     catalogue: str = ""
     """File of vectors that candidates may name in place of text; empty has none."""
     redis_url: str = ""
@@ -49,6 +51,8 @@ class Settings:
     tenants_file: str = ""
     """YAML file of tenants; empty admits one open tenant, "demo"."""
     max_candidates: int = 512
+    max_reasons: int = 32
+    """Candidates of one request for reasons."""
     max_body_bytes: int = 1 << 20
     max_field_characters: int = 256
     """Longest candidate id, context field name and request id."""
@@ -67,6 +71,8 @@ class Settings:
     """Refills that make a quantum: busy siblings take turns by so small a part of it."""
     worker_quantum: int = _GATE.worker_quantum
     """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
+    output_weight: int = 16
+    """w_q: what a token of a reason costs, in tokens of a prompt, of which a token costs one."""
     overtakes: int = _GATE.overtakes
     """Picks by warm context in a row after which the job with the earliest deadline goes."""
     lease_ms: int = _GATE.lease_ms
@@ -92,6 +98,8 @@ class Settings:
     """1 scores a pair to the same bits in every batch, at a cost in speed."""
     cache_bytes: int = 256 << 20
     """Budget of the prefix cache of one engine."""
+    reasoner_cache_bytes: int = 64 << 20
+    """The same of the reasoner."""
     threads: int = 0
     """Threads of one engine, on CPUs of its own; 0 leaves the number to torch and binds none."""
     tokenizer_threads: int = 2

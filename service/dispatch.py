@@ -7,6 +7,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from models.errors import FairslateError
 from service.abandoned import Abandoned
@@ -28,6 +29,7 @@ WATCH_SECONDS = 1.0
 ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told to retry
 READY_SILENCE_MS = 3000
 RETRY_AFTER_MS = 1000
+Hear = Callable[[str, JobResult], object]
 GRACE_SECONDS = 1.0  # behind a deadline; by then the gate has answered, or nobody ever will
 
 
@@ -89,15 +91,19 @@ class Dispatcher:
                 return True
         return False
 
-    async def score(self, jobs: Sequence[Job]) -> list[JobResult]:
+    async def score(self, jobs: Sequence[Job], hear: Hear | None = None) -> list[JobResult]:
         """Results in the order of the jobs. Raises the first failure, the gate's refusals included.
 
+        hear: is told of each result, with the job's id, as soon as it is there.
         However it ends, by cancellation too, no job of the slate stays queued behind it.
         """
         if not self._engine_alive:
             raise _engine_absent()
         loop = asyncio.get_running_loop()
         futures = {job.job_id: loop.create_future() for job in jobs}
+        if hear:
+            for job_id, future in futures.items():
+                future.add_done_callback(partial(_tell, hear, job_id))
         self._waiting |= futures
         try:
             for job in jobs:
@@ -203,6 +209,13 @@ async def _in_time(futures: Iterable[asyncio.Future[Reply]], deadline_ms: int) -
         raise DeadlineExceededError(
             "no answer came by the deadline, retry", param="deadline_ms"
         ) from error
+
+
+def _tell(hear: Hear, job_id: str, future: asyncio.Future[Reply]) -> None:
+    """Of results only: a failure is raised for the whole request."""
+    if not future.cancelled() and future.exception() is None:
+        with contextlib.suppress(FairslateError):
+            hear(job_id, _result(future.result()))
 
 
 def _engine_absent() -> EngineAbsentError:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.engines.base import Engine
 from service.batch import Scored, pack, settlements
 from service.cache_news import CacheNews
 from service.engine_report import EngineReport, encode_report
@@ -26,6 +25,7 @@ from service.foresight import Foresight
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
+from service.joint_engine import PoolEngine
 from service.outage_log import OutageLog
 from service.overtakes import Overtakes
 from service.scoring_line import ScoringLine
@@ -43,7 +43,7 @@ class EngineLoop:
     """Serves one pool with one engine: `run` in one thread, `keep` in a second one beside it."""
 
     def __init__(
-        self, engine: Engine, gate: WorkerGate, token_budget: int, max_batch_jobs: int
+        self, engine: PoolEngine, gate: WorkerGate, token_budget: int, max_batch_jobs: int
     ) -> None:
         self._check = engine.check
         self._description = engine.description

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
 from models.card import ModelCard
 from service.engine_report import decode_report
-from service.jobs import PayloadError
+from service.payload_bytes import PayloadError
 
 logger = logging.getLogger("fairslate.engines")
 

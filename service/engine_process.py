@@ -12,13 +12,23 @@ from collections.abc import Sequence
 
 from models.catalogue import Catalogue
 from models.directory import ModelDirectory, load_model_directory
-from models.engines.base import Engine, ScoreJob
+from models.engines.base import ReasonJob, ScoreJob
 from models.engines.cpu_threads import claim_cpus
 from models.engines.fairslate import FairslateEngine
+from models.engines.reason_writer import ReasonWriter
+from models.reasons.lattice import Lattice
 from service.config import Settings
 from service.engine import EngineLoop
 from service.gate.gate import WorkerGate
-from service.processes import open_catalogue, or_exit, pool_name, running_redis, spare_collector
+from service.joint_engine import JointEngine, PoolEngine
+from service.processes import (
+    open_catalogue,
+    open_reasoner,
+    or_exit,
+    pool_name,
+    running_redis,
+    spare_collector,
+)
 from service.shared_engine import SharedEngine
 
 logger = logging.getLogger("fairslate.engine")
@@ -37,15 +47,18 @@ class EngineProcess:
         catalogue = open_catalogue(settings, directory)
         if settings.threads:
             claim_cpus((index or 1) - 1, settings.threads)
-        engine = warm_engine(settings, directory, catalogue)
+        reasoner = open_reasoner(settings)
+        engine = warm_engine(settings, directory, catalogue, reasoner)
         logger.info("the engine computes in %s", dict(engine.description))
         spare_collector()
         self._resources = contextlib.ExitStack()
         urls = self._resources.enter_context(running_redis(settings))
-        views: Sequence[Engine] = SharedEngine(engine, len(urls)).views if urls[1:] else [engine]
+        views: Sequence[PoolEngine] = [engine]
+        if urls[1:]:
+            views = SharedEngine(engine, len(urls)).views
         self._loops = []
         for url, view in zip(urls, views, strict=True):
-            name = pool_name(directory, catalogue)
+            name = pool_name(directory, catalogue, reasoner)
             gate = WorkerGate(url, name, settings.gate, worker_name(index))
             self._resources.callback(gate.close)
             loop = EngineLoop(view, gate, settings.token_budget, settings.max_batch_jobs)
@@ -69,10 +82,16 @@ class EngineProcess:
 
 
 def warm_engine(
-    settings: Settings, directory: ModelDirectory, catalogue: Catalogue | None
-) -> FairslateEngine:
-    """Loaded, and having scored once. Raises FairslateError for what this machine cannot do."""
-    engine = FairslateEngine(
+    settings: Settings,
+    directory: ModelDirectory,
+    catalogue: Catalogue | None,
+    reasoner: ModelDirectory | None,
+) -> JointEngine:
+    """Loaded, and having scored and written once.
+
+    Raises FairslateError for what this machine cannot do.
+    """
+    scorer = FairslateEngine(
         directory,
         settings.cache_bytes,
         settings.threads or None,
@@ -82,8 +101,19 @@ def warm_engine(
         deterministic=bool(settings.deterministic),
         catalogue=catalogue,
     )
-    engine.score([warm_up_job(directory)])
-    return engine
+    scorer.score([warm_up_job(directory)])
+    return JointEngine(scorer, warm_writer(settings, reasoner) if reasoner else None)
+
+
+def warm_writer(settings: Settings, reasoner: ModelDirectory) -> ReasonWriter:
+    """Loaded, and having written once."""
+    writer = ReasonWriter.from_directory(reasoner, settings.reasoner_cache_bytes)
+    warm_up = warm_up_job(reasoner)
+    choice = Lattice((((0, 1), (1, 1)), ()))
+    writer.write(
+        [ReasonJob(warm_up.context_ids, warm_up.block_hashes, warm_up.candidates[0], choice)]
+    )
+    return writer
 
 
 def worker_name(index: int | None) -> str:

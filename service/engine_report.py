@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from service.jobs import PayloadError
+from service.payload_bytes import PayloadError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from models.directory import load_model_directory
 from models.errors import FairslateError
 from service.config import Settings
 from service.engine_process import warm_engine
-from service.processes import open_catalogue
+from service.processes import open_catalogue, open_reasoner
 
 
 def main() -> None:
@@ -19,7 +19,9 @@ def main() -> None:
     settings = Settings.from_environment()
     directory = load_model_directory(settings.model_path)
     try:
-        warm_engine(settings, directory, open_catalogue(settings, directory))
+        warm_engine(
+            settings, directory, open_catalogue(settings, directory), open_reasoner(settings)
+        )
     except FairslateError as error:
         sys.exit(str(error))
 

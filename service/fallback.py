@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from service.dispatch import Dispatcher
+from service.dispatch import Dispatcher, Hear
 from service.gate.job import Explanation, Job
 from service.jobs import JobResult
 
@@ -78,9 +78,9 @@ class Fallback:
     def _in_use(self) -> Dispatcher:
         return self._local if self._away and self._local is not None else self._shared
 
-    async def score(self, jobs: Sequence[Job]) -> list[JobResult]:
+    async def score(self, jobs: Sequence[Job], hear: Hear | None = None) -> list[JobResult]:
         """As `Dispatcher.score`. What was sent when Redis went fails: it may be queued there."""
-        return await self._in_use.score(jobs)
+        return await self._in_use.score(jobs, hear)
 
     async def explain(self, job_ids: Sequence[str]) -> list[Explanation]:
         """As `Dispatcher.explain`, on the side that the jobs of a slate were sent to."""

@@ -1,55 +1,54 @@
 """Bytes of a job on its way to an engine and of its result on the way back.
 
-Knows nothing of queues; the payloads are opaque to the gate. Little-endian, no pickle.
+Knows nothing of queues; the payloads are opaque to the gate. What each kind of job and answer adds
+to what all have in common stands in `service.job_bodies`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import struct
-import sys
-from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from models.engines.base import JobScores, ScoreJob
-from models.errors import FairslateError, NonFiniteLogitError
+from models.engines.base import EngineAnswer, EngineJob, JobScores
+from service.job_bodies import (
+    REASON_MAGIC,
+    SCORE_MAGIC,
+    SCORES_MAGIC,
+    WRITTEN_MAGIC,
+    read_answer,
+    read_job,
+    write_answer,
+    write_job,
+)
+from service.payload_bytes import PayloadError, Reader
 
-assert sys.byteorder == "little", "array() writes native integers; the format is little-endian"
-
-_JOB = struct.Struct("<4sIIII")  # magic, deadline in ms, context tokens, blocks, candidates
-# magic, three token counts, logits, heads, queue and score ms, overtakes, bytes of the report
-_SCORES = struct.Struct("<4sIIIIIddII")
-_JOB_MAGIC, _SCORES_MAGIC, _ERROR_MAGIC = b"FSJ2", b"FSR3", b"FSE1"
-_HASH_BYTES = 16
-PAYLOAD_FORMAT = (_JOB_MAGIC + _SCORES_MAGIC + _ERROR_MAGIC).decode()
-
-
-class PayloadError(FairslateError):
-    """Bytes that are no payload of this version; two versions of fairslate share one pool."""
-
-    code = "payload_invalid"
+_JOB = struct.Struct("<4sI")  # magic, deadline in ms
+# magic, queue and score ms, overtakes, bytes of the report
+_RESULT = struct.Struct("<4sddII")
+_ERROR_MAGIC = b"FSE1"
+PAYLOAD_FORMAT = b"".join(
+    (SCORE_MAGIC, REASON_MAGIC, SCORES_MAGIC, WRITTEN_MAGIC, _ERROR_MAGIC)
+).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class PooledJob:
     """What an engine is to do: a job, of no use to anybody `deadline_ms` after it was queued."""
 
-    job: ScoreJob
+    job: EngineJob
     deadline_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """Scores of one job and where its time went, in milliseconds.
+    """Answer to one job and where its time went, in milliseconds.
 
-    report: what the engine says of itself beside them, see `service.engine_report`; mostly empty.
+    report: what the engine says of itself beside it, see `service.engine_report`; mostly empty.
     overtaken: how often it was passed while it waited, see `service.overtakes`.
     """
 
-    scores: JobScores
+    answer: EngineAnswer
     queue_ms: float
     score_ms: float
     report: bytes = b""
@@ -57,92 +56,58 @@ class JobResult:
 
     @property
     def rows(self) -> list[tuple[float, ...]]:
-        """Raw logits candidate by candidate, one per head."""
-        logits, heads = self.scores.raw_logits, self.scores.heads
+        """Raw logits candidate by candidate, one per head, of a job that was to be scored."""
+        assert isinstance(self.answer, JobScores), "an engine answers what it was asked"
+        logits, heads = self.answer.raw_logits, self.answer.heads
         return [logits[start : start + heads] for start in range(0, len(logits), heads)]
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """Why the engine did not score one job."""
+    """Why the engine did not do one job."""
 
     code: str
     message: str
 
 
-def encode_job(job: ScoreJob, deadline_ms: int) -> bytes:
+def encode_job(job: EngineJob, deadline_ms: int) -> bytes:
     """Inverse of `decode_job`."""
-    header = _JOB.pack(
-        _JOB_MAGIC,
-        deadline_ms,
-        len(job.context_ids),
-        len(job.block_hashes),
-        len(job.candidates),
-    )
-    return b"".join(
-        (
-            header,
-            _integers(job.context_ids),
-            bytes.fromhex("".join(job.block_hashes)),
-            _integers(len(candidate) for candidate in job.candidates),
-            *(_integers(candidate) for candidate in job.candidates),
-        )
-    )
+    magic, body = write_job(job)
+    return _JOB.pack(magic, deadline_ms) + body
 
 
 def decode_job(payload: bytes) -> PooledJob:
     """Raises PayloadError when the bytes are not exactly one job."""
-    reader = _Reader(payload)
-    magic, deadline_ms, context_tokens, blocks, candidates = reader.header(_JOB)
-    if magic != _JOB_MAGIC:
-        raise PayloadError(f"payload starts with {magic!r}; drain the pool before an upgrade")
-    context_ids = reader.integers(context_tokens)
-    hashes = tuple(reader.take(_HASH_BYTES).hex() for _ in range(blocks))
-    lengths = reader.integers(candidates)
-    job = ScoreJob(context_ids, hashes, tuple(reader.integers(length) for length in lengths))
+    reader = Reader(payload)
+    magic, deadline_ms = reader.header(_JOB)
+    job = read_job(magic, reader)
     reader.finish()
     return PooledJob(job, deadline_ms)
 
 
 def encode_result(result: JobResult) -> bytes:
     """Inverse of `decode_result`. Raises NonFiniteLogitError for a NaN or infinite logit."""
-    scores = result.scores
-    if not all(map(math.isfinite, scores.raw_logits)):
-        raise NonFiniteLogitError("the model gave a logit that is not finite; check its weights")
-    header = _SCORES.pack(
-        _SCORES_MAGIC,
-        scores.context_tokens,
-        scores.cached_tokens,
-        scores.candidate_tokens,
-        len(scores.raw_logits),
-        scores.heads,
-        result.queue_ms,
-        result.score_ms,
-        result.overtaken,
-        len(result.report),
-    )
-    return header + array("d", scores.raw_logits).tobytes() + result.report
+    magic, body = write_answer(result.answer)
+    times = result.queue_ms, result.score_ms
+    header = _RESULT.pack(magic, *times, result.overtaken, len(result.report))
+    return header + result.report + body
 
 
 def encode_failure(failure: JobFailure) -> bytes:
-    """Inverse of `decode_result` for a job that has no scores."""
+    """Inverse of `decode_result` for a job that has no answer."""
     return _ERROR_MAGIC + json.dumps([failure.code, failure.message]).encode()
 
 
 def decode_result(payload: bytes) -> JobResult | JobFailure:
-    """Raises PayloadError when the bytes are neither scores nor a failure."""
+    """Raises PayloadError when the bytes are neither an answer nor a failure."""
     if payload[:4] == _ERROR_MAGIC:
         return _failure(payload[4:])
-    reader = _Reader(payload)
-    magic, context, cached, candidate, count, heads, *rest = reader.header(_SCORES)
-    queue_ms, score_ms, overtaken, report_bytes = rest
-    if magic != _SCORES_MAGIC or heads < 1:
-        raise PayloadError(f"result starts with {magic!r}; drain the pool before an upgrade")
-    logits = tuple(array("d", reader.take(8 * count)))
+    reader = Reader(payload)
+    magic, queue_ms, score_ms, overtaken, report_bytes = reader.header(_RESULT)
     report = reader.take(report_bytes)
+    answer = read_answer(magic, reader)
     reader.finish()
-    scores = JobScores(logits, context, cached, candidate, heads=heads)
-    return JobResult(scores, queue_ms, score_ms, report, overtaken)
+    return JobResult(answer, queue_ms, score_ms, report, overtaken)
 
 
 def _failure(content: bytes) -> JobFailure:
@@ -151,32 +116,3 @@ def _failure(content: bytes) -> JobFailure:
     except ValueError as error:
         raise PayloadError(f"a failure that cannot be read ({error})") from error
     return JobFailure(code, message)
-
-
-def _integers(values: Iterable[int]) -> bytes:
-    return array("i", values).tobytes()
-
-
-class _Reader:
-    """Walks a payload front to back and refuses to run past its end."""
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
-        self._position = 0
-
-    def take(self, size: int) -> bytes:
-        piece = self._payload[self._position : self._position + size]
-        if size < 0 or len(piece) < size:
-            raise PayloadError(f"payload of {len(self._payload)} bytes ends too early")
-        self._position += size
-        return piece
-
-    def header(self, layout: struct.Struct) -> tuple[Any, ...]:
-        return layout.unpack(self.take(layout.size))
-
-    def integers(self, count: int) -> tuple[int, ...]:
-        return tuple(array("i", self.take(4 * count)))
-
-    def finish(self) -> None:
-        if self._position != len(self._payload):
-            raise PayloadError(f"payload has {len(self._payload) - self._position} bytes too many")

@@ -61,9 +61,16 @@ class Metrics:
             buckets=_BUCKETS_MS,
             registry=registry,
         )
+        self._reason_stages = Histogram(
+            "fairslate_reason_milliseconds",
+            "Time of answered requests for reasons by stage.",
+            ["stage"],
+            buckets=_BUCKETS_MS,
+            registry=registry,
+        )
         self._tokens = Counter(
             "fairslate_tokens",
-            "Prompt tokens of answered requests.",
+            "Tokens of answered requests, of prompts but for the kind output.",
             ["tenant", "kind"],
             registry=registry,
         )
@@ -136,6 +143,17 @@ class Metrics:
         """Counts one context that was computed ahead; nobody waits for it, so no times."""
         self._count(self._label(tenant), "prewarmed", usage)
 
+    def reasoned(
+        self, tenant: str, timings: Timings, usage: dict[str, int], overtaken: int
+    ) -> None:
+        """Counts one answered request for reasons with its times, tokens and overtakes."""
+        label = self._label(tenant)
+        self._count(label, "reasoned", usage)
+        self._overtakes.labels(label).inc(overtaken)
+        for stage, milliseconds in asdict(timings).items():
+            self._reason_stages.labels(stage).observe(milliseconds)
+        self._waits[label].append(timings.queue)
+
     @property
     def nodes(self) -> Sequence[str]:
         """Ids of the gate's nodes that a snapshot should have."""
@@ -159,7 +177,8 @@ class Metrics:
 
     def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
         self._outcomes(label, code).inc()
-        self._delivered[label] += usage["context_tokens"] + usage["candidate_tokens"]
+        delivered = ("context_tokens", "candidate_tokens", "output_tokens")
+        self._delivered[label] += sum(usage.get(name, 0) for name in delivered)
         for name, count in usage.items():
             if (kind := name.removesuffix("_tokens")) != name:
                 self._tokens.labels(label, kind).inc(count)

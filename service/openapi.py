@@ -15,6 +15,10 @@ from service.schemas import (
     QueueAnswer,
     RankAnswer,
     RankRequest,
+    ReasonAnswer,
+    ReasonClosing,
+    Reasoned,
+    ReasonRequest,
 )
 
 _PREFIX = "#/components/schemas/"
@@ -34,6 +38,7 @@ def openapi() -> dict[str, Any]:
     """OpenAPI 3.1, the same object every time."""
     models = [
         *(RankRequest, RankAnswer, ContextRequest, ContextAnswer),
+        *(ReasonRequest, ReasonAnswer, Reasoned, ReasonClosing),
         *(QueueAnswer, PolicyRequest, ErrorEnvelope),
     ]
     _, schemas = TypeAdapter.json_schemas(
@@ -47,6 +52,7 @@ def openapi() -> dict[str, Any]:
         "paths": {
             "/v1/rank": {"post": _rank_operation()},
             "/v1/contexts": {"post": _contexts_operation()},
+            "/v1/reason": {"post": _reason_operation()},
             "/v1/models": {"get": _models()},
             "/v1/queue/{request_id}": {"get": _queue_operation()},
             "/admin/policy": {"post": _policy_operation()},
@@ -79,10 +85,26 @@ def _contexts_operation() -> dict[str, Any]:
     }
 
 
+def _reason_operation() -> dict[str, Any]:
+    events = (
+        "As `text/event-stream`: an event `reason` (Reasoned) for each candidate as soon as it is "
+        "written, and `done` (ReasonClosing) or `error` (ErrorEnvelope) at the end."
+    )
+    answer = _content(f"One sentence for each candidate. {events}", "ReasonAnswer")
+    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    missing = {404: "The server has no reasoner."}
+    return {
+        "operationId": "reason",
+        "summary": "Says in a sentence of stated facts why each candidate may fit the context.",
+        "requestBody": {"required": True, **_content("", "ReasonRequest")},
+        "responses": {"200": answer, **_errors(missing | _ERRORS)},
+    }
+
+
 def _models() -> dict[str, Any]:
     return {
         "operationId": "models",
-        "summary": "The served model and the limits of a request.",
+        "summary": "The served models and the limits of a request.",
         "responses": {"200": {"description": "Names, digests, prompts, limits."}},
     }
 

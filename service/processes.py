@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from models.catalogue import Catalogue, load_catalogue
-from models.directory import ModelDirectory
+from models.directory import ModelDirectory, load_model_directory
 from models.errors import FairslateError
+from models.reasons.grammar import ReasonTokens
 from service.config import ROOT, Settings, SettingsError
 from service.gate.embedded import EmbeddedRedis
 from service.gate.store import scripts_digest
@@ -43,15 +44,29 @@ def open_catalogue(settings: Settings, directory: ModelDirectory) -> Catalogue |
     return load_catalogue(Path(settings.catalogue), directory) if settings.catalogue else None
 
 
-def pool_name(directory: ModelDirectory, catalogue: Catalogue | None = None) -> str:
-    """Engines and API processes meet only when they hold the very same model and catalogue.
+def open_reasoner(settings: Settings) -> ModelDirectory | None:
+    """The reasoner of the settings, if they name one. Raises ModelDirectoryError."""
+    if not settings.reasoner:
+        return None
+    directory = load_model_directory(Path(settings.reasoner))
+    ReasonTokens(directory.prompt)  # or it is no reasoner
+    return directory
+
+
+def pool_name(
+    directory: ModelDirectory,
+    catalogue: Catalogue | None = None,
+    reasoner: ModelDirectory | None = None,
+) -> str:
+    """Engines and API processes meet only when they hold the very same models and catalogue.
 
     And only when they keep the queue and its payloads in the same way: while servers are replaced
     by those of another version, each version serves, and drains, a pool of its own.
     """
     stored = f"-{catalogue.digest[:16]}" if catalogue else ""
     kept = hashlib.sha256(f"{scripts_digest()} {PAYLOAD_FORMAT}".encode()).hexdigest()[:8]
-    return f"rank-{directory.digest[:16]}{stored}-{kept}"
+    written = f"-{reasoner.digest[:16]}" if reasoner else ""
+    return f"rank-{directory.digest[:16]}{stored}{written}-{kept}"
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""The HTTP edge: bodies, limits, disconnects, envelopes. Knows nothing of how slates are ranked."""
+"""The HTTP edge: bodies, limits, disconnects, envelopes. Knows nothing of what is worked on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,10 +24,13 @@ from service.errors import (
     error_headers,
     error_status,
 )
+from service.event_stream import MEDIA_TYPE, EventSource, EventStream, Tell
 from service.insight import Insight
 from service.names import new_name
 from service.openapi import openapi
-from service.ranking import Call, Ranker
+from service.ranking import Ranker
+from service.reasoning import Reasoner
+from service.reception import Call
 
 logger = logging.getLogger("fairslate.routes")
 
@@ -34,7 +38,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the m
 MAX_REQUEST_ID = 128
 MAX_ADMIN_BYTES = 1024
 
-Work = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
+Work = Coroutine[Any, Any, dict[str, Any]]
 
 
 class UnclaimedPath(Convertor[str]):
@@ -95,10 +99,23 @@ async def contexts(request: Request) -> Response:
     return await _worked(request, request.app.state.ranker.prewarm)
 
 
+async def reason(request: Request) -> Response:
+    """`POST /v1/reason`: a sentence for each candidate, as a stream to whom that is acceptable."""
+    reasoner: Reasoner | None = request.app.state.reasoner
+    if reasoner is None:
+        missing = RouteNotFoundError("this server has no reasoner; set FAIRSLATE_REASONER")
+        return error_response(missing, request_identifier(request))
+    if MEDIA_TYPE in request.headers.get("accept", ""):
+        return await _streamed(request, reasoner.reason)
+    return await _worked(request, reasoner.reason)
+
+
 async def models(request: Request) -> Response:
     """`GET /v1/models`: what is served, and within which limits."""
     ranker: Ranker = request.app.state.ranker
-    return _json(ranker.describe(), 200, request_identifier(request))
+    reasoner: Reasoner | None = request.app.state.reasoner
+    served = {"models": [ranker.describe()], "reasoner": reasoner and reasoner.describe()}
+    return _json(served, 200, request_identifier(request))
 
 
 async def docs(request: Request) -> Response:
@@ -124,6 +141,7 @@ async def policy(request: Request) -> Response:
 ROUTES = (
     Route("/v1/rank", rank, methods=["POST"]),
     Route("/v1/contexts", contexts, methods=["POST"]),
+    Route("/v1/reason", reason, methods=["POST"]),
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/queue/{asked:path}", queue, methods=["GET"]),
     Route("/docs.json", docs, methods=["GET"]),
@@ -141,7 +159,7 @@ class Unclaimed:
 
 
 def http_app(lifespan: Lifespan[Starlette]) -> Starlette:
-    """The app that the BentoML service mounts; `lifespan` puts a Ranker into `app.state.ranker`."""
+    """The app that the BentoML service mounts; `lifespan` puts what answers into `app.state`."""
     unclaimed = Route("/{path:unclaimed}", Unclaimed())
     return Starlette(routes=[*ROUTES, *OPERATOR_ROUTES, unclaimed], lifespan=lifespan)
 
@@ -161,11 +179,10 @@ def error_response(error: Exception, request_id: str) -> Response:
     return _json(body, error_status(error), request_id, error_headers(error))
 
 
-async def _worked(request: Request, work: Work) -> Response:
+async def _worked(request: Request, work: Callable[[Call], Work]) -> Response:
     """The answer of a call that engines work for, and that ends when its client leaves."""
-    request_id = request_identifier(request)
-    inbox = Inbox(request, request.app.state.ranker.settings.max_body_bytes)
-    call = Call(request_id, request.headers.get("authorization"), inbox.read_body)
+    call, inbox = _call(request)
+    request_id = call.request_id
     try:
         answer = await _unless_gone(work(call), inbox)
     except ClientDisconnect:
@@ -175,7 +192,29 @@ async def _worked(request: Request, work: Work) -> Response:
     return _json(answer, 200, request_id)
 
 
-async def _unless_gone(work: Coroutine[Any, Any, dict[str, Any]], inbox: Inbox) -> dict[str, Any]:
+async def _streamed(request: Request, work: Callable[[Call, Tell], Work]) -> Response:
+    """The same as events, unless it is refused before there is one."""
+    call, inbox = _call(request)
+    source = EventSource(partial(work, call), partial(envelope, request_id=call.request_id))
+    try:
+        await source.wait(inbox.client_gone())
+    except BaseException as error:
+        await source.close()
+        if isinstance(error, ClientDisconnect):
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if isinstance(error, Exception):
+            return error_response(error, call.request_id)
+        raise
+    return EventStream(source, {"x-request-id": call.request_id})
+
+
+def _call(request: Request) -> tuple[Call, Inbox]:
+    inbox = Inbox(request, request.app.state.ranker.settings.max_body_bytes)
+    authorization = request.headers.get("authorization")
+    return Call(request_identifier(request), authorization, inbox.read_body), inbox
+
+
+async def _unless_gone(work: Work, inbox: Inbox) -> dict[str, Any]:
     """The answer, or ClientDisconnect; however this ends, neither task outlives it."""
     ranking = asyncio.create_task(work)
     leaving = asyncio.create_task(inbox.client_gone())
@@ -193,7 +232,7 @@ async def _unless_gone(work: Coroutine[Any, Any, dict[str, Any]], inbox: Inbox) 
         del ranking, leaving
 
 
-async def _answered(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+async def _answered(request: Request, work: Work) -> Response:
     """The answer of a call that is short and changes nothing when its client leaves."""
     request_id = request_identifier(request)
     try:

@@ -79,6 +79,21 @@ class RankRequest(ContextRequest):
     return_documents: bool = Field(default=False, description="Repeat text and metadata.")
 
 
+class ReasonCandidate(Strict):
+    """One item to be written about."""
+
+    id: str = Field(min_length=1, description="Unique in the request; comes back with the reason.")
+    text: str = Field(description="What the model reads; over-long text is cut at its end.")
+
+
+class ReasonRequest(ContextRequest):
+    """Body of `POST /v1/reason`."""
+
+    candidates: Annotated[list[ReasonCandidate], Field(fail_fast=True)] = Field(
+        description="What is to be written about, each by itself."
+    )
+
+
 class RankedCandidate(Strict):
     """One row of an answer."""
 
@@ -137,6 +152,57 @@ class RankAnswer(ContextAnswer):
 
     ranked_by: str = Field(description="The head that ordered the results.")
     results: list[RankedCandidate]
+
+
+class ReasonUsage(Strict):
+    """Prompt tokens as of a slate, and those written."""
+
+    context_tokens: int
+    cached_tokens: int
+    candidate_tokens: int
+    extend_tokens: int
+    output_tokens: int = Field(description="Each is charged as several of a prompt.")
+
+
+class StatedFact(Strict):
+    """A piece of a text as it stands there."""
+
+    kind: str = Field(description="task, skill, knowledge, tool, headline; duty, title...")
+    text: str
+
+
+class StatedFacts(Strict):
+    """What a reason names, each looked up in the text that states it."""
+
+    context: StatedFact
+    candidate: StatedFact
+    level: str | None = Field(description="The preparation that both texts state, if named.")
+
+
+class Reasoned(Strict):
+    """One row of an answer; also the data of an event `reason` of a stream."""
+
+    id: str
+    index: int = Field(description="Position in the request.")
+    reason: str | None = Field(description="One sentence; null where no fact goes into one.")
+    facts: StatedFacts | None
+    status: Literal["ok", "truncated", "no_fact"]
+
+
+class ReasonClosing(Strict):
+    """The data of the event `done`, the last one of a stream."""
+
+    model: ServedModel
+    usage: ReasonUsage
+    timings_ms: StageTimes
+    context_status: Literal["ok", "truncated"]
+    request_id: str
+
+
+class ReasonAnswer(ReasonClosing):
+    """Body of a 200 from `POST /v1/reason`, results in the order of the candidates."""
+
+    results: list[Reasoned]
 
 
 class WaitingLevel(Strict):

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from models.engines.base import Engine, JobScores, ScoreJob
+from models.engines.base import EngineAnswer, EngineJob
 from service.batch import Batch, Scored
+from service.joint_engine import PoolEngine
 
 logger = logging.getLogger("fairslate.engine")
 
@@ -21,7 +22,7 @@ logger = logging.getLogger("fairslate.engine")
 class ScoringLine:
     """To be used by one thread, as a context whose end waits for what stands in line."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, engine: PoolEngine, clock: Callable[[], float] = time.perf_counter) -> None:
         self._engine = engine
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "scorer")
@@ -66,14 +67,14 @@ class ScoringLine:
     def _score(self, batch: Batch) -> Scored:
         began = self._clock()
         wanted = [due > began for due in batch.due]
-        scores = self._attempt(batch.jobs, wanted)
+        answers = self._attempt(batch.jobs, wanted)
         ended = self._clock()
         events, mass = self._engine.drain_cache_events(), self._engine.drain_label_mass()
-        return Scored(batch, scores, began, ended, events, mass)
+        return Scored(batch, answers, began, ended, events, mass)
 
     def _attempt(
-        self, jobs: Sequence[ScoreJob], wanted: Sequence[bool]
-    ) -> Sequence[JobScores | None] | Exception:
+        self, jobs: Sequence[EngineJob], wanted: Sequence[bool]
+    ) -> Sequence[EngineAnswer | None] | Exception:
         chosen = [job for job, is_wanted in zip(jobs, wanted, strict=True) if is_wanted]
         try:
             found = iter(self._engine.score(chosen) if chosen else [])

@@ -6,22 +6,23 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from models.engines.base import CacheEvents, Engine, JobScores, ScoreJob
+from models.engines.base import CacheEvents, EngineAnswer, EngineJob
+from service.joint_engine import PoolEngine
 
 
 class SharedEngine:
     """One thread scores; whose batch came first goes first."""
 
-    def __init__(self, engine: Engine, users: int) -> None:
+    def __init__(self, engine: PoolEngine, users: int) -> None:
         self.engine = engine
         self.views = [EngineView(self) for _ in range(users)]
         self._thread = ThreadPoolExecutor(1, "engine")
 
-    def score(self, jobs: Sequence[ScoreJob]) -> tuple[list[JobScores], tuple[float, ...]]:
+    def score(self, jobs: Sequence[EngineJob]) -> tuple[list[EngineAnswer], tuple[float, ...]]:
         """Scores and label mass; every view hears of what the cache did, also if this raises."""
         return self._thread.submit(self._score, jobs).result()
 
-    def _score(self, jobs: Sequence[ScoreJob]) -> tuple[list[JobScores], tuple[float, ...]]:
+    def _score(self, jobs: Sequence[EngineJob]) -> tuple[list[EngineAnswer], tuple[float, ...]]:
         try:
             return self.engine.score(jobs), self.engine.drain_label_mass()
         finally:
@@ -48,10 +49,10 @@ class EngineView:
     def description(self) -> Mapping[str, str]:
         return self._shared.engine.description
 
-    def check(self, job: ScoreJob) -> None:
+    def check(self, job: EngineJob) -> None:
         self._shared.engine.check(job)
 
-    def score(self, jobs: Sequence[ScoreJob]) -> list[JobScores]:
+    def score(self, jobs: Sequence[EngineJob]) -> list[EngineAnswer]:
         scores, mass = self._shared.score(jobs)
         self._mass += mass
         return scores

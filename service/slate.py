@@ -75,7 +75,7 @@ def encode_slate(
     name = prompt.prompt_name(request.prompt)
     candidates = encode_candidates(listed, prompt, name, catalogue, memory, salt)
     if request.truncation == "error":
-        _refuse_truncated(context, candidates, card)
+        refuse_truncated(context, candidates, card)
     hashes = prompt.block_hashes(context.ids, card.block_size, salt)
     return Slate(context, hashes, candidates)
 
@@ -132,9 +132,10 @@ def _job(slate: Slate, chunk: range, errand: Errand, index: int, block_size: int
     )
 
 
-def _refuse_truncated(
+def refuse_truncated(
     context: EncodedContext, candidates: Sequence[EncodedCandidate], card: ModelCard
 ) -> None:
+    """Raises InvalidRequestError for the first text that was cut."""
     if context.truncated:
         raise _too_long("context", context.uncut_tokens, card.truncation.max_context_tokens)
     for index, candidate in enumerate(candidates):

@@ -7,16 +7,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import FairslateError
-from service.ranking import Ranker
+from service.reception import Reception
 from service.routes import error_response, request_identifier
 
-PATHS = frozenset({"/v1/rank", "/v1/contexts"})  # those that the gate may refuse
+PATHS = frozenset({"/v1/rank", "/v1/contexts", "/v1/reason"})  # those that the gate may refuse
 
 
 class RefusedUnread:
     """ASGI middleware; a flood must not pay with everybody's processor for its way to a refusal.
 
-    state: holds the Ranker as `ranker` while the app serves.
+    state: holds the Reception as `reception` while the app serves.
     """
 
     def __init__(self, app: ASGIApp, state: State) -> None:
@@ -27,9 +27,9 @@ class RefusedUnread:
         """The connection stays open: the server drops the body that nobody reads."""
         if scope["type"] == "http" and scope["path"] in PATHS and scope["method"] == "POST":
             request = Request(scope)
-            ranker: Ranker = self._state.ranker
+            reception: Reception = self._state.reception
             try:
-                ranker.refuse_unread(request.headers.get("authorization"))
+                reception.refuse_unread(request.headers.get("authorization"))
             except FairslateError as error:
                 await error_response(error, request_identifier(request))(scope, receive, send)
                 return

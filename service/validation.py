@@ -12,7 +12,15 @@ from pydantic_core import ErrorDetails, from_json
 
 from service.config import Settings
 from service.errors import InvalidRequestError
-from service.schemas import Candidate, ContextRequest, PolicyRequest, RankRequest, Strict
+from service.schemas import (
+    Candidate,
+    ContextRequest,
+    PolicyRequest,
+    RankRequest,
+    ReasonCandidate,
+    ReasonRequest,
+    Strict,
+)
 
 Body = TypeVar("Body", bound=Strict)
 
@@ -20,8 +28,18 @@ Body = TypeVar("Body", bound=Strict)
 def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
     """Raises InvalidRequestError naming the first field at fault and the limit it broke."""
     raw = _parse_json(body)
-    _check_count(raw, settings)
+    _check_count(raw, settings.max_candidates)
     request = _validated(RankRequest, raw)
+    _check_slate(request.candidates, settings)
+    _check_errand(request, settings)
+    return request
+
+
+def parse_reason_request(body: bytes, settings: Settings) -> ReasonRequest:
+    """Raises InvalidRequestError as `parse_rank_request` does."""
+    raw = _parse_json(body)
+    _check_count(raw, settings.max_reasons)
+    request = _validated(ReasonRequest, raw)
     _check_slate(request.candidates, settings)
     _check_errand(request, settings)
     return request
@@ -102,12 +120,12 @@ def _step(part: int | str) -> str:
     return f"[{part}]" if isinstance(part, int) else f".{part}"
 
 
-def _check_count(raw: Any, settings: Settings) -> None:
+def _check_count(raw: Any, most: int) -> None:
     """Before anything is made of the candidates, which may be 40,000."""
     candidates = raw.get("candidates") if isinstance(raw, dict) else None
-    if isinstance(candidates, list) and len(candidates) > settings.max_candidates:
+    if isinstance(candidates, list) and len(candidates) > most:
         raise InvalidRequestError(
-            f"candidates has {len(candidates)} entries; the limit is {settings.max_candidates}",
+            f"candidates has {len(candidates)} entries; the limit is {most}",
             code="too_many_candidates",
             param="candidates",
         )
@@ -125,15 +143,18 @@ def _check_errand(request: ContextRequest, settings: Settings) -> None:
         )
 
 
-def _check_slate(candidates: list[Candidate], settings: Settings) -> None:
+def _check_slate(candidates: Sequence[Candidate | ReasonCandidate], settings: Settings) -> None:
     if not candidates:
         raise InvalidRequestError(
             "candidates is empty; send at least 1", code="no_candidates", param="candidates"
         )
     for index, candidate in enumerate(candidates):
-        _check_content(f"candidates[{index}]", candidate, settings)
+        if isinstance(candidate, Candidate):
+            _check_content(f"candidates[{index}]", candidate, settings)
+            _check_finite(f"candidates[{index}].metadata", candidate.metadata or {})
+        else:
+            _check_text(f"candidates[{index}].text", candidate.text)
         _check_length(f"candidates[{index}].id", candidate.id, settings)
-        _check_finite(f"candidates[{index}].metadata", candidate.metadata or {})
     _check_unique([candidate.id for candidate in candidates])
 
 

@@ -74,6 +74,10 @@ class Written:
         return len(self.tokens)
 
 
+EngineJob = ScoreJob | ReasonJob
+EngineAnswer = JobScores | Written
+
+
 @dataclass(frozen=True, slots=True)
 class CacheEvents:
     """Block hashes that came and went since the last drain; parents stand before children in

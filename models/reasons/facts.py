@@ -40,6 +40,11 @@ class Facts:
         """None of an unknown kind."""
         return self.by_kind.get(kind, ())
 
+    def within(self, part: str) -> Facts:
+        """Those that stand in a part of the text."""
+        kept = {kind: tuple(f for f in facts if f in part) for kind, facts in self.by_kind.items()}
+        return Facts({kind: facts for kind, facts in kept.items() if facts})
+
 
 def member_facts(text: str) -> Facts:
     """Of a text in the demo's fields; text without any field is one list of tasks."""

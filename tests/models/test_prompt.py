@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from models.card import Labels, ModelCard, PromptTemplate, Truncation
+from models.directory import ModelDirectory
 from models.errors import ModelDirectoryError, PromptError
 from models.prompt import PromptBuilder, block_hashes, render_fields
 
@@ -172,3 +173,17 @@ def test_hashes_agree_exactly_on_the_shared_blocks(
 
 def test_a_hash_is_128_bits_in_hex() -> None:
     assert [len(name) for name in block_hashes(range(40), 16)] == [32, 32, 32]
+
+
+def test_the_part_that_is_read_is_where_the_tokens_end(tiny_directory: ModelDirectory) -> None:
+    prompt = tiny_directory.prompt
+    text = " ".join(f"Nurse{number} on ward ﬁve" for number in range(400))
+    for part, ids in (
+        (prompt.context_read(text), prompt.encode_context(text).ids),
+        (prompt.candidate_read(text), prompt.encode_candidates([text])[0].ids),
+    ):
+        assert text.startswith(part)
+        assert len(part) < len(text)
+        again = (prompt.encode_context(part).ids, prompt.encode_candidates([part])[0].ids)
+        assert ids in again
+    assert prompt.context_read("Nurse") == prompt.candidate_read("Nurse") == "Nurse"

@@ -11,6 +11,7 @@ from service.engine import EngineLoop
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed
 from service.gate.settings import GateSettings
+from service.joint_engine import JointEngine
 from tests.e2e.server import wait_until
 from tests.service.scripted_engine import ScriptedEngine, job, only_candidate, submit
 
@@ -51,7 +52,7 @@ def test_the_next_batch_is_claimed_while_one_is_scored_and_both_are_renewed(
     observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
     gate = Renewing(service_redis_url, pool, GateSettings(), "worker")
     engine = ScriptedEngine(look)
-    loop = EngineLoop(engine, gate, token_budget=4096, max_batch_jobs=8)
+    loop = EngineLoop(JointEngine(engine), gate, token_budget=4096, max_batch_jobs=8)
     gate.join()
     asyncio.run(submit(service_redis_url, pool, *(job(str(n), "here") for n in range(20))))
     threads = [threading.Thread(target=each, daemon=True) for each in (loop.run, loop.keep)]
@@ -79,7 +80,7 @@ def test_stopping_scores_the_batch_that_was_claimed_ahead(
     observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
     worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
     engine = ScriptedEngine(stop)
-    loop = EngineLoop(engine, worker, token_budget=4096, max_batch_jobs=8)
+    loop = EngineLoop(JointEngine(engine), worker, token_budget=4096, max_batch_jobs=8)
     worker.join()
     asyncio.run(submit(service_redis_url, pool, *(job(str(n), "here") for n in range(20))))
     loop.run()

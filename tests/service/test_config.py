@@ -82,10 +82,15 @@ def test_paths_are_pinned_to_where_the_start_command_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    environment = {"FAIRSLATE_MODEL": "/elsewhere", "FAIRSLATE_TENANTS_FILE": "tenants.yaml"}
+    environment = {
+        "FAIRSLATE_MODEL": "/elsewhere",
+        "FAIRSLATE_REASONER": "",
+        "FAIRSLATE_TENANTS_FILE": "tenants.yaml",
+    }
     pin_paths(environment)
     assert environment == {
         "FAIRSLATE_MODEL": "/elsewhere",
+        "FAIRSLATE_REASONER": "",
         "FAIRSLATE_TENANTS_FILE": str(tmp_path / "tenants.yaml"),
         "FAIRSLATE_STATE_DIR": str(tmp_path / ".fairslate"),
     }

@@ -25,6 +25,7 @@ from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.job import Claim, Reply, Settlement
 from service.gate.settings import GateSettings
 from service.jobs import JobResult, decode_result, encode_job
+from service.joint_engine import JointEngine
 from tests.e2e.server import wait_until
 from tests.service.scripted_engine import LONGEST, ScriptedEngine, job, only_candidate, submit
 
@@ -32,7 +33,7 @@ from tests.service.scripted_engine import LONGEST, ScriptedEngine, job, only_can
 @contextmanager
 def serving(url: str, pool: str, engine: ScriptedEngine) -> Iterator[None]:
     gate = WorkerGate(url, pool, GateSettings(), "worker")
-    loop = EngineLoop(engine, gate, token_budget=4096, max_batch_jobs=8)
+    loop = EngineLoop(JointEngine(engine), gate, token_budget=4096, max_batch_jobs=8)
     threads = [threading.Thread(target=target) for target in (loop.run, loop.keep)]
     for thread in threads:
         thread.start()
@@ -70,8 +71,8 @@ def test_each_job_gets_its_own_scores(service_redis_url: str, pool: str) -> None
     engine = ScriptedEngine(only_candidate)
     with serving(service_redis_url, pool, engine):
         outcomes = asyncio.run(dispatched(service_redis_url, pool, *[None] * 20))
-    logits = [outcome[0].scores.raw_logits for outcome in outcomes if isinstance(outcome, list)]
-    assert logits == [(float(number),) for number in range(20)]
+    rows = [outcome[0].rows for outcome in outcomes if isinstance(outcome, list)]
+    assert rows == [[(float(number),)] for number in range(20)]
     assert sum(engine.batches) == 20
     assert max(engine.batches) <= 8
 
@@ -170,7 +171,7 @@ def test_stopping_settles_the_batch_in_hand_and_takes_no_other(
         return only_candidate(score_job)
 
     engine = ScriptedEngine(stop)
-    loop = EngineLoop(engine, worker, token_budget=4096, max_batch_jobs=8)
+    loop = EngineLoop(JointEngine(engine), worker, token_budget=4096, max_batch_jobs=8)
     worker.join()
     asyncio.run(submit(service_redis_url, pool, job("1", "here")))
     loop.run()
@@ -199,7 +200,9 @@ def test_what_was_scored_while_redis_was_away_is_settled_by_a_stop_once_it_is_ba
 
     observer = WorkerGate(service_redis_url, pool, GateSettings(), "observer")
     worker = Away(service_redis_url, pool, GateSettings(), "worker")
-    loop = EngineLoop(ScriptedEngine(only_candidate), worker, token_budget=4096, max_batch_jobs=8)
+    loop = EngineLoop(
+        JointEngine(ScriptedEngine(only_candidate)), worker, token_budget=4096, max_batch_jobs=8
+    )
     worker.join()
     asyncio.run(submit(service_redis_url, pool, job("1", "here")))
     loop.run()
@@ -221,7 +224,9 @@ def test_a_stop_beside_a_redis_that_hangs_waits_for_seconds_and_not_for_tries(
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
     monkeypatch.setattr("service.engine.time", clock)
     worker = Hanging(service_redis_url, pool, GateSettings(), "worker")
-    loop = EngineLoop(ScriptedEngine(only_candidate), worker, token_budget=4096, max_batch_jobs=8)
+    loop = EngineLoop(
+        JointEngine(ScriptedEngine(only_candidate)), worker, token_budget=4096, max_batch_jobs=8
+    )
     loop.stop()
     loop.run()
     assert FAREWELL_SECONDS <= now[0] <= FAREWELL_SECONDS + 0.75

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from service.engine_board import LABEL_MASS_FLOOR, SAMPLES, WARNING_SECONDS, EngineBoard
 from service.engine_report import EngineReport, decode_report, encode_report
-from service.jobs import PayloadError
+from service.payload_bytes import PayloadError
 
 INT8 = {"dtype": "int8", "reason": "avx512_vnni"}
 

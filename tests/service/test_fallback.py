@@ -21,6 +21,7 @@ from service.fallback import Fallback
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.settings import GateSettings
+from service.joint_engine import JointEngine
 from service.shared_engine import SharedEngine
 from tests.e2e.server import wait_until
 from tests.service.gate.redis_servers import RedisServer, limited, running
@@ -54,7 +55,7 @@ class Log:
 def serving(log: Log, urls: Sequence[str]) -> Iterator[None]:
     """One engine behind all of these, as an engine process has it."""
     gates = [WorkerGate(url, POOL, SETTINGS, "worker") for url in urls]
-    views = SharedEngine(ScriptedEngine(log.logit), len(urls)).views
+    views = SharedEngine(JointEngine(ScriptedEngine(log.logit)), len(urls)).views
     loops = [EngineLoop(view, gate, 4096, 8) for view, gate in zip(views, gates, strict=True)]
     threads = [threading.Thread(target=run) for loop in loops for run in (loop.run, loop.keep)]
     for thread in threads:
@@ -99,7 +100,7 @@ async def load(gateway: Fallback, log: Log) -> AsyncIterator[None]:
                 log.refused.add(number)
                 await asyncio.sleep(0)
             else:
-                assert result.scores.raw_logits == (float(number),)
+                assert result.rows == [(float(number),)]
                 log.answered[number] = mode
 
     clients = [asyncio.create_task(call()) for _ in range(CLIENTS)]

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.engines.base import JobScores, ScoreJob
+from models.engines.base import EngineJob, JobScores, ReasonJob, ScoreJob, Written
 from models.errors import NonFiniteLogitError
 from service.jobs import (
     JobFailure,
     JobResult,
-    PayloadError,
     PooledJob,
     decode_job,
     decode_result,
@@ -21,19 +20,28 @@ from service.jobs import (
     encode_job,
     encode_result,
 )
+from service.payload_bytes import PayloadError
+from tests.models.reasons.test_lattice import lattice_of
 
-TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple)
+TOKENS = st.lists(st.integers(10, 2**31 - 1), max_size=20).map(tuple)
 HASHES = st.lists(st.binary(min_size=16, max_size=16).map(bytes.hex), max_size=4).map(tuple)
-JOBS = st.builds(ScoreJob, TOKENS, HASHES, st.lists(TOKENS, max_size=4).map(tuple))
+LATTICES = st.sets(TOKENS, min_size=1, max_size=6).map(lattice_of)
+JOBS = st.one_of(
+    st.builds(ScoreJob, TOKENS, HASHES, st.lists(TOKENS, max_size=4).map(tuple)),
+    st.builds(ReasonJob, TOKENS, HASHES, TOKENS, LATTICES),
+)
 COUNTS = st.integers(0, 2**32 - 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 LOGITS = st.lists(FINITE, max_size=5).map(tuple)
 SCORES = st.builds(JobScores, LOGITS, COUNTS, COUNTS, COUNTS, heads=st.integers(1, 3))
-RESULTS = st.builds(JobResult, SCORES, FINITE, FINITE, st.binary(max_size=20), COUNTS)
+WRITTEN = st.builds(Written, TOKENS, COUNTS, COUNTS, COUNTS)
+RESULTS = st.builds(
+    JobResult, st.one_of(SCORES, WRITTEN), FINITE, FINITE, st.binary(max_size=20), COUNTS
+)
 
 
 @given(JOBS, st.integers(0, 2**32 - 1))
-def test_job_round_trip(job: ScoreJob, deadline_ms: int) -> None:
+def test_job_round_trip(job: EngineJob, deadline_ms: int) -> None:
     assert decode_job(encode_job(job, deadline_ms)) == PooledJob(job, deadline_ms)
 
 
@@ -82,3 +90,11 @@ def test_foreign_bytes_are_refused(payload: bytes) -> None:
 def test_logit_that_is_not_finite_never_leaves(logit: float) -> None:
     with pytest.raises(NonFiniteLogitError, match="not finite"):
         encode_result(JobResult(JobScores((0.0, logit), 1, 0, 2), 0.0, 0.0))
+
+
+def test_answers_that_are_no_lattice_are_refused() -> None:
+    job = ReasonJob((1,), (), (2,), lattice_of({(11, 12)}))
+    payload = bytearray(encode_job(job, 1))
+    payload[-4:] = (0).to_bytes(4, "little")  # the last edge leads back to the start
+    with pytest.raises(PayloadError, match="no lattice"):
+        decode_job(bytes(payload))

@@ -28,7 +28,8 @@ from service.gate.job import Job, Level
 from service.insight import Insight
 from service.jobs import JobResult
 from service.metrics import Metrics
-from service.ranking import Call, Ranker
+from service.ranking import Ranker
+from service.reception import LONG_BODY_BYTES, Call, Reception
 from service.schemas import RankRequest
 from service.slate import Slate, encode_slate
 from service.tenants import Tenant, Tenants
@@ -61,7 +62,8 @@ def make_ranker(
         gateway = Fallback(Dispatcher(gate))
         insight = Insight(settings, TENANTS, gateway)
         board = EngineBoard(registry=CollectorRegistry())
-        return Ranker(settings, card, prompt, TENANTS, gateway, insight, metrics, board)
+        reception = Reception(settings, TENANTS, gateway, insight, metrics, board)
+        return Ranker(reception, card, prompt)
 
     return make
 
@@ -117,7 +119,7 @@ def test_a_long_body_is_parsed_off_the_event_loop(
     monkeypatch.setattr(ranking, "parse_rank_request", parse)
 
     async def rank_both() -> None:
-        for length in (1, 2 * ranking.LONG_BODY_BYTES):
+        for length in (1, 2 * LONG_BODY_BYTES):
             body = json.dumps({"context": "x" * length, "candidates": [{"id": "a", "text": "b"}]})
 
             async def read(content: bytes = body.encode()) -> bytes:
@@ -135,7 +137,7 @@ def test_a_tenant_at_its_cap_is_refused_unread_for_a_moment(
 ) -> None:
     asked: list[str] = []
 
-    async def full(_: Dispatcher, jobs: Sequence[Job]) -> list[JobResult]:
+    async def full(_: Dispatcher, jobs: Sequence[Job], hear: object) -> list[JobResult]:
         asked.append(jobs[0].tenant)
         raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
 
@@ -152,18 +154,18 @@ def test_a_tenant_at_its_cap_is_refused_unread_for_a_moment(
 def test_before_its_request_is_read_only_a_tenant_refused_a_moment_ago_is_refused(
     make_ranker: Callable[[int], Ranker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(_: Dispatcher, jobs: Sequence[Job]) -> list[JobResult]:
+    async def full(_: Dispatcher, jobs: Sequence[Job], hear: object) -> list[JobResult]:
         raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
 
     async def call(ranker: Ranker) -> None:
-        ranker.refuse_unread("Bearer ada")
+        ranker.reception.refuse_unread("Bearer ada")
         with pytest.raises(TenantThrottledError):
             await ranker.rank(Call("request", "Bearer ada", slate))
         with pytest.raises(TenantThrottledError, match="wait for answers"):
-            ranker.refuse_unread("Bearer ada")
-        ranker.refuse_unread("Bearer bob")
+            ranker.reception.refuse_unread("Bearer ada")
+        ranker.reception.refuse_unread("Bearer bob")
         for nobody in (None, "Bearer nobody"):  # told so by the walk itself
-            ranker.refuse_unread(nobody)
+            ranker.reception.refuse_unread(nobody)
 
     monkeypatch.setattr(Dispatcher, "score", full)
     asyncio.run(call(make_ranker(10_000)))
@@ -174,7 +176,7 @@ def test_a_class_that_is_full_is_refused_unparsed_and_the_other_is_not(
 ) -> None:
     asked: list[str] = []
 
-    async def full(_: Dispatcher, jobs: Sequence[Job]) -> list[JobResult]:
+    async def full(_: Dispatcher, jobs: Sequence[Job], hear: object) -> list[JobResult]:
         asked.append(jobs[0].tenant_id)
         raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.gate.errors import DeadlineExceededError, TenantThrottledError
-from service.ranking import Call, Clock, _deadline
+from service.reception import Call, Clock, deadline
 from service.routes import _worked
 
 Work = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
@@ -44,7 +44,7 @@ def test_an_error_is_gone_with_its_answer(late: bool) -> None:
         await call.read_body()
         try:
             if late:
-                async with _deadline(Clock(call.arrived, 1)):
+                async with deadline(Clock(call.arrived, 1)):
                     await asyncio.Event().wait()
             raise TenantThrottledError("too many; send fewer")
         except (TenantThrottledError, DeadlineExceededError) as error:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from models.engines.base import CacheEvents, JobScores, ScoreJob
 from service.batch import Batch, Scored
 from service.gate.job import Claimed
+from service.joint_engine import JointEngine
 from service.scoring_line import ScoringLine
 
 FOREVER = float("inf")
@@ -60,12 +61,12 @@ def all_of(line: ScoringLine) -> list[Scored]:
 
 
 def test_batches_come_back_in_order_with_their_own_events() -> None:
-    with ScoringLine(ScriptedEngine()) as line:
+    with ScoringLine(JointEngine(ScriptedEngine())) as line:
         line.add(batch(1, 2))
         line.add(batch(3))
         first, second = all_of(line)
-    assert isinstance(first.scores, list)
-    assert [one.raw_logits for one in first.scores if one] == [(1.0,), (2.0,)]
+    assert isinstance(first.answers, list)
+    assert [one.raw_logits for one in first.answers if one] == [(1.0,), (2.0,)]
     assert (first.events.inserted, second.events.inserted) == (("1",), ("3",))
     assert first.ended <= second.began
 
@@ -77,7 +78,7 @@ def test_the_next_batch_begins_while_nobody_looks() -> None:
         if number == 2:
             began.set()
 
-    with ScoringLine(ScriptedEngine(tell)) as line:
+    with ScoringLine(JointEngine(ScriptedEngine(tell))) as line:
         line.add(batch(1))
         line.add(batch(2))
         assert began.wait(5.0)
@@ -89,12 +90,12 @@ def test_a_batch_that_fails_takes_no_other_with_it() -> None:
         if number == 1:
             raise RuntimeError("out of memory")
 
-    with ScoringLine(ScriptedEngine(explode)) as line:
+    with ScoringLine(JointEngine(ScriptedEngine(explode))) as line:
         line.add(batch(1, 2))
         line.add(batch(3))
         first, second = all_of(line)
-    assert isinstance(first.scores, RuntimeError)
-    assert isinstance(second.scores, list)
+    assert isinstance(first.answers, RuntimeError)
+    assert isinstance(second.answers, list)
 
 
 def test_a_job_whose_time_is_up_when_its_turn_comes_is_not_scored() -> None:
@@ -104,20 +105,20 @@ def test_a_job_whose_time_is_up_when_its_turn_comes_is_not_scored() -> None:
         now[0] += 10.0 * (number == 1)
 
     engine = ScriptedEngine(pass_time)
-    with ScoringLine(engine, lambda: now[0]) as line:
+    with ScoringLine(JointEngine(engine), lambda: now[0]) as line:
         line.add(batch(1))
         line.add(batch(2, 3, 4, due=[FOREVER, 9.0, 11.0]))
         line.add(batch(5, due=[10.0]))
         _, second, third = all_of(line)
     assert engine.batches == [[1], [2, 4]]
-    assert isinstance(second.scores, list)
-    assert [one and one.raw_logits for one in second.scores] == [(2.0,), None, (4.0,)]
-    assert third.scores == [None]
+    assert isinstance(second.answers, list)
+    assert [one and one.raw_logits for one in second.answers] == [(2.0,), None, (4.0,)]
+    assert third.answers == [None]
 
 
 def test_what_stands_in_line_is_scored_before_the_line_ends() -> None:
     engine = ScriptedEngine()
-    with ScoringLine(engine) as line:
+    with ScoringLine(JointEngine(engine)) as line:
         line.add(batch(1))
         line.add(batch(2))
     assert engine.batches == [[1], [2]]

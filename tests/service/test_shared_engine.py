@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from models.engines.base import CacheEvents, JobScores, ScoreJob
+from service.joint_engine import JointEngine
 from service.shared_engine import SharedEngine
 from tests.service.scripted_engine import ScriptedEngine, only_candidate
 
@@ -31,11 +32,13 @@ def engine() -> CachingEngine:
 
 def score(engine: CachingEngine, shared: SharedEngine, came: str, went: str) -> None:
     engine.inserted, engine.evicted = tuple(came), tuple(went)
-    assert shared.views[0].score([JOB])[0].raw_logits == (7.0,)
+    [scores] = shared.views[0].score([JOB])
+    assert isinstance(scores, JobScores)
+    assert scores.raw_logits == (7.0,)
 
 
 def test_who_looks_seldom_hears_the_difference_in_order(engine: CachingEngine) -> None:
-    shared = SharedEngine(engine, 2)
+    shared = SharedEngine(JointEngine(engine), 2)
     busy, idle = shared.views
     score(engine, shared, "abc", "")
     assert busy.drain_cache_events() == CacheEvents(("a", "b", "c"))
@@ -55,7 +58,7 @@ def test_a_pass_that_fails_still_tells_what_the_cache_did(engine: CachingEngine)
 
     broken = CachingEngine(fail)
     broken.inserted = ("a",)
-    first, second = SharedEngine(broken, 2).views
+    first, second = SharedEngine(JointEngine(broken), 2).views
     with pytest.raises(RuntimeError, match="no"):
         first.score([JOB])
     assert second.drain_cache_events() == CacheEvents(("a",))
@@ -71,7 +74,7 @@ def test_one_pass_runs_at_a_time_and_who_came_first_goes_first() -> None:
             leave.wait(10.0)
             return super().score(jobs)
 
-    shared = SharedEngine(Slow(only_candidate), 2)
+    shared = SharedEngine(JointEngine(Slow(only_candidate)), 2)
     jobs = [ScoreJob((1,), ("0" * 32,), ((number,),)) for number in range(3)]
     threads = []
     for number, view in ((0, shared.views[0]), (1, shared.views[1]), (2, shared.views[0])):

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.directory import ModelDirectory
+from models.engines.base import ScoreJob
 from service.errors import InvalidRequestError
-from service.gate.job import Level
+from service.gate.job import Job, Level
 from service.jobs import decode_job
 from service.schemas import Candidate, ContextRequest, RankRequest
 from service.slate import (
@@ -61,6 +62,12 @@ def request(texts: list[str], truncation: str = "truncate") -> RankRequest:
     )
 
 
+def score_job_of(job: Job) -> ScoreJob:
+    decoded = decode_job(job.payload).job
+    assert isinstance(decoded, ScoreJob)
+    return decoded
+
+
 def test_jobs_carry_the_slates_tokens(tiny_directory: ModelDirectory) -> None:
     card, prompt = tiny_directory.card, tiny_directory.prompt
     slate = encode_slate(request(["Nurse", "Welder", "Roofer " * 10]), card, prompt)
@@ -68,7 +75,7 @@ def test_jobs_carry_the_slates_tokens(tiny_directory: ModelDirectory) -> None:
     errand = Errand("slate", path, 1, deadline_ms=500, reply_to="here")
     jobs = slate_jobs(slate, errand, card.block_size, token_budget=len(slate.context.ids) + 20)
     assert len(jobs) > 1
-    decoded = [decode_job(job.payload).job for job in jobs]
+    decoded = [score_job_of(job) for job in jobs]
     ids = [candidate for job in decoded for candidate in job.candidates]
     assert ids == [candidate.ids for candidate in slate.candidates]
     for job, score_job in zip(jobs, decoded, strict=True):
@@ -111,7 +118,7 @@ def test_a_context_alone_is_one_job_without_candidates(tiny_directory: ModelDire
     errand = Errand("slate", (Level("ada"),), 0, deadline_ms=500, reply_to="here")
     (job,) = slate_jobs(slate, errand, card.block_size, token_budget=1)
     assert (job.context_tokens, job.candidate_tokens) == (len(slate.context.ids), 0)
-    decoded = decode_job(job.payload).job
+    decoded = score_job_of(job)
     assert (decoded.context_ids, decoded.candidates) == (slate.context.ids, ())
 
 

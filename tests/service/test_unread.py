@@ -29,7 +29,7 @@ async def body(read: bool = True) -> AsyncIterator[bytes]:
 
 
 def answer(path: str, key: str, method: str = "POST") -> httpx.Response:
-    state = State({"ranker": SimpleNamespace(refuse_unread=refuse_unread)})
+    state = State({"reception": SimpleNamespace(refuse_unread=refuse_unread)})
     app: Any = RefusedUnread(PlainTextResponse("served"), state)
 
     async def ask() -> httpx.Response:

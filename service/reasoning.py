@@ -1,0 +1,113 @@
+"""The walk of one request for reasons: who, what, tokens, sentences, answer. Knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from models.card import ModelCard
+from models.engines.base import JobScores, Written
+from models.prompt import PromptBuilder
+from models.reasons.grammar import ReasonTokens
+from service.answer import stage_times, text_status, usage
+from service.jobs import JobResult
+from service.reasons import (
+    ReasonSlate,
+    encode_reasons,
+    output_tokens,
+    reason_jobs,
+    reason_row,
+)
+from service.reception import Admitted, Call, Reception, deadline
+from service.schemas import ReasonRequest
+from service.tenants import Tenant
+from service.validation import parse_reason_request
+
+Row = dict[str, Any]
+_Asked = Admitted[ReasonRequest, ReasonSlate]
+
+
+class Reasoner:
+    """Answers calls for one reasoner; safe to call from many tasks of one event loop."""
+
+    def __init__(self, reception: Reception, card: ModelCard, prompt: PromptBuilder) -> None:
+        self._reception = reception
+        self._card = card
+        self._prompt = prompt
+        self._tokens = ReasonTokens(prompt)
+        # Once: a digest is a hash over the whole card.
+        self._model = {"name": card.name, "version": card.version, "digest": card.digest}
+
+    async def reason(self, call: Call, tell: Callable[[Row], object] = lambda _: None) -> Row:
+        """The whole answer. Raises FairslateError; a cancelled call's jobs leave the queue.
+
+        tell: is told of each candidate's row as soon as it is written.
+        """
+        tenant, metrics = self._reception.authenticate(call.authorization), self._reception.metrics
+        with metrics.failures_of(tenant.name):
+            encode = partial(self._encoded, tenant)
+            asked = await self._reception.admit(call, tenant, parse_reason_request, encode)
+            async with deadline(asked.clock):
+                rows, results = await self._written(asked, call.request_id, tell)
+        timings = stage_times(results, asked.tokenize_ms, asked.clock.elapsed_ms)
+        written = [result.answer for result in results if isinstance(result.answer, Written)]
+        counts = usage(len(asked.tokens.context.ids), results)
+        counts["output_tokens"] = output_tokens(written)
+        metrics.reasoned(tenant.name, timings, counts, sum(one.overtaken for one in results))
+        return {
+            "model": self._model,
+            "results": rows,
+            "usage": counts,
+            "context_status": text_status(asked.tokens.context),
+            "timings_ms": timings.rounded(),
+            "request_id": call.request_id,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /v1/models` says of the reasoner and of the limits of a request."""
+        limits, settings = self._card.truncation, self._reception.settings
+        return {
+            **self._model,
+            "prompts": {
+                name: {"context_fields": list(prompt.fields)}
+                for name, prompt in self._card.prompts.items()
+            },
+            "default_prompt": self._card.default_prompt,
+            "limits": {
+                "max_candidates": settings.max_reasons,
+                "max_body_bytes": settings.max_body_bytes,
+                "max_context_tokens": limits.max_context_tokens,
+                "max_candidate_tokens": limits.max_candidate_tokens,
+                "max_deadline_ms": settings.max_deadline_ms,
+            },
+        }
+
+    async def _encoded(self, tenant: Tenant, request: ReasonRequest) -> ReasonSlate:
+        work = partial(encode_reasons, request, self._card, self._prompt, self._tokens, tenant.salt)
+        return await self._reception.in_turn(tenant, work)
+
+    async def _written(
+        self, asked: _Asked, request_id: str, tell: Callable[[Row], object]
+    ) -> tuple[list[Row], Sequence[JobResult]]:
+        """Rows in the order of the candidates; those of whom nothing can be said are told last."""
+        jobs = dict(reason_jobs(asked.tokens, asked.errand, self._card.block_size))
+        indices = {job.job_id: index for index, job in jobs.items()}
+
+        def hear(job_id: str, result: JobResult) -> None:
+            tell(_row(asked, indices[job_id], result))
+
+        sent = list(jobs.values())
+        results = await self._reception.send(sent, request_id, hear) if sent else []
+        found = dict(zip(jobs, results, strict=True))
+        count = len(asked.request.candidates)
+        rows = [_row(asked, index, found.get(index)) for index in range(count)]
+        for index in set(range(count)) - found.keys():
+            tell(rows[index])
+        return rows, results
+
+
+def _row(asked: _Asked, index: int, result: JobResult | None) -> Row:
+    answer = result.answer if result else None
+    assert not isinstance(answer, JobScores), "an engine answers what it was asked"
+    return reason_row(asked.tokens, index, asked.request.candidates[index].id, answer)

@@ -1,0 +1,129 @@
+"""Candidates to be written about as tokens and jobs, and what was written as rows of an answer.
+
+Knows nothing of who waits, and of how engines choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.card import ModelCard
+from models.engines.base import ReasonJob, Written
+from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder, render_fields
+from models.reasons.check import check_reason
+from models.reasons.facts import job_facts, member_facts
+from models.reasons.grammar import ReasonGrammar, ReasonTokens
+from service.gate.job import Job
+from service.jobs import encode_job
+from service.schemas import ReasonRequest
+from service.slate import Errand, refuse_truncated
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonItem:
+    """One candidate: its text, as tokens, and what may be said of it; None if nothing."""
+
+    text: str
+    encoded: EncodedCandidate
+    grammar: ReasonGrammar | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonSlate:
+    """One context and the candidates to be written about."""
+
+    text: str
+    context: EncodedContext
+    block_hashes: tuple[str, ...]
+    items: tuple[ReasonItem, ...]
+
+
+def encode_reasons(
+    request: ReasonRequest,
+    card: ModelCard,
+    prompt: PromptBuilder,
+    tokens: ReasonTokens,
+    salt: str = "",
+) -> ReasonSlate:
+    """Raises PromptError, and InvalidRequestError when text must not be truncated but would be.
+
+    Only facts that the model reads are admitted: what is cut off is not named.
+    """
+    name = prompt.prompt_name(request.prompt)
+    text = request.context
+    if not isinstance(text, str):
+        text = render_fields(card.prompts[name], text)
+    texts = [candidate.text for candidate in request.candidates]
+    context, encoded = prompt.encode_context(text, name), prompt.encode_candidates(texts, name)
+    if request.truncation == "error":
+        refuse_truncated(context, encoded, card)
+    ours = member_facts(text).within(prompt.context_read(text, name))
+    theirs = [job_facts(one).within(prompt.candidate_read(one, name)) for one in texts]
+    grammars = tokens.grammars(ours, theirs)
+    items = tuple(map(ReasonItem, texts, encoded, grammars))
+    return ReasonSlate(
+        text, context, prompt.block_hashes(context.ids, card.block_size, salt), items
+    )
+
+
+def reason_jobs(slate: ReasonSlate, errand: Errand, block_size: int) -> Iterator[tuple[int, Job]]:
+    """A job for each candidate of which something may be said, with its index.
+
+    The most that it may write is reserved, which its grammar knows; the gate refunds the rest.
+    """
+    for index, item in enumerate(slate.items):
+        if item.grammar is not None:
+            yield index, _job(slate, item.encoded, item.grammar, errand, index, block_size)
+
+
+def reason_row(
+    slate: ReasonSlate, index: int, name: str, written: Written | None
+) -> dict[str, Any]:
+    """What an answer says of one candidate; its sentence has been looked up in both texts."""
+    item = slate.items[index]
+    row = {"id": name, "index": index, "reason": None, "facts": None, "status": "no_fact"}
+    if written is None or item.grammar is None:
+        return row
+    reason = item.grammar.read(written.tokens)
+    sentence, frame = str(reason), reason.frame
+    check = check_reason(sentence, slate.text, item.text)
+    assert check.grounded, f"a grammar admits only what the texts state: {check.invented}"
+    facts = {
+        "context": {"kind": frame.member_kind, "text": reason.member_fact},
+        "candidate": {"kind": frame.job_kind, "text": reason.job_fact},
+        "level": reason.level,
+    }
+    status = "truncated" if item.encoded.truncated else "ok"
+    return row | {"reason": sentence, "facts": facts, "status": status}
+
+
+def output_tokens(answers: Sequence[Written]) -> int:
+    """Tokens of all sentences, their ends included."""
+    return sum(answer.output_tokens for answer in answers)
+
+
+def _job(
+    slate: ReasonSlate,
+    candidate: EncodedCandidate,
+    grammar: ReasonGrammar,
+    errand: Errand,
+    index: int,
+    block_size: int,
+) -> Job:
+    answers = grammar.lattice()
+    job = ReasonJob(slate.context.ids, slate.block_hashes, candidate.ids, answers)
+    return Job(
+        job_id=f"{errand.slate_id}-{index}",
+        path=errand.path,
+        tenant_level=errand.tenant_level,
+        context_hashes=slate.block_hashes,
+        block_size=block_size,
+        context_tokens=len(slate.context.ids),
+        candidate_tokens=len(candidate.ids),
+        output_tokens=answers.longest,
+        deadline_ms=errand.deadline_ms,
+        reply_to=errand.reply_to,
+        payload=encode_job(job, errand.deadline_ms),
+    )
