@@ -4,7 +4,7 @@
     python -m loadtest.report --check    exits with 1 when the table is not what the files say
 
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
-fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, gate.json of
+fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, reasons.json of `service.reason_bench`, gate.json of
 `service.gate.bench`, gate_day.json of `tests.service.gate.day`, gate_failover.json of
 `tests.service.gate.failover`, gate_outage.json of `tests.e2e.outage`, simulate_*.json of
 `loadtest.simulate`), `models/results/cpu.csv` of `models.bench`,
@@ -76,6 +76,7 @@ def rows() -> list[Row]:
         *load_rows(),
         *fairness_rows(read(RESULTS / "fairness.json")),
         *lone_rows(read(RESULTS / "lone_tenant.json")),
+        *reason_rows(read(RESULTS / "reasons.json")),
         *gate_rows(),
         *day_rows(read(RESULTS / "gate_day.json")),
         *failover_rows(read(RESULTS / "gate_failover.json")),
@@ -196,6 +197,17 @@ def lone_rows(lone: dict[str, Any]) -> list[Row]:
     spread = f"{100 * shares[0]:.0f} to {100 * shares[-1]:.0f} %"
     where = f"of the bare engine's with the same batches, median of {len(shares)} rounds, {spread}"
     return [("lone tenant's throughput through the gate", f"{100 * lone['share']:.1f} %", where)]
+
+
+def reason_rows(reasons: dict[str, Any]) -> list[Row]:
+    """What a reason takes, and what its tokens are charged."""
+    tokens = f"{reasons['extend_tokens']:.0f} tokens read and {reasons['output_tokens']:.0f}"
+    where = f"one core, contexts held, {reasons['postings']} postings a member, {tokens} written"
+    fair = f"a second of either costs alike at {reasons['fair_output_weight']:.0f}"
+    return [
+        ("reasons per second", f"{reasons['reasons_per_s']:.0f}", where),
+        ("charge of a token of a reason, in ranking tokens", str(reasons["output_weight"]), fair),
+    ]
 
 
 def gate_rows() -> list[Row]:
