@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ class Trial:
     def written(self, by_rule: bool) -> list[str]:
         """Greedy answers."""
         sampling, texts = Sampling(self.encoder.end, NEW_TOKENS), []
+        rule = reason_rules(self.encoder)
         for part in tqdm(list(self._parts()), "write", mininterval=5, file=sys.stderr):
-            rules = [self._rule(example) for example in part] if by_rule else None
+            rules = [rule(example) for example in part] if by_rule else None
             prompts = self.encoder.prompts(part)
             answers = write_answers(self.decoder, prompts, sampling, rules=rules)
             texts += [self.encoder.decode(answer) for answer in answers]
@@ -124,9 +125,14 @@ class Trial:
         for part in self._parts():
             yield SequenceBatch.pack(self.encoder.prompts(part), self.encoder.answers(part))
 
-    def _rule(self, example: TextExample) -> ReasonRule:
-        encoder = self.encoder
+
+def reason_rules(encoder: TextEncoder) -> Callable[[TextExample], ReasonRule]:
+    """What holds the answer to an example."""
+
+    def rule(example: TextExample) -> ReasonRule:
         return ReasonRule(example.context, example.candidate, encoder.encode, encoder.end)
+
+    return rule
 
 
 def _examples(data: Path, requests: Sequence[Request], words: SharedWords) -> Iterator[TextExample]:
