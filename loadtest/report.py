@@ -4,7 +4,8 @@
     python -m loadtest.report --check    exits with 1 when the table is not what the files say
 
 Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
-fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, reasons.json of `service.reason_bench`, gate.json of
+fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, reasons.json of
+`service.reason_bench`, gate.json of
 `service.gate.bench`, gate_day.json of `tests.service.gate.day`, gate_failover.json of
 `tests.service.gate.failover`, gate_outage.json of `tests.e2e.outage`, simulate_*.json of
 `loadtest.simulate`), `models/results/cpu.csv` of `models.bench`,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlateSource
+from compress.decoders.wiring import layers_of
 from compress.distillation.distill_options import RATIONALES, STORAGE, DistillOptions
 from compress.distillation.distill_teachers import (
     ranking_teachers,
@@ -23,8 +24,9 @@ from compress.distillation.distill_teachers import (
 from compress.distillation.slate_distillation import SlateTask
 from compress.distillation.text_distillation import TextTask
 from compress.reasons.evaluate_reason import measure_reasons
+from compress.reasons.example_grammar import ExampleGrammars
 from compress.reasons.rationales import RationaleExamples
-from compress.reasons.text_examples import FixedExamples, TextSource
+from compress.reasons.text_examples import FixedExamples, TextExample, TextSource
 from compress.reasons.text_tokens import TextEncoder
 from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
@@ -42,6 +44,7 @@ from compress.stages.stage import (
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory
+from models.reasons.lattice import Lattice
 
 Loss = Callable[[int], Tensor]
 
@@ -77,12 +80,16 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
 
 def optimizer_of(decoder: Decoder, options: DistillOptions) -> torch.optim.Optimizer:
-    """AdamW; embeddings have a rate of their own and do not decay."""
-    embeddings = decoder.model.embed_tokens.weight
-    rest = [weight for weight in decoder.parameters() if weight is not embeddings]
+    """AdamW; embeddings have a rate of their own and do not decay, and a circuit may have one."""
+    embeddings, layers = decoder.model.embed_tokens.weight, layers_of(decoder)
+    parts = [layer.self_attn for layer in layers] + [layer.mlp for layer in layers[:-1]]
+    wired = {weight: None for part in parts for weight in part.parameters()}
+    rest = [w for w in decoder.parameters() if w is not embeddings and w not in wired]
+    wired_rate = options.rate if options.wired_rate is None else options.wired_rate
     groups = [
         {"params": [embeddings], "lr": options.embedding_rate, "weight_decay": 0.0},
         {"params": rest, "lr": options.rate, "weight_decay": options.weight_decay},
+        {"params": list(wired), "lr": wired_rate, "weight_decay": options.weight_decay},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
@@ -107,6 +114,11 @@ def _slates(stage: StageInput, options: DistillOptions) -> TextSlateSource:
     return GeneratedSlates.load(stage.data, seed, options.steps_per_world, options.inverted_share)
 
 
+def _answers(encoder: TextEncoder) -> Callable[[TextExample], Lattice]:
+    grammars = ExampleGrammars(encoder.prompt)
+    return lambda example: grammars.of(example).lattice()
+
+
 def _text_task(
     stage: StageInput, directory: ModelDirectory, decoder: Decoder, options: DistillOptions
 ) -> tuple[Loss, list[str]]:
@@ -116,7 +128,8 @@ def _text_task(
         (given.weight, text_teacher(stage.work, number, given, teacher, encoder, source))
         for number, (given, teacher) in enumerate(zip(options.teachers, teachers, strict=False))
     ]
-    task = TextTask(decoder, encoder, source, weighted, options, stage.seed + 1)
+    answers = _answers(encoder) if options.choice_weight else None
+    task = TextTask(decoder, encoder, source, weighted, options, stage.seed + 1, answers)
     return task.loss, [teacher.directory.digest for teacher in teachers]
 
 

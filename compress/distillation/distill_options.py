@@ -102,7 +102,9 @@ class DistillOptions:
     which other trainings may have `steps_before` and `steps_after` (`compress.pruning.gradual`).
     Ranking reads `slates_of` generated ones or the requests of `train`, of a share `labelled_share`
     of its groups; text reads `examples`: rationales made from the tables, or a file of the data
-    folder; `end` ends an answer. `storage` is the dtype of the weights on disk.
+    folder; `end` ends an answer, and `choice_weight` adds the loss of what the grammar of reasons
+    leaves open (compress.reasons.choices). `wired_rate`, else `rate`, is that of all attention and
+    of every MLP but the last, where a wired circuit is. `storage` is the weights' dtype on disk.
     """
 
     phases: Sequence[Phase]
@@ -116,6 +118,7 @@ class DistillOptions:
     inverted_share: float = 0.25
     token_dropout: float = 0.1
     rate: float = 2e-4
+    wired_rate: float | None = None
     embedding_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: int = 30
@@ -124,6 +127,7 @@ class DistillOptions:
     trained_share: float = 1.0
     examples: str = RATIONALES
     end: str = "<end>"
+    choice_weight: float = 0.0
     storage: str = "float32"
     checkpoint_every: int = 25
 
@@ -188,6 +192,8 @@ class DistillOptions:
             raise RecipeError(f"distill: labelled_share is {self.labelled_share}; use above 0 to 1")
         if self.labelled_share < 1 and self.slates_of != "requests":
             raise RecipeError("distill: labelled_share is of requests; set slates_of: requests")
+        if self.choice_weight and (self.task != "text" or self.examples != RATIONALES):
+            raise RecipeError("distill: choice_weight is of rationales; set task: text")
         if not self.phases:
             raise RecipeError("distill: phases is empty; name at least one with its steps")
         for phase in self.phases:

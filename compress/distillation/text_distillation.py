@@ -7,7 +7,7 @@ the student or the first teacher wrote to the same prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +17,14 @@ from compress.decoders.decoding import Sampling, write_answers
 from compress.decoders.sequences import SequenceBatch, answer_states
 from compress.distillation.distill_options import DistillOptions, Phase
 from compress.distillation.text_teachers import Reading, ReadingTeacher, TextTeacher
+from compress.reasons.choices import choice_loss, choices_of
 from compress.reasons.text_examples import TextExample, TextSource
 from compress.reasons.text_tokens import TextEncoder, Tokens
 from compress.stages.parallel import share, world
 from compress.stages.stage import RecipeError
 from kernels.linear_cross_entropy import linear_cross_entropy
 from models.decoder import Decoder
+from models.reasons.lattice import Lattice
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class TextTask:
     teachers: Sequence[tuple[float, TextTeacher]]
     options: DistillOptions
     seed: int
+    answers: Callable[[TextExample], Lattice] | None = None  # what leaves them a choice
 
     def loss(self, step: int) -> Tensor:
         """A scalar, differentiable in the student."""
@@ -45,13 +48,27 @@ class TextTask:
         part = _part(answers, self.encoder.answers(drawn))
         soft, truth = phase.soft_share, 1 - phase.soft_share
         if not is_sampled(step, phase):
-            return part * self._loss(self._read(prompts, answers, examples), soft, truth, phase)
+            known = self._read(prompts, answers, examples)
+            return part * (self._loss(known, soft, truth, phase) + self._choices(known, answers))
         written = self._written(step, phase, prompts)
         loss = self._loss(self._read(prompts, written, None), soft, 0.0, phase)
         if truth:
             known = self._read(prompts, answers, examples)
-            loss = loss + part * self._loss(known, 0.0, truth, phase)
+            said = self._loss(known, 0.0, truth, phase) + self._choices(known, answers)
+            loss = loss + part * said
         return loss
+
+    def _choices(self, reading: Reading, answers: Tokens) -> Tensor | float:
+        """Of the examples' own answers."""
+        if self.answers is None or reading.examples is None:
+            return 0.0
+        choices, start = [], 0
+        for example, answer in zip(reading.examples, answers, strict=True):
+            found = choices_of(self.answers(example), answer)
+            choices += [(start + place, allowed) for place, allowed in found]
+            start += len(answer)
+        loss = choice_loss(reading.states, reading.weight, reading.batch.targets, choices)
+        return self.options.choice_weight * loss
 
     def _loss(self, reading: Reading, soft: float, hard: float, phase: Phase) -> Tensor:
         if not soft:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from compress.data.requests import Request, load_occupations, load_requests, read_rows
 from compress.decoders.decoding import Sampling, write_answers
 from compress.decoders.sequences import SequenceBatch
+from compress.reasons.example_grammar import ExampleGrammars
 from compress.reasons.generation import format_validity, validation_loss
 from compress.reasons.rationales import SharedWords, fact_texts, rationale
 from compress.reasons.text_examples import TextExample
@@ -35,7 +36,7 @@ from models.engines.reason_writer import ReasonWriter
 from models.reasons.check import check_reason
 from models.reasons.facts import job_facts, member_facts
 from models.reasons.frames import parse, possible_reasons
-from models.reasons.grammar import END_OF_ANSWER, ReasonGrammar, ReasonTokens
+from models.reasons.grammar import END_OF_ANSWER, ReasonGrammar
 
 PAIRS = 64  # of a gate
 BATCH = 16
@@ -102,9 +103,9 @@ class Trial:
         """Answers held to the grammar, as they are served."""
         block_size = self.directory.card.block_size
         writer, texts = ReasonWriter(self.decoder, block_size, CACHE_BYTES), []
-        tokens = ReasonTokens(self.directory.prompt)
+        known = ExampleGrammars(self.directory.prompt)
         for part in self._shown_parts():
-            grammars = [_grammar(tokens, example) for example in part]
+            grammars = [known.of(example) for example in part]
             jobs = [self._job(*pair) for pair in zip(part, grammars, strict=True)]
             for grammar, answer in zip(grammars, writer.write(jobs), strict=True):
                 texts.append(str(grammar.read(answer.tokens)))
@@ -146,13 +147,6 @@ class Trial:
         candidate = prompt.encode_candidates([example.candidate])[0].ids
         chain = prompt.block_hashes(context, block_size)
         return ReasonJob(context, chain, candidate, grammar.lattice())
-
-
-def _grammar(tokens: ReasonTokens, example: TextExample) -> ReasonGrammar:
-    sides = member_facts(example.context), [job_facts(example.candidate)]
-    grammar = tokens.grammars(*sides)[0]
-    assert grammar is not None, "an example's rationale names facts of both texts"
-    return grammar
 
 
 def _examples(data: Path, requests: Sequence[Request], words: SharedWords) -> Iterator[TextExample]:

@@ -1,4 +1,6 @@
-"""Stage: a tokenizer and a decoder that copies, from which a reasoner is trained. Knows no losses.
+"""Stage: a tokenizer and a decoder that copies and finds shared words, to train a reasoner from.
+
+Knows no losses.
 
 Run alone: python -m compress.reasons.reasoner --data DIR --out DIR --options JSON
 
@@ -28,7 +30,11 @@ from compress.data.generate import World, member, posting
 from compress.data.requests import load_occupations
 from compress.data.tokenizer import MARKERS
 from compress.decoders.copy_wiring import wire_copying
+from compress.decoders.fact_layout import TokenMarks
+from compress.decoders.match_wiring import wire_matching
 from compress.decoders.sizes import decoder_config
+from compress.reasons.marks import token_marks
+from compress.reasons.rationales import fact_texts
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.stage import (
@@ -59,11 +65,11 @@ class ReasonerOptions:
     name: str = "fairslate-demo-reason"
     version: str = "1"
     vocab_size: int = 5120
-    hidden_size: int = 256
-    intermediate_size: int = 640
+    hidden_size: int = 384
+    intermediate_size: int = 256
     layers: int = 4
     heads: int = 4
-    kv_heads: int = 2
+    kv_heads: int = 4
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
@@ -76,16 +82,24 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         cased_tokenizer(_texts(stage), options.vocab_size).save(str(path))
     else:
         shutil.copyfile(stage.source / TOKENIZER_NAME, path)
-    vocabulary = Tokenizer.from_file(str(path)).get_vocab_size()
+    tokenizer = Tokenizer.from_file(str(path))
+    marks = token_marks(tokenizer, fact_texts(load_occupations(stage.data)))
     entry = lineage_entry("reasoner", stage, options)
     card = replace(reason_card(options.name, options.version), lineage={"stages": [entry]})
-    save_model_directory(stage.out, copying_decoder(options, vocabulary), path, card)
+    save_model_directory(stage.out, matching_decoder(options, marks), path, card)
 
 
 def copying_decoder(options: ReasonerOptions, vocabulary: int) -> Decoder:
     """A decoder of the options' shape that copies."""
     decoder = Decoder(decoder_config(options, vocabulary))
     wire_copying(decoder)
+    return decoder
+
+
+def matching_decoder(options: ReasonerOptions, marks: TokenMarks) -> Decoder:
+    """One that looks for facts with a rare word in common as well."""
+    decoder = Decoder(decoder_config(options, len(marks.stems)))
+    wire_matching(decoder, marks, wire_copying(decoder))
     return decoder
 
 
@@ -107,12 +121,7 @@ def cased_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
     spaced = [(f"{OPEN} ", f" {OPEN}"), (f"{CLOSE} ,", f"{CLOSE},"), (f"{CLOSE} .", f"{CLOSE}.")]
     tokenizer.decoder = decoders.Sequence(
         [

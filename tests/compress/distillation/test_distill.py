@@ -202,3 +202,19 @@ def test_it_says_what_it_needs(source: Path, small_data: Path, text_data: Path) 
     cached = SLATES | {"phases": [{"steps": 1}], "teachers": [{"path": str(source), "cache": True}]}
     with pytest.raises(RecipeError, match="slates_of"):
         _run(source, small_data, "x", cached)
+
+
+def test_a_wired_circuit_has_a_rate_of_its_own(tiny_decoder: Decoder) -> None:
+    phases = [{"steps": 1, "soft_share": 0.0}]
+    options = DistillOptions.parse({"phases": phases, "rate": 0.5, "wired_rate": 0.25})
+    groups = distill.optimizer_of(tiny_decoder, options).param_groups
+    rates = {weight: group["lr"] for group in groups for weight in group["params"]}
+    assert len(rates) == len(list(tiny_decoder.parameters()))
+    first, *_, last = layers_of(tiny_decoder)
+    assert rates[first.mlp.up_proj.weight] == rates[last.self_attn.q_proj.weight] == 0.25
+    assert rates[last.mlp.up_proj.weight] == rates[tiny_decoder.model.norm.weight] == 0.5
+
+
+def test_only_rationales_leave_choices() -> None:
+    with pytest.raises(RecipeError, match="choice_weight"):
+        DistillOptions.parse({"phases": [{"steps": 1}], "choice_weight": 1.0})

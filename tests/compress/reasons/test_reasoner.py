@@ -22,7 +22,7 @@ from models.checkpoint import load_model_directory
 from models.directory import ModelDirectory
 from models.reasons.grammar import END_OF_ANSWER
 
-SMALL = {"vocab_size": 700, "layers": 2}
+SMALL = {"vocab_size": 700}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def test_a_source_gives_its_tokenizer(
     directory: ModelDirectory, small_data: Path, tmp_path: Path
 ) -> None:
     stage = StageInput(directory.path, small_data, tmp_path / "o", tmp_path / "w", 4, 1)
-    reasoner.run(stage, SMALL | {"hidden_size": 320, "heads": 6, "kv_heads": 3})
+    reasoner.run(stage, SMALL | {"hidden_size": 448, "heads": 6, "kv_heads": 6})
     larger = load_model_directory(tmp_path / "o")
-    assert VocabularyTeacher.load(larger.path, directory).decoder.config.hidden_size == 320
+    assert VocabularyTeacher.load(larger.path, directory).decoder.config.hidden_size == 448
 
 
 def test_an_evaluation_counts_form_grounding_and_relevance(
@@ -99,3 +99,9 @@ def test_quotes_and_the_end_are_single_tokens(directory: ModelDirectory) -> None
     tokenizer = Tokenizer.from_file(str(directory.path / "tokenizer.json"))
     for text in ("“", "”", END_OF_ANSWER, "<reason>"):
         assert len(tokenizer.encode(text, add_special_tokens=False).ids) == 1
+
+
+def test_digits_read_back_as_they_were_written() -> None:
+    tokenizer = cased_tokenizer(["Tools: Maxon Cinema 4D, Windows 10."] * 3, 400)
+    text = "Use of “Windows 10” carries over to “Maxon Cinema 4D”."
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
