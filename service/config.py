@@ -71,8 +71,9 @@ class Settings:
     """Refills that make a quantum: busy siblings take turns by so small a part of it."""
     worker_quantum: int = _GATE.worker_quantum
     """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
-    output_weight: int = 16
-    """w_q: what a token of a reason costs, in tokens of a prompt, of which a token costs one."""
+    output_weight: int = 64
+    """w_q: what a token of a reason is charged, and takes up of `token_budget`, in tokens of a
+    slate; `service.reason_bench` measures what it takes."""
     overtakes: int = _GATE.overtakes
     """Picks by warm context in a row after which the job with the earliest deadline goes."""
     lease_ms: int = _GATE.lease_ms
@@ -142,9 +143,16 @@ class Settings:
         own = {field.name for field in fields(self)}
         shared = [field.name for field in fields(GateSettings) if field.name in own]
         try:
-            return GateSettings(**{name: getattr(self, name) for name in shared})
+            values = {name: getattr(self, name) for name in shared}
+            # A batch is to last as long whatever it holds, and a cost is what lasts as long.
+            return GateSettings(**values, output_room=self.output_weight)
         except ValueError as error:
             raise SettingsError(f"a {PREFIX} setting of the gate: {error}") from error
+
+    @property
+    def most_reasons(self) -> int:
+        """Candidates of a request for reasons: each is a job, of which a tenant has so many."""
+        return min(self.max_reasons, self.max_tenant_jobs, self.max_tenant_in_flight)
 
     @property
     def serves_without_redis(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
@@ -27,8 +28,17 @@ Work = Callable[[Tell], Coroutine[Any, Any, Answer]]
 
 
 def event(name: str, data: Answer) -> bytes:
-    """One event; JSON holds no line break that would end it."""
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    """One event. In ASCII: many clients break lines where Unicode does, and not at LF alone."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def is_acceptable(accept: str) -> bool:
+    """Whether an Accept header names this type."""
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        if kind == MEDIA_TYPE:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 class EventSource:

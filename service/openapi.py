@@ -34,8 +34,8 @@ _ERRORS = {
 
 
 @cache
-def openapi() -> dict[str, Any]:
-    """OpenAPI 3.1, the same object every time."""
+def openapi(reasons: bool = True) -> dict[str, Any]:
+    """OpenAPI 3.1, the same object every time. reasons: of a server that has a reasoner."""
     models = [
         *(RankRequest, RankAnswer, ContextRequest, ContextAnswer),
         *(ReasonRequest, ReasonAnswer, Reasoned, ReasonClosing),
@@ -52,7 +52,7 @@ def openapi() -> dict[str, Any]:
         "paths": {
             "/v1/rank": {"post": _rank_operation()},
             "/v1/contexts": {"post": _contexts_operation()},
-            "/v1/reason": {"post": _reason_operation()},
+            **({"/v1/reason": {"post": _reason_operation()}} if reasons else {}),
             "/v1/models": {"get": _models()},
             "/v1/queue/{request_id}": {"get": _queue_operation()},
             "/admin/policy": {"post": _policy_operation()},

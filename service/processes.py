@@ -18,7 +18,7 @@ from typing import Any
 
 from models.catalogue import Catalogue, load_catalogue
 from models.directory import ModelDirectory, load_model_directory
-from models.errors import FairslateError
+from models.errors import FairslateError, ModelDirectoryError
 from models.reasons.grammar import ReasonTokens
 from service.config import ROOT, Settings, SettingsError
 from service.gate.embedded import EmbeddedRedis
@@ -49,7 +49,12 @@ def open_reasoner(settings: Settings) -> ModelDirectory | None:
     if not settings.reasoner:
         return None
     directory = load_model_directory(Path(settings.reasoner))
-    ReasonTokens(directory.prompt)  # or it is no reasoner
+    try:
+        ReasonTokens(directory.prompt)
+    except ModelDirectoryError as error:
+        raise ModelDirectoryError(
+            f"FAIRSLATE_REASONER={settings.reasoner} is no reasoner: {error}"
+        ) from error
     return directory
 
 

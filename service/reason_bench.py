@@ -3,8 +3,9 @@
     python -m service.reason_bench --json loadtest/results/reasons.json
 
 Members of `valid` with eight postings each are written about, their contexts read before, by turns
-with slates of the ranker. `fair_output_weight` is the w_q at which a second of either is charged
-alike: (reason's time / ranking token's time - extend tokens) / output tokens.
+with slates of the ranker: `batch` postings at a time, as many as go into a batch of the gate.
+`fair_output_weight` is the w_q at which a second of either is charged alike:
+(reason's time / ranking token's time - extend tokens) / output tokens.
 """
 
 from __future__ import annotations
@@ -62,16 +63,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None, help="where the row is kept")
     options = parser.parse_args()
     settings = replace(Settings.from_environment(), threads=1)
-    text = json.dumps(measure(settings, options.members, options.rounds), indent=2) + "\n"
+    text = (
+        json.dumps(measure(settings, options.members, options.rounds, options.batch), indent=2)
+        + "\n"
+    )
     print(text, end="")
     if options.json:
         options.json.write_text(text, encoding="utf-8")
 
 
-def measure(settings: Settings, members: int, rounds: int) -> dict[str, Any]:
+def measure(settings: Settings, members: int, rounds: int, batch: int) -> dict[str, Any]:
     """Medians over the rounds, and every round."""
     torch.set_num_threads(1)
     directory, reasoner = load_model_directory(settings.model_path), open_reasoner(settings)
@@ -85,7 +90,7 @@ def measure(settings: Settings, members: int, rounds: int) -> dict[str, Any]:
     reasons = [_reasons(reasoner, *pair) for pair in pairs]
     slates = [_slate(directory, *pair) for pair in pairs]
     engine, writer = new_engine(settings, directory), warm_writer(settings, reasoner)
-    found = [_round(engine, writer, slates, reasons) for _ in range(rounds + 1)][1:]
+    found = [_round(engine, writer, slates, reasons, batch) for _ in range(rounds + 1)][1:]
     return {
         "reasons_per_s": statistics.median(one.reasons / one.reason_seconds for one in found),
         "ms_per_reason": statistics.median(
@@ -96,6 +101,7 @@ def measure(settings: Settings, members: int, rounds: int) -> dict[str, Any]:
         "fair_output_weight": statistics.median(one.output_weight for one in found),
         "output_weight": settings.output_weight,
         "postings": POSTINGS,
+        "batch": batch,
         "members": members,
         "rounds": [asdict(one) for one in found],
     }
@@ -106,13 +112,15 @@ def _round(
     writer: ReasonWriter,
     slates: Sequence[Sequence[ScoreJob]],
     reasons: Sequence[Sequence[ReasonJob]],
+    batch: int,
 ) -> Round:
     reason_seconds = ranking_seconds = 0.0
     written: list[Written] = []
     scores: list[JobScores] = []
     for slate, pairs in zip(slates, reasons, strict=True):
         started = time.perf_counter()
-        written += writer.write(pairs)
+        for at in range(0, len(pairs), batch):
+            written += writer.write(pairs[at : at + batch])
         between = time.perf_counter()
         scores += engine.score(slate)
         reason_seconds += between - started

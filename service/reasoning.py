@@ -11,6 +11,7 @@ from models.engines.base import JobScores, Written
 from models.prompt import PromptBuilder
 from models.reasons.grammar import ReasonTokens
 from service.answer import stage_times, text_status, usage
+from service.gate.job import Job
 from service.jobs import JobResult
 from service.reasons import (
     ReasonSlate,
@@ -49,7 +50,7 @@ class Reasoner:
             encode = partial(self._encoded, tenant)
             asked = await self._reception.admit(call, tenant, parse_reason_request, encode)
             async with deadline(asked.clock):
-                rows, results = await self._written(asked, call.request_id, tell)
+                rows, results = await self._written(tenant, asked, call.request_id, tell)
         timings = stage_times(results, asked.tokenize_ms, asked.clock.elapsed_ms)
         written = [result.answer for result in results if isinstance(result.answer, Written)]
         counts = usage(len(asked.tokens.context.ids), results)
@@ -75,7 +76,7 @@ class Reasoner:
             },
             "default_prompt": self._card.default_prompt,
             "limits": {
-                "max_candidates": settings.max_reasons,
+                "max_candidates": settings.most_reasons,
                 "max_body_bytes": settings.max_body_bytes,
                 "max_context_tokens": limits.max_context_tokens,
                 "max_candidate_tokens": limits.max_candidate_tokens,
@@ -88,23 +89,29 @@ class Reasoner:
         return await self._reception.in_turn(tenant, work)
 
     async def _written(
-        self, asked: _Asked, request_id: str, tell: Callable[[Row], object]
+        self, tenant: Tenant, asked: _Asked, request_id: str, tell: Callable[[Row], object]
     ) -> tuple[list[Row], Sequence[JobResult]]:
         """Rows in the order of the candidates; those of whom nothing can be said are told last."""
-        jobs = dict(reason_jobs(asked.tokens, asked.errand, self._card.block_size))
+        jobs = await self._reception.in_turn(tenant, partial(self._jobs, asked))
         indices = {job.job_id: index for index, job in jobs.items()}
+        rows: dict[int, Row] = {}
 
         def hear(job_id: str, result: JobResult) -> None:
-            tell(_row(asked, indices[job_id], result))
+            index = indices[job_id]
+            rows[index] = _row(asked, index, result)
+            tell(rows[index])
 
         sent = list(jobs.values())
         results = await self._reception.send(sent, request_id, hear) if sent else []
         found = dict(zip(jobs, results, strict=True))
-        count = len(asked.request.candidates)
-        rows = [_row(asked, index, found.get(index)) for index in range(count)]
-        for index in set(range(count)) - found.keys():
-            tell(rows[index])
-        return rows, results
+        for index in range(len(asked.request.candidates)):
+            if index not in rows:  # without a job, or hearing of it failed and does so here
+                rows[index] = _row(asked, index, found.get(index))
+                tell(rows[index])
+        return [rows[index] for index in sorted(rows)], results
+
+    def _jobs(self, asked: _Asked) -> dict[int, Job]:
+        return dict(reason_jobs(asked.tokens, asked.errand, self._card.block_size))
 
 
 def _row(asked: _Asked, index: int, result: JobResult | None) -> Row:

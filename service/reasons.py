@@ -12,9 +12,9 @@ from typing import Any
 from models.card import ModelCard
 from models.engines.base import ReasonJob, Written
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder, render_fields
-from models.reasons.check import check_reason
-from models.reasons.facts import job_facts, member_facts
-from models.reasons.grammar import ReasonGrammar, ReasonTokens
+from models.reasons.check import check_stated
+from models.reasons.facts import Facts, job_facts, member_facts
+from models.reasons.grammar import ReasonGrammar, ReasonTokens, ReasonUnreadableError
 from service.gate.job import Job
 from service.jobs import encode_job
 from service.schemas import ReasonRequest
@@ -22,10 +22,18 @@ from service.slate import Errand, refuse_truncated
 
 
 @dataclass(frozen=True, slots=True)
-class ReasonItem:
-    """One candidate: its text, as tokens, and what may be said of it; None if nothing."""
+class Side:
+    """One text, and the facts that the model reads of it."""
 
     text: str
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonItem:
+    """One candidate, as tokens, and what may be said of it; None if nothing."""
+
+    side: Side
     encoded: EncodedCandidate
     grammar: ReasonGrammar | None
 
@@ -34,7 +42,7 @@ class ReasonItem:
 class ReasonSlate:
     """One context and the candidates to be written about."""
 
-    text: str
+    side: Side
     context: EncodedContext
     block_hashes: tuple[str, ...]
     items: tuple[ReasonItem, ...]
@@ -59,13 +67,15 @@ def encode_reasons(
     context, encoded = prompt.encode_context(text, name), prompt.encode_candidates(texts, name)
     if request.truncation == "error":
         refuse_truncated(context, encoded, card)
-    ours = member_facts(text).within(prompt.context_read(text, name))
-    theirs = [job_facts(one).within(prompt.candidate_read(one, name)) for one in texts]
-    grammars = tokens.grammars(ours, theirs)
-    items = tuple(map(ReasonItem, texts, encoded, grammars))
-    return ReasonSlate(
-        text, context, prompt.block_hashes(context.ids, card.block_size, salt), items
-    )
+    ours = Side(text, member_facts(prompt.context_read(text, name), context.truncated))
+    theirs = [
+        Side(one, job_facts(prompt.candidate_read(one, name), ids.truncated))
+        for one, ids in zip(texts, encoded, strict=True)
+    ]
+    grammars = tokens.grammars(ours.facts, [side.facts for side in theirs])
+    items = tuple(map(ReasonItem, theirs, encoded, grammars))
+    chain = prompt.block_hashes(context.ids, card.block_size, salt)
+    return ReasonSlate(ours, context, chain, items)
 
 
 def reason_jobs(slate: ReasonSlate, errand: Errand, block_size: int) -> Iterator[tuple[int, Job]]:
@@ -88,8 +98,9 @@ def reason_row(
         return row
     reason = item.grammar.read(written.tokens)
     sentence, frame = str(reason), reason.frame
-    check = check_reason(sentence, slate.text, item.text)
-    assert check.grounded, f"a grammar admits only what the texts state: {check.invented}"
+    sides = (slate.side.text, slate.side.facts), (item.side.text, item.side.facts)
+    if invented := check_stated(sentence, *sides).invented:
+        raise ReasonUnreadableError(f"no text states {invented}, which a reason names; report it")
     facts = {
         "context": {"kind": frame.member_kind, "text": reason.member_fact},
         "candidate": {"kind": frame.job_kind, "text": reason.job_fact},

@@ -24,7 +24,7 @@ from service.errors import (
     error_headers,
     error_status,
 )
-from service.event_stream import MEDIA_TYPE, EventSource, EventStream, Tell
+from service.event_stream import EventSource, EventStream, Tell, is_acceptable
 from service.insight import Insight
 from service.names import new_name
 from service.openapi import openapi
@@ -105,7 +105,7 @@ async def reason(request: Request) -> Response:
     if reasoner is None:
         missing = RouteNotFoundError("this server has no reasoner; set FAIRSLATE_REASONER")
         return error_response(missing, request_identifier(request))
-    if MEDIA_TYPE in request.headers.get("accept", ""):
+    if is_acceptable(request.headers.get("accept", "")):
         return await _streamed(request, reasoner.reason)
     return await _worked(request, reasoner.reason)
 
@@ -120,7 +120,8 @@ async def models(request: Request) -> Response:
 
 async def docs(request: Request) -> Response:
     """`GET /docs.json`: the OpenAPI document that BentoML's index page shows."""
-    return _json(openapi(), 200, request_identifier(request))
+    reasons = request.app.state.reasoner is not None
+    return _json(openapi(reasons), 200, request_identifier(request))
 
 
 async def queue(request: Request) -> Response:
@@ -173,10 +174,14 @@ def request_identifier(request: Request) -> str:
 
 def error_response(error: Exception, request_id: str) -> Response:
     """The envelope with the status and headers of the error; logs what the client may not see."""
+    body = _refused(request_id, error)
+    return _json(body, error_status(error), request_id, error_headers(error))
+
+
+def _refused(request_id: str, error: Exception) -> dict[str, Any]:
     if not isinstance(error, FairslateError):
         logger.error("request %s failed", request_id, exc_info=error)
-    body = envelope(error, request_id)
-    return _json(body, error_status(error), request_id, error_headers(error))
+    return envelope(error, request_id)
 
 
 async def _worked(request: Request, work: Callable[[Call], Work]) -> Response:
@@ -195,7 +200,7 @@ async def _worked(request: Request, work: Callable[[Call], Work]) -> Response:
 async def _streamed(request: Request, work: Callable[[Call, Tell], Work]) -> Response:
     """The same as events, unless it is refused before there is one."""
     call, inbox = _call(request)
-    source = EventSource(partial(work, call), partial(envelope, request_id=call.request_id))
+    source = EventSource(partial(work, call), partial(_refused, call.request_id))
     try:
         await source.wait(inbox.client_gone())
     except BaseException as error:

@@ -38,7 +38,7 @@ def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
 def parse_reason_request(body: bytes, settings: Settings) -> ReasonRequest:
     """Raises InvalidRequestError as `parse_rank_request` does."""
     raw = _parse_json(body)
-    _check_count(raw, settings.max_reasons)
+    _check_count(raw, settings.most_reasons)
     request = _validated(ReasonRequest, raw)
     _check_slate(request.candidates, settings)
     _check_errand(request, settings)

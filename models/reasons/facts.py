@@ -40,31 +40,31 @@ class Facts:
         """None of an unknown kind."""
         return self.by_kind.get(kind, ())
 
-    def within(self, part: str) -> Facts:
-        """Those that stand in a part of the text."""
-        kept = {kind: tuple(f for f in facts if f in part) for kind, facts in self.by_kind.items()}
-        return Facts({kind: facts for kind, facts in kept.items() if facts})
+
+def member_facts(text: str, is_cut: bool = False) -> Facts:
+    """Of a text in the demo's fields; text without any field is one list of tasks.
+
+    is_cut: the text ends somewhere within its last fact, which is left out.
+    """
+    return _facts(text, MEMBER_NAMES, "task", is_cut)
 
 
-def member_facts(text: str) -> Facts:
-    """Of a text in the demo's fields; text without any field is one list of tasks."""
-    return _facts(text, MEMBER_NAMES, "task")
-
-
-def job_facts(text: str) -> Facts:
+def job_facts(text: str, is_cut: bool = False) -> Facts:
     """As of a member; what stands before the first field is the title."""
-    return _facts(text, JOB_NAMES, TITLE)
+    return _facts(text, JOB_NAMES, TITLE, is_cut)
 
 
-def _facts(text: str, names: Mapping[str, str], opening: str) -> Facts:
+def _facts(text: str, names: Mapping[str, str], opening: str, is_cut: bool) -> Facts:
     pattern = rf"(?:^|(?<=\s))({'|'.join(map(re.escape, names))}): "
     head, *rest = re.split(pattern, text)
     found: dict[str, list[str]] = {}
-    for kind, value in [(opening, head)] + [
+    fields = [(opening, head)] + [
         (names[name], value) for name, value in zip(rest[::2], rest[1::2], strict=True)
-    ]:
+    ]
+    for number, (kind, value) in enumerate(fields, start=1):
         pieces = value.strip().removesuffix(".").split(SEPARATORS.get(kind, "; "))
-        found.setdefault(kind, []).extend(_nameable(kind, pieces))
+        whole = pieces[:-1] if is_cut and number == len(fields) else pieces
+        found.setdefault(kind, []).extend(_nameable(kind, whole))
     return Facts({kind: tuple(dict.fromkeys(facts)) for kind, facts in found.items()})
 
 

@@ -173,7 +173,8 @@ class WorkerGate:
         *,
         strict: bool = False,
     ) -> Claim:
-        """Leases the next jobs in the pool's order, within `token_budget` extend tokens.
+        """Leases the next jobs in the pool's order, within `token_budget` extend tokens, of which
+        an output token takes up `output_room`.
 
         `inserted` and `evicted` are the cache events since the last call; if the call fails they
         are kept and sent again by the next one, as are those above EVENTS_AT_ONCE. The first job

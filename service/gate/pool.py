@@ -51,10 +51,11 @@ class Pool(Moves):
         strict: bool = False,
         acknowledged: int | None = None,
     ) -> Claim:
-        """Leases the next jobs within `token_budget` extend and output tokens.
+        """Leases the next jobs within `token_budget` extend tokens.
 
-        The first job may exceed the budget unless `strict`. Leases with an epoch above
-        `acknowledged` were in an answer that never arrived: they are given back first.
+        An output token takes up `output_room` of them. The first job may exceed the budget unless
+        `strict`. Leases with an epoch above `acknowledged` were in an answer that never arrived:
+        they are given back first.
         """
         now = self._tick(time)
         known = worker in self.fleet.workers
@@ -74,6 +75,7 @@ class Pool(Moves):
             entry, streak = chosen
             job = entry.job
             needed = job.tokens - batch.matched_tokens(job)
+            needed += (self.settings.output_room - 1) * job.output_tokens
             if needed > room and (jobs or strict):
                 break
             if entry.due <= now and expired >= EXPIRED_PER_CLAIM:

@@ -20,6 +20,7 @@ class GateSettings:
     overtakes: int = 8  # picks by longest prefix after which the earliest deadline goes
     extend_weight: int = 1  # w_e: cost of one extend token
     output_weight: int = 2  # w_q: cost of one output token
+    output_room: int = 1  # extend tokens of a batch's budget that one output token takes up
     lease_ms: int = 10_000
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
     max_pool_jobs: int = 10_000  # queued; tenants below an equal part may fill a quarter more

@@ -49,6 +49,15 @@ def test_a_quiet_tenants_rows_compare_with_its_time_alone() -> None:
     assert weights[1] == "2.0 %"
 
 
+def test_reasons_are_a_rate_and_a_charge() -> None:
+    kept = {"reasons_per_s": 120.4, "output_weight": 40, "fair_output_weight": 41.2}
+    kept |= {"extend_tokens": 74.9, "output_tokens": 30.2, "postings": 8}
+    (_, rate, where), (_, charge, fair) = report.reason_rows(kept)
+    assert (rate, charge) == ("120", "40")
+    assert "75 tokens read and 30 written" in where
+    assert fair.endswith("at 41")
+
+
 def test_a_lone_tenants_share_is_a_percentage() -> None:
     ((_, figure, _),) = report.lone_rows({"share": 0.985, "shares": [0.98, 0.985, 0.99]})
     assert figure == "98.5 %"

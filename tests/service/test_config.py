@@ -100,3 +100,14 @@ def test_a_file_that_is_not_named_stays_unnamed() -> None:
     environment: dict[str, str] = {}
     pin_paths(environment)
     assert "FAIRSLATE_TENANTS_FILE" not in environment
+
+
+def test_a_request_asks_for_no_more_reasons_than_a_tenant_may_have_jobs() -> None:
+    assert Settings().most_reasons == Settings().max_reasons == 32
+    assert Settings(max_tenant_jobs=8).most_reasons == 8
+    assert Settings(max_tenant_in_flight=5).most_reasons == 5
+
+
+def test_a_batch_lasts_as_long_whatever_it_holds() -> None:
+    gate = Settings(output_weight=9).gate
+    assert (gate.output_weight, gate.output_room) == (9, 9)

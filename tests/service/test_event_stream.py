@@ -126,3 +126,23 @@ def test_work_ends_when_the_client_has_gone() -> None:
 
     run(read())
     assert ended == [True]
+
+
+def test_no_client_finds_a_line_break_in_an_event() -> None:
+    assert len(event("reason", {"text": "a\u2028b\u2029c\x85d"}).decode().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/event-stream", True),
+        ("application/json;q=0.5, Text/Event-Stream ; q=0.9", True),
+        ("text/event-stream;q=0, application/json", False),
+        ("text/event-stream;q=0.0", False),
+        ("text/event-streams", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_a_stream_is_for_those_who_name_it(accept: str, wanted: bool) -> None:
+    assert event_stream.is_acceptable(accept) is wanted

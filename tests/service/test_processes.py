@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from models.errors import ModelDirectoryError
 from service.config import Settings, SettingsError
 from service.processes import (
     FORCED_PASS_SECONDS,
     IDLE_PASS_SECONDS,
     IDLE_REQUESTS,
     Housekeeper,
+    open_reasoner,
     try_engine,
 )
 
@@ -70,3 +72,9 @@ def test_an_engine_is_tried_where_its_type_is_named_and_only_there(
     monkeypatch.setenv("FAIRSLATE_CATALOGUE", "/no/such/catalogue")
     with pytest.raises(SettingsError, match=r"as the settings ask: .*such"):
         try_engine(Settings(dtype="float32"))
+
+
+def test_a_ranker_is_no_reasoner() -> None:
+    with pytest.raises(ModelDirectoryError, match=r"FAIRSLATE_REASONER=models/demo is no reasoner"):
+        open_reasoner(Settings(reasoner="models/demo"))
+    assert open_reasoner(Settings(reasoner="")) is None

@@ -107,3 +107,39 @@ def test_private_tenants_meet_no_blocks_but_their_own() -> None:
         encode_reasons(request, CARD, PROMPT, TOKENS, salt).block_hashes for salt in ("", "ada")
     }
     assert len(hashes) == 2
+
+
+LONG = " ".join(["one two three four five six seven eight nine ten"] * 6)
+
+
+@pytest.mark.parametrize(
+    ("context", "text"),
+    [
+        (
+            f"Background: {LONG}. Experience: Weld beams. Background: some preparation.",
+            f"Welder. Duties: Join metal. Level: {LONG}; some preparation.",
+        ),
+        (
+            "Background: L69; L0. Experience: Weld.",
+            "Welder. Duties: Join. Level: " + "; ".join(f"L{number}" for number in range(70)),
+        ),
+        (
+            "Background: X9 q; Y8 z. Experience: Weld.",
+            f"Welder. Duties: Join. Level: Y8 z. Tools: {'shears ' * 300}. Level: X9 q.",
+        ),
+    ],
+)
+def test_whatever_is_cut_or_left_out_every_sentence_can_be_answered(
+    context: str, text: str
+) -> None:
+    slate = slate_of(context, text)
+    grammar = slate.items[0].grammar
+    assert grammar is not None
+    for way in ways(grammar.lattice()):
+        assert reason_row(slate, 0, "a", Written(way, 1, 0, 1))["reason"]
+
+
+def test_a_fact_behind_the_cut_is_not_named_because_its_letters_stand_before_it() -> None:
+    tasks = "; ".join(f"Weld beam number {number}" for number in range(300))
+    slate = slate_of(f"Experience: {tasks}. Tools used: beam, number.", JOB)
+    assert "tool" not in slate.side.facts.by_kind

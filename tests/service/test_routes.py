@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from service.gate.errors import DeadlineExceededError, TenantThrottledError
+from service.openapi import openapi
 from service.reception import Call, Clock, deadline
-from service.routes import _worked
+from service.routes import _refused, _worked
 
 Work = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
 
@@ -59,3 +60,14 @@ def test_an_error_is_gone_with_its_answer(late: bool) -> None:
     finally:
         gc.enable()
     assert status == (504 if late else 429)
+
+
+def test_an_error_of_a_stream_is_logged_as_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    assert _refused("mine", ValueError("odd"))["error"]["code"] == "internal_error"
+    assert "request mine failed" in caplog.text
+    assert "odd" in caplog.text
+
+
+def test_a_route_that_is_not_served_is_not_documented() -> None:
+    assert "/v1/reason" in openapi()["paths"]
+    assert "/v1/reason" not in openapi(reasons=False)["paths"]

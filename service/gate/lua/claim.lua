@@ -39,7 +39,8 @@ while #answer - 3 < max_jobs do
   if not job then break end
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
-  if job.tokens - cached > room and (#answer > 3 or strict) then break end
+  local needed = job.tokens - cached + (settings.output_room - 1) * job.output_tokens
+  if needed > room and (#answer > 3 or strict) then break end
   local orphan = job.watched and not resuming and not gate.listens(job.reply_to)
   local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
   if ended and fates.deadline >= most_expired then break end -- the next claim goes on
@@ -48,7 +49,7 @@ while #answer - 3 < max_jobs do
     gate.expire(job, ended)
   else
     answer[#answer + 1] = lease(job, matched, cached)
-    room = room - (job.tokens - cached)
+    room = room - needed
   end
 end
 if me.jobs > 0 then waking[worker] = true end

@@ -77,6 +77,20 @@ def test_other_sentences_are_malformed(sentence: str) -> None:
     assert not check_reason(sentence, MEMBER, JOB).grounded
 
 
+def test_the_last_fact_of_a_text_that_was_cut_is_left_out() -> None:
+    cut = member_facts(MEMBER[: MEMBER.index("materials")], is_cut=True)
+    assert cut.of("task") == ("Count or weigh and bundle items",)
+    assert cut.of("tool") == ()
+    assert job_facts("Sewer", is_cut=True).by_kind["title"] == ()
+
+
+def test_any_level_that_both_state_may_be_named() -> None:
+    member, job = "Background: a; b. Tools used: Saw.", "X. Tools: Saw. Level: b; a."
+    for level in "ab":
+        sentence = f"Use of “Saw” carries over to “Saw”, and both state “{level}”."
+        assert check_reason(sentence, member, job).grounded
+
+
 def test_what_the_texts_state_is_grounded() -> None:
     assert check_reason(GOOD, MEMBER, JOB).grounded
     every = [str(reason) for reason in possible_reasons(member_facts(MEMBER), job_facts(JOB))]
