@@ -200,15 +200,13 @@ def lone_rows(lone: dict[str, Any]) -> list[Row]:
     return [("lone tenant's throughput through the gate", f"{100 * lone['share']:.1f} %", where)]
 
 
-def reason_rows(reasons: dict[str, Any]) -> list[Row]:
+def reason_rows(kept: dict[str, Any]) -> list[Row]:
     """What a reason takes, and what its tokens are charged."""
-    tokens = f"{reasons['extend_tokens']:.0f} tokens read and {reasons['output_tokens']:.0f}"
-    where = f"one core, contexts held, {reasons['postings']} postings a member, {tokens} written"
-    fair = f"a second of either costs alike at {reasons['fair_output_weight']:.0f}"
-    return [
-        ("reasons per second", f"{reasons['reasons_per_s']:.0f}", where),
-        ("charge of a token of a reason, in ranking tokens", str(reasons["output_weight"]), fair),
-    ]
+    tokens = f"{kept['extend_tokens']:.0f} tokens read and {kept['output_tokens']:.0f} written"
+    where = f"one core, one at a time, contexts held, {tokens}"
+    fair = f"a second of either costs alike at {kept['fair_output_weight']:.0f}"
+    charge = ("charge of a token of a reason, in ranking tokens", str(kept["output_weight"]), fair)
+    return [("reasons per second", f"{kept['reasons_per_s']:.0f}", where), charge]
 
 
 def gate_rows() -> list[Row]:

@@ -26,7 +26,7 @@ SMALL = GateSettings(
     max_tenant_in_flight=18,
     worker_idle_ms=60,
     worker_silent_ms=20,
-    output_room=3,
+    output_room=2,
 )
 
 
