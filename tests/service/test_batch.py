@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from models.engines.base import CacheEvents, JobScores, ScoreJob
+from models.engines.base import CacheEvents, EngineAnswer, JobScores, ScoreJob, Written
 from service.batch import Batch, Scored, pack, settlements
 from service.gate.job import Claimed, Outcome, Settlement
 from service.jobs import JobFailure, JobResult, decode_result, encode_job
@@ -23,8 +23,8 @@ def packed(*names: str) -> Batch:
     return pack([claimed(name) for name in names], lambda _: None, 5.0, {"b": 3})
 
 
-def settled(batch: Batch, scores: Sequence[JobScores | None] | Exception) -> list[Settlement]:
-    scored = Scored(batch, scores, 5.002, 5.012, CacheEvents(), ())
+def settled(batch: Batch, answers: Sequence[EngineAnswer | None] | Exception) -> list[Settlement]:
+    scored = Scored(batch, answers, 5.002, 5.012, CacheEvents(), ())
     return list(settlements(scored, b"report"))
 
 
@@ -64,3 +64,9 @@ def test_a_failed_batch_fails_each_of_its_jobs_with_the_cause() -> None:
         assert isinstance(failure, JobFailure)
         assert (row.outcome, row.extend_tokens) == (Outcome.FAILED, 0)
         assert row.job_id == "damaged" or "out of memory" in failure.message
+
+
+def test_what_was_written_is_settled_beside_what_was_read() -> None:
+    (row,) = settled(packed("a"), [Written((11, 12, 13), 10, 4, 3)])
+    assert (row.extend_tokens, row.output_tokens) == (9, 3)
+    assert settled(packed("a"), [SCORES])[0].output_tokens == 0

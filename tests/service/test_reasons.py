@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 
 from models.directory import load_model_directory
 from models.engines.base import ReasonJob, Written
+from models.reasons.facts import job_facts
 from models.reasons.grammar import ReasonTokens, ReasonUnreadableError
 from service.errors import InvalidRequestError
 from service.gate.job import Level
 from service.jobs import decode_job
-from service.reasons import ReasonSlate, encode_reasons, reason_jobs, reason_row
+from service.reasons import ReasonSlate, Side, encode_reasons, reason_jobs, reason_row
 from service.schemas import ReasonRequest
 from service.slate import Errand
 from tests.models.reasons.test_lattice import ways
@@ -143,3 +145,11 @@ def test_a_fact_behind_the_cut_is_not_named_because_its_letters_stand_before_it(
     tasks = "; ".join(f"Weld beam number {number}" for number in range(300))
     slate = slate_of(f"Experience: {tasks}. Tools used: beam, number.", JOB)
     assert "tool" not in slate.side.facts.by_kind
+
+
+def test_a_sentence_that_a_text_does_not_state_is_never_answered() -> None:
+    slate = slate_of(MEMBER, JOB)
+    answer, other = written(slate, 0), Side("Roofer.", job_facts("Roofer."))
+    spoilt = replace(slate, items=(replace(slate.items[0], side=other),))
+    with pytest.raises(ReasonUnreadableError, match="no text states"):
+        reason_row(spoilt, 0, "a", answer)
