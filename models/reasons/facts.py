@@ -71,7 +71,7 @@ def _facts(text: str, names: Mapping[str, str], opening: str, is_cut: bool) -> F
 def _nameable(kind: str, pieces: list[str]) -> list[str]:
     whole = (piece.strip() for piece in pieces)
     facts = (leading_phrase(piece) if kind in ("task", "duty") else piece for piece in whole)
-    return [fact for fact in facts if fact and not set(fact) & set(QUOTES)]
+    return [fact for fact in facts if any(map(str.isalnum, fact)) and not set(fact) & set(QUOTES)]
 
 
 def leading_phrase(task: str) -> str:

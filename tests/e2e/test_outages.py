@@ -17,9 +17,10 @@ import httpx
 import pytest
 
 from models.directory import ModelDirectory
+from service.config import Settings
 from service.gate.gate import WorkerGate
 from service.gate.settings import GateSettings
-from service.processes import pool_name
+from service.processes import open_reasoner, pool_name
 from service.schemas import ErrorEnvelope, QueueAnswer
 from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, wait_until
@@ -43,7 +44,8 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
 @pytest.fixture
 def queued(external_redis: RedisProcess, tiny_directory: ModelDirectory) -> Callable[[], int]:
     """Counts the jobs that wait for an engine."""
-    gate = WorkerGate(external_redis.url, pool_name(tiny_directory), GateSettings(), "observer")
+    pool = pool_name(tiny_directory, reasoner=open_reasoner(Settings()))
+    gate = WorkerGate(external_redis.url, pool, GateSettings(), "observer")
     return lambda: gate.stats().queued_jobs
 
 

@@ -118,3 +118,8 @@ def test_what_they_do_not_state_is_named(sentence: str, invented: str) -> None:
 def test_a_level_that_only_one_text_states_is_invented() -> None:
     other = JOB.replace("some", "extensive")
     assert check_reason(GOOD, MEMBER, other).invented == ("some preparation",)
+
+
+def test_what_has_no_letter_is_no_fact() -> None:
+    assert not any(member_facts("...; ??. Skills: -, 5S.").of("task"))
+    assert member_facts("Skills: -, 5S.").of("skill") == ("5S",)
