@@ -15,6 +15,10 @@ from pathlib import Path
 
 import httpx
 
+from models.directory import ModelDirectory
+from service.config import Settings
+from service.processes import open_reasoner, pool_name
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
@@ -46,6 +50,11 @@ class RunningServer:
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/readyz", timeout=2.0).status_code == 200
         return False
+
+
+def served_pool(directory: ModelDirectory) -> str:
+    """The gate's pool of a server of this model with the default reasoner."""
+    return pool_name(directory, reasoner=open_reasoner(Settings()))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

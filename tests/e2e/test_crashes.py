@@ -17,9 +17,8 @@ from models.directory import ModelDirectory
 from service.gate.gate import WorkerGate
 from service.gate.job import GateStats
 from service.gate.settings import GateSettings
-from service.processes import pool_name
 from tests.e2e.redis_process import RedisProcess
-from tests.e2e.server import RunningServer, running_server, wait_until
+from tests.e2e.server import RunningServer, running_server, served_pool, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -65,7 +64,7 @@ def server(
 
 @pytest.fixture
 def stats(redis: RedisProcess, tiny_directory: ModelDirectory) -> Callable[[], GateStats]:
-    gate = WorkerGate(redis.url, pool_name(tiny_directory), GateSettings(), "observer")
+    gate = WorkerGate(redis.url, served_pool(tiny_directory), GateSettings(), "observer")
     return gate.stats
 
 

@@ -17,13 +17,11 @@ import httpx
 import pytest
 
 from models.directory import ModelDirectory
-from service.config import Settings
 from service.gate.gate import WorkerGate
 from service.gate.settings import GateSettings
-from service.processes import open_reasoner, pool_name
 from service.schemas import ErrorEnvelope, QueueAnswer
 from tests.e2e.redis_process import RedisProcess
-from tests.e2e.server import RunningServer, wait_until
+from tests.e2e.server import RunningServer, served_pool, wait_until
 
 BODY = {"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}
 
@@ -44,8 +42,7 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
 @pytest.fixture
 def queued(external_redis: RedisProcess, tiny_directory: ModelDirectory) -> Callable[[], int]:
     """Counts the jobs that wait for an engine."""
-    pool = pool_name(tiny_directory, reasoner=open_reasoner(Settings()))
-    gate = WorkerGate(external_redis.url, pool, GateSettings(), "observer")
+    gate = WorkerGate(external_redis.url, served_pool(tiny_directory), GateSettings(), "observer")
     return lambda: gate.stats().queued_jobs
 
 

@@ -10,8 +10,7 @@ from models.directory import ModelDirectory
 from service.config import Settings
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import WorkerGate
-from service.processes import pool_name
-from tests.e2e.server import running_server
+from tests.e2e.server import running_server, served_pool
 
 
 @pytest.mark.long
@@ -23,7 +22,7 @@ def test_the_engine_has_left_the_pool_before_redis_ends(
         assert server.process.wait(timeout=30) is not None
     redis = EmbeddedRedis(tmp_path / "redis")
     url = redis.start()
-    observer = WorkerGate(url, pool_name(tiny_directory), Settings().gate, "observer")
+    observer = WorkerGate(url, served_pool(tiny_directory), Settings().gate, "observer")
     stats = observer.stats()
     observer.close()
     redis.stop()
