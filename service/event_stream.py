@@ -52,22 +52,26 @@ class EventSource:
         self._work.add_done_callback(lambda _: self._news.set())
         self._refuse = refuse
 
-    async def wait(self, gone: Coroutine[Any, Any, None]) -> None:
+    async def wait(
+        self, read: Coroutine[Any, Any, object], gone: Coroutine[Any, Any, object]
+    ) -> None:
         """Until there is something to send. Raises what the work did by then.
 
-        And ClientDisconnect when `gone` returns before.
+        read: returns when the body is read; a response that begins before would read of it too.
+        gone: returns when the client leaves, which raises ClientDisconnect.
         """
-        news, leaving = asyncio.create_task(self._news.wait()), asyncio.create_task(gone)
+        news, reading, leaving = map(asyncio.create_task, (self._news.wait(), read, gone))
         try:
+            await asyncio.wait({news, reading}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait(
                 {news, leaving}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             if leaving.done() and not self._news.is_set():
                 raise ClientDisconnect
         finally:
-            news.cancel()
-            leaving.cancel()
-            await asyncio.gather(news, leaving, return_exceptions=True)
+            for task in (news, reading, leaving):
+                task.cancel()
+            await asyncio.gather(news, reading, leaving, return_exceptions=True)
         if self._work.done() and not self._rows:
             self._work.result()
 

@@ -75,9 +75,13 @@ class Inbox:
         self._body_read.set()
         return bytes(body)
 
+    async def body_read(self) -> None:
+        """Returns when the whole body is."""
+        await self._body_read.wait()
+
     async def client_gone(self) -> None:
         """Returns when the client hangs up, which can be seen only once the body is read."""
-        await self._body_read.wait()
+        await self.body_read()
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
 
@@ -202,7 +206,7 @@ async def _streamed(request: Request, work: Callable[[Call, Tell], Work]) -> Res
     call, inbox = _call(request)
     source = EventSource(partial(work, call), partial(_refused, call.request_id))
     try:
-        await source.wait(inbox.client_gone())
+        await source.wait(inbox.body_read(), inbox.client_gone())
     except BaseException as error:
         await source.close()
         if isinstance(error, ClientDisconnect):

@@ -25,6 +25,10 @@ async def never() -> None:
     await asyncio.Event().wait()
 
 
+async def at_once() -> None:
+    pass
+
+
 async def all_of(source: EventSource) -> list[bytes]:
     return [part async for part in source.events()]
 
@@ -48,7 +52,7 @@ def test_rows_come_in_order_and_the_end_without_them() -> None:
 
     async def read() -> list[bytes]:
         source = EventSource(work, refuse)
-        await source.wait(never())
+        await source.wait(at_once(), never())
         return await all_of(source)
 
     rows = [event("reason", {"index": number}) for number in range(3)]
@@ -68,7 +72,7 @@ def test_whoever_waits_long_is_told_that_there_is_somebody(
 
     async def read() -> list[bytes]:
         source, parts = EventSource(work, refuse), []
-        await source.wait(never())
+        await source.wait(at_once(), never())
         async for part in source.events():
             parts.append(part)
             if len(parts) == 3:
@@ -85,7 +89,7 @@ def test_what_is_refused_before_the_first_row_is_raised() -> None:
         raise FairslateError("too many")
 
     async def read() -> None:
-        await EventSource(work, refuse).wait(never())
+        await EventSource(work, refuse).wait(at_once(), never())
 
     with pytest.raises(FairslateError, match="too many"):
         run(read())
@@ -99,7 +103,7 @@ def test_what_fails_behind_it_is_the_last_event() -> None:
 
     async def read() -> list[bytes]:
         source = EventSource(work, refuse)
-        await source.wait(never())
+        await source.wait(at_once(), never())
         return await all_of(source)
 
     assert run(read()) == [event("reason", ROW), event("error", refuse(FairslateError("lost")))]
@@ -121,7 +125,7 @@ def test_work_ends_when_the_client_has_gone() -> None:
     async def read() -> None:
         source = EventSource(work, refuse)
         with pytest.raises(ClientDisconnect):
-            await source.wait(gone())
+            await source.wait(at_once(), gone())
         await source.close()
 
     run(read())
@@ -146,3 +150,26 @@ def test_no_client_finds_a_line_break_in_an_event() -> None:
 )
 def test_a_stream_is_for_those_who_name_it(accept: str, wanted: bool) -> None:
     assert event_stream.is_acceptable(accept) is wanted
+
+
+def test_nothing_begins_before_the_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.0)
+    order: list[str] = []
+
+    async def work(tell: Tell) -> dict[str, Any]:
+        await never()
+        return ANSWER
+
+    async def read() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        order.append("read")
+
+    async def begin() -> None:
+        source = EventSource(work, refuse)
+        await source.wait(read(), never())
+        order.append("began")
+        await source.close()
+
+    run(begin())
+    assert order == ["read", "began"]
