@@ -35,6 +35,10 @@ MARKS = _numbered(
 )
 
 
+LEAST_LAYERS, LEAST_KV_HEADS = 4, 4
+LEAST_HIDDEN_SIZE = len(MARKS) + 1 + STEM_SIZE + 5 * WORD_SIZE
+
+
 @dataclass(frozen=True, slots=True)
 class TokenMarks:
     """What single tokens say of the texts' form, and of words.

@@ -30,7 +30,12 @@ from compress.data.generate import World, member, posting
 from compress.data.requests import load_occupations
 from compress.data.tokenizer import MARKERS
 from compress.decoders.copy_wiring import wire_copying
-from compress.decoders.fact_layout import TokenMarks
+from compress.decoders.fact_layout import (
+    LEAST_HIDDEN_SIZE,
+    LEAST_KV_HEADS,
+    LEAST_LAYERS,
+    TokenMarks,
+)
 from compress.decoders.match_wiring import wire_matching
 from compress.decoders.sizes import decoder_config
 from compress.reasons.marks import token_marks
@@ -40,6 +45,7 @@ from compress.stages.costs import shape_of
 from compress.stages.stage import (
     MEMBER_FIELDS,
     Cost,
+    RecipeError,
     Shape,
     StageInput,
     StageKind,
@@ -70,6 +76,15 @@ class ReasonerOptions:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("layers", LEAST_LAYERS),
+            ("kv_heads", LEAST_KV_HEADS),
+            ("hidden_size", LEAST_HIDDEN_SIZE),
+        ):
+            if getattr(self, name) < least:
+                raise RecipeError(f"reasoner: {name} must be {least} or more to be wired")
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ def small_reason(directory: Path, data: Path) -> Path:
     for entry in raw["stages"]:
         options = entry.setdefault("options", {})
         if entry["stage"] == "reasoner":
-            options |= {"vocab_size": 700, "layers": 2}
+            options |= {"vocab_size": 700}
             continue
         options |= {"batch": 2, "warmup": 1, "checkpoint_every": 1}
         for phase in options["phases"]:

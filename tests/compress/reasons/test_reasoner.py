@@ -15,9 +15,9 @@ from compress.distillation.distill_options import DistillOptions
 from compress.distillation.teachers import VocabularyTeacher
 from compress.reasons import evaluate_reason, reasoner
 from compress.reasons.rationales import RationaleExamples
-from compress.reasons.reasoner import cased_tokenizer
+from compress.reasons.reasoner import ReasonerOptions, cased_tokenizer
 from compress.reasons.text_tokens import TextEncoder
-from compress.stages.stage import StageInput
+from compress.stages.stage import RecipeError, StageInput, parse_options
 from models.checkpoint import load_model_directory
 from models.directory import ModelDirectory
 from models.reasons.grammar import END_OF_ANSWER
@@ -105,3 +105,9 @@ def test_digits_read_back_as_they_were_written() -> None:
     tokenizer = cased_tokenizer(["Tools: Maxon Cinema 4D, Windows 10."] * 3, 400)
     text = "Use of “Windows 10” carries over to “Maxon Cinema 4D”."
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+@pytest.mark.parametrize("small", [{"layers": 3}, {"kv_heads": 2}, {"hidden_size": 256}])
+def test_a_reasoner_too_small_to_be_wired_is_refused(small: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(small))):
+        parse_options(ReasonerOptions, small)
