@@ -91,6 +91,8 @@ class EventSource:
         """Ends the work, whatever has been sent of it."""
         self._work.cancel()
         await asyncio.gather(self._work, return_exceptions=True)
+        # The traceback of its error leads to this object: with the task it would be a circle.
+        del self._work
 
     def _tell(self, row: Answer) -> None:
         self._rows.append(row)

@@ -124,8 +124,7 @@ async def models(request: Request) -> Response:
 
 async def docs(request: Request) -> Response:
     """`GET /docs.json`: the OpenAPI document that BentoML's index page shows."""
-    reasons = request.app.state.reasoner is not None
-    return _json(openapi(reasons), 200, request_identifier(request))
+    return _json(openapi(_reasons(request)), 200, request_identifier(request))
 
 
 async def queue(request: Request) -> Response:
@@ -254,12 +253,17 @@ async def _answered(request: Request, work: Work) -> Response:
 
 def _refusal(request: Request) -> FairslateError:
     path = request.url.path
-    for route in (*ROUTES, *OPERATOR_ROUTES):
+    served = [route for route in ROUTES if route.endpoint is not reason or _reasons(request)]
+    for route in (*served, *OPERATOR_ROUTES):
         if route.path_regex.match(path):
             allow = ", ".join(sorted((route.methods or set()) - {"HEAD"}))
             return MethodNotAllowedError(f"{path} takes {allow}, not {request.method}", allow=allow)
-    known = ", ".join(route.path for route in ROUTES)
+    known = ", ".join(route.path for route in served)
     return RouteNotFoundError(f"{path} is not a route; use one of: {known}")
+
+
+def _reasons(request: Request) -> bool:
+    return request.app.state.reasoner is not None
 
 
 def _json(

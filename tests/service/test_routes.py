@@ -11,17 +11,21 @@ from typing import Any, cast
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message
 
+from models.errors import FairslateError
+from service.errors import MethodNotAllowedError, RouteNotFoundError
 from service.gate.errors import DeadlineExceededError, TenantThrottledError
 from service.openapi import openapi
 from service.reception import Call, Clock, deadline
-from service.routes import _refused, _worked
+from service.routes import _refusal, _refused, _streamed, _worked
 
 Work = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
+Answer = Callable[[Request, Work], Coroutine[Any, Any, Response]]
 
 
-async def status_of(work: Work) -> int:
+async def status_of(work: Work, answer: Answer) -> int:
     """Of the answer to an empty POST whose client stays."""
     never = asyncio.Event()
     sent = [{"type": "http.request", "body": b"", "more_body": False}]
@@ -34,11 +38,16 @@ async def status_of(work: Work) -> int:
     ranker = SimpleNamespace(settings=SimpleNamespace(max_body_bytes=1_000))
     app = SimpleNamespace(state=SimpleNamespace(ranker=ranker))
     scope = {"type": "http", "method": "POST", "headers": [], "app": app, "state": {}}
-    return (await _worked(Request(scope, receive), work)).status_code
+    return (await answer(Request(scope, receive), work)).status_code
 
 
+async def streamed(request: Request, work: Work) -> Response:
+    return await _streamed(request, lambda call, _: work(call))
+
+
+@pytest.mark.parametrize("answer", [_worked, streamed])
 @pytest.mark.parametrize("late", [False, True])
-def test_an_error_is_gone_with_its_answer(late: bool) -> None:
+def test_an_error_is_gone_with_its_answer(late: bool, answer: Answer) -> None:
     errors: list[weakref.ref[BaseException]] = []
 
     async def refuse(call: Call) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def test_an_error_is_gone_with_its_answer(late: bool) -> None:
     gc.collect()
     gc.disable()
     try:
-        status = asyncio.run(status_of(cast("Work", refuse)))
+        status = asyncio.run(status_of(cast("Work", refuse), answer))
         assert [error() for error in errors] == [None]
     finally:
         gc.enable()
@@ -71,3 +80,15 @@ def test_an_error_of_a_stream_is_logged_as_any_other(caplog: pytest.LogCaptureFi
 def test_a_route_that_is_not_served_is_not_documented() -> None:
     assert "/v1/reason" in openapi()["paths"]
     assert "/v1/reason" not in openapi(reasons=False)["paths"]
+
+
+def test_a_route_that_is_not_served_is_not_offered_either() -> None:
+    def refused(path: str, reasoner: object) -> FairslateError:
+        app = SimpleNamespace(state=SimpleNamespace(reasoner=reasoner))
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [], "app": app}
+        return _refusal(Request(scope | {"query_string": b"", "server": ("here", 80)}))
+
+    assert isinstance(refused("/v1/reason", object()), MethodNotAllowedError)
+    assert isinstance(refused("/v1/reason", None), RouteNotFoundError)
+    assert "/v1/reason" in str(refused("/v1/other", object()))
+    assert "/v1/reason" not in str(refused("/v1/other", None))
