@@ -7,8 +7,9 @@ the student or the first teacher wrote to the same prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from compress.decoders.decoding import Sampling, write_answers
 from compress.decoders.sequences import SequenceBatch, answer_states
 from compress.distillation.distill_options import DistillOptions, Phase
 from compress.distillation.text_teachers import Reading, ReadingTeacher, TextTeacher
-from compress.reasons.choices import choice_loss, choices_of
+from compress.reasons.choices import Choice, choice_loss, choices_of
 from compress.reasons.text_examples import TextExample, TextSource
 from compress.reasons.text_tokens import TextEncoder, Tokens
 from compress.stages.parallel import share, world
@@ -43,32 +44,41 @@ class TextTask:
         """A scalar, differentiable in the student."""
         phase = self.options.phase_of(step)
         drawn = self.source.draw(step, self.options.batch)
-        examples = share(drawn)
+        examples, everybodys = share(drawn), self.encoder.answers(drawn)
         prompts, answers = self.encoder.prompts(examples), self.encoder.answers(examples)
-        part = _part(answers, self.encoder.answers(drawn))
+        part, choices = _part(answers, everybodys), self._choices(drawn, everybodys)
         soft, truth = phase.soft_share, 1 - phase.soft_share
         if not is_sampled(step, phase):
             known = self._read(prompts, answers, examples)
-            return part * (self._loss(known, soft, truth, phase) + self._choices(known, answers))
+            return part * self._loss(known, soft, truth, phase) + self._chosen(known, choices)
         written = self._written(step, phase, prompts)
         loss = self._loss(self._read(prompts, written, None), soft, 0.0, phase)
         if truth:
             known = self._read(prompts, answers, examples)
-            said = self._loss(known, 0.0, truth, phase) + self._choices(known, answers)
-            loss = loss + part * said
+            loss = loss + part * self._loss(known, 0.0, truth, phase)
+            loss = loss + self._chosen(known, choices)
         return loss
 
-    def _choices(self, reading: Reading, answers: Tokens) -> Tensor | float:
-        """Of the examples' own answers."""
-        if self.answers is None or reading.examples is None:
+    def _choices(self, drawn: Sequence[TextExample], answers: Tokens) -> list[list[Choice]]:
+        """What the grammar leaves open in each example's own answer."""
+        if self.answers is None:
+            return []
+        return [choices_of(self.answers(one), ids) for one, ids in zip(drawn, answers, strict=True)]
+
+    def _chosen(self, known: Reading, choices: Sequence[list[Choice]]) -> Tensor | float:
+        """Loss of our examples' choices, as a part of everybody's, which may be more or fewer."""
+        ours = share(choices)
+        if not any(ours):
             return 0.0
-        choices, start = [], 0
-        for example, answer in zip(reading.examples, answers, strict=True):
-            found = choices_of(self.answers(example), answer)
-            choices += [(start + place, allowed) for place, allowed in found]
-            start += len(answer)
-        loss = choice_loss(reading.states, reading.weight, reading.batch.targets, choices)
-        return self.options.choice_weight * loss
+        assert known.examples is not None
+        starts = accumulate(map(len, self.encoder.answers(known.examples)), initial=0)
+        placed = [
+            (start + place, allowed)
+            for start, found in zip(starts, ours, strict=False)
+            for place, allowed in found
+        ]
+        loss = choice_loss(known.states, known.weight, known.batch.targets, placed)
+        return self.options.choice_weight * _part(ours, choices) * loss
 
     def _loss(self, reading: Reading, soft: float, hard: float, phase: Phase) -> Tensor:
         if not soft:
@@ -101,8 +111,8 @@ class TextTask:
         return write_answers(writer, prompts, sampling, generator)
 
 
-def _part(ours: Tokens, everybodys: Tokens) -> float:
-    """What a mean over our tokens counts in that over every process', which hold as many rows."""
+def _part(ours: Sequence[Sized], everybodys: Sequence[Sized]) -> float:
+    """What a mean over our rows' parts counts in that over every process'."""
     return world() * sum(map(len, ours)) / sum(map(len, everybodys))
 
 

@@ -104,15 +104,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     save_model_directory(stage.out, matching_decoder(options, marks), path, card)
 
 
-def copying_decoder(options: ReasonerOptions, vocabulary: int) -> Decoder:
-    """A decoder of the options' shape that copies."""
-    decoder = Decoder(decoder_config(options, vocabulary))
-    wire_copying(decoder)
-    return decoder
-
-
 def matching_decoder(options: ReasonerOptions, marks: TokenMarks) -> Decoder:
-    """One that looks for facts with a rare word in common as well."""
+    """A decoder of the options' shape that copies, and finds facts with a rare word in common."""
     decoder = Decoder(decoder_config(options, len(marks.stems)))
     wire_matching(decoder, marks, wire_copying(decoder))
     return decoder

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from compress.decoders.copy_wiring import wire_copying
 from compress.decoders.decoding import Sampling, write_answers
 from compress.decoders.sequences import SequenceBatch, answer_states
-from compress.reasons.reasoner import ReasonerOptions, copying_decoder
+from compress.decoders.sizes import decoder_config
+from compress.reasons.reasoner import ReasonerOptions
 from models.decoder import Decoder
 
 PROMPTS = [[5, 9, 3], [7], [4, 4, 8, 2, 6]]
@@ -65,7 +67,9 @@ def test_packed_sequences_are_independent(tiny_decoder: Decoder) -> None:
 @pytest.fixture(scope="module")
 def copier() -> Decoder:
     torch.manual_seed(1)
-    return copying_decoder(ReasonerOptions(), 600).requires_grad_(False)
+    decoder = Decoder(decoder_config(ReasonerOptions(), 600)).requires_grad_(False)
+    wire_copying(decoder)
+    return decoder
 
 
 def test_a_wired_decoder_continues_as_before(copier: Decoder) -> None:
