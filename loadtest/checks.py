@@ -1,10 +1,13 @@
-"""Finds what is wrong with one answer of `POST /v1/rank`. Knows nothing of HTTP or load."""
+"""Finds what is wrong with one answer of rank or reason. Knows nothing of HTTP or load."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 STATUSES = ("ok", "truncated")
+
+Results = Callable[[dict[str, Any], list[dict[str, Any]]], None]
 
 
 class WrongAnswerError(Exception):
@@ -18,15 +21,19 @@ def require(holds: bool, complaint: str) -> None:
 
 
 class AnswerChecker:
-    """Checks answers one by one; all of them must come from the model of the first."""
+    """Checks answers of one kind one by one; all must come from the model of the first.
 
-    def __init__(self) -> None:
+    results: `check_results` or `check_reasons`, of the request and the rows of its answer.
+    """
+
+    def __init__(self, results: Results | None = None) -> None:
         self._digest: str | None = None
+        self._results = results or check_results
 
     def check(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
         """Raises WrongAnswerError naming the first broken promise."""
         try:
-            check_results(request, answer["results"])
+            self._results(request, answer["results"])
             check_usage(answer["usage"])
             check_times(answer["timings_ms"])
             self._check_model(answer["model"])
@@ -51,6 +58,21 @@ def check_results(request: dict[str, Any], results: list[dict[str, Any]]) -> Non
         require(row["status"] in STATUSES, f"unknown status: {row}")
     order = [(-row["score"], row["index"]) for row in results]
     require(order == sorted(order), "results are not sorted by score, then index")
+
+
+def check_reasons(request: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """Every candidate once, in order, with a sentence that quotes what either text states."""
+    candidates = request["candidates"]
+    names = [candidate["id"] for candidate in candidates]
+    require([row["id"] for row in results] == names, "results are not the candidates in order")
+    for row, candidate in zip(results, candidates, strict=True):
+        require(row["status"] in (*STATUSES, "no_fact"), f"unknown status: {row}")
+        require((row["reason"] is None) == (row["status"] == "no_fact"), f"no reason: {row}")
+        if row["reason"] is not None:
+            for side, text in (("context", request["context"]), ("candidate", candidate["text"])):
+                fact = row["facts"][side]["text"]
+                require(fact in text, f"the {side} does not state it: {row}")
+                require(f"\u201c{fact}\u201d" in row["reason"], f"not quoted: {row}")
 
 
 def check_usage(usage: dict[str, int]) -> None:

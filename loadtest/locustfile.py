@@ -2,23 +2,27 @@
 
     locust -f loadtest/locustfile.py --headless -u 8 -t 20s --host http://127.0.0.1:3000
 
-`--api-keys KEY,KEY` (or LOADTEST_API_KEYS) spreads the users over tenants with keys. Any failed
-request, wrong answer or empty run makes the exit code non-zero.
+`--api-keys KEY,KEY` (or LOADTEST_API_KEYS) spreads the users over tenants with keys. After a share
+`--reasons` of the slates it is asked why the three best fit. Any failed request, wrong answer or
+empty run makes the exit code non-zero.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import random
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from locust import FastHttpUser, between, events, task
 
-from loadtest.checks import AnswerChecker, WrongAnswerError
-from loadtest.traffic import Catalogue, RankCall, Traffic, load_catalogue
+from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons
+from loadtest.traffic import Catalogue, Traffic, load_catalogue
 
+RANK, REASON = "/v1/rank", "/v1/reason"
+EXPLAINED = 3  # of a slate's best
 DATA = Path(__file__).parent.parent / "models" / "demo" / "onet_jobs"
 
 
@@ -27,6 +31,7 @@ def add_options(parser: ArgumentParser) -> None:
     """Options beside Locust's own."""
     keys = os.environ.get("LOADTEST_API_KEYS", "")
     parser.add_argument("--api-keys", default=keys, help="comma-separated, one per tenant")
+    parser.add_argument("--reasons", type=float, default=0.0, help="share of slates, 0 to 1")
     parser.add_argument("--seed", type=int, default=0, help="of the requests drawn")
     parser.add_argument("--data", type=Path, default=DATA, help="directory of the O*NET data")
     parser.add_argument("--split", default="test", help="whose members ask")
@@ -37,7 +42,8 @@ class Run:
 
     def __init__(self, options: Any) -> None:
         self.catalogue: Catalogue = load_catalogue(options.data, options.split)
-        self.checker = AnswerChecker()
+        self.checkers = {RANK: AnswerChecker(), REASON: AnswerChecker(check_reasons)}
+        self.reasons = options.reasons
         keys = [key for key in options.api_keys.split(",") if key]
         self.keys = itertools.cycle(keys or [""])
         self.seeds = itertools.count(options.seed)
@@ -63,7 +69,8 @@ class TenantUser(FastHttpUser):
 
     def on_start(self) -> None:
         run: Run = self.environment.fairslate
-        self.checker, key = run.checker, next(run.keys)
+        self.checkers, key = run.checkers, next(run.keys)
+        self.reasons, self.random = run.reasons, random.Random(next(run.seeds))
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.traffic = Traffic(run.catalogue, next(run.seeds))
         self.tenant = self.traffic.draw_tenant()
@@ -76,17 +83,23 @@ class TenantUser(FastHttpUser):
         if call is None:
             self.calls = self.traffic.session(self.tenant)
             call = next(self.calls)
-        self.send(call)
+        ranked = self.send(RANK, call.body)
+        if ranked is not None and self.random.random() < self.reasons:
+            best = [call.body["candidates"][row["index"]] for row in ranked["results"][:EXPLAINED]]
+            self.send(REASON, {"context": call.body["context"], "candidates": best})
 
-    def send(self, call: RankCall) -> None:
-        """One request; a wrong answer counts as a failure under the promise it breaks."""
+    def send(self, route: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """One request's answer; a wrong one is a failure under the promise it breaks, and None."""
         with self.client.post(
-            "/v1/rank", json=call.body, headers=self.headers, catch_response=True
+            route, json=body, headers=self.headers, catch_response=True
         ) as response:
             if response.status_code != 200:
                 response.failure(f"HTTP {response.status_code}: {response.text}")
-                return
+                return None
             try:
-                self.checker.check(call.body, response.json())
+                answer: dict[str, Any] = response.json()
+                self.checkers[route].check(body, answer)
             except (ValueError, WrongAnswerError) as error:
                 response.failure(str(error))
+                return None
+            return answer

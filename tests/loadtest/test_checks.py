@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.checks import AnswerChecker, WrongAnswerError
+from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons
 
 REQUEST = {
     "context": "Welder",
@@ -75,3 +75,39 @@ def test_a_wrong_answer_is_named(complaint: str) -> None:
     BROKEN[complaint](answer)
     with pytest.raises(WrongAnswerError, match=complaint):
         checker.check(REQUEST, answer)
+
+
+REASONS_REQUEST = {
+    "context": "Skills: Writing.",
+    "candidates": [{"id": "a", "text": "Editor."}, {"id": "b", "text": "??"}],
+}
+REASONS: list[dict[str, Any]] = [
+    {
+        "id": "a",
+        "index": 0,
+        "reason": "The skill “Writing” fits the title “Editor”.",
+        "facts": {"context": {"text": "Writing"}, "candidate": {"text": "Editor"}},
+        "status": "ok",
+    },
+    {"id": "b", "index": 1, "reason": None, "facts": None, "status": "no_fact"},
+]
+BROKEN_REASONS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "not the candidates in order": lambda answer: answer["results"].reverse(),
+    "unknown status": put("results", 0, "status", value="fine"),
+    "no reason": put("results", 0, "reason", value=None),
+    "the context does not state it": put("results", 0, "facts", "context", "text", value="Sewing"),
+    "the candidate does not state": put("results", 0, "facts", "candidate", "text", value="Nurse"),
+    "not quoted": put("results", 0, "reason", value="The skill “Writing” helps."),
+}
+
+
+def test_good_reasons_pass() -> None:
+    AnswerChecker(check_reasons).check(REASONS_REQUEST, ANSWER | {"results": REASONS})
+
+
+@pytest.mark.parametrize("complaint", BROKEN_REASONS)
+def test_every_promise_of_a_reason_is_checked(complaint: str) -> None:
+    answer = copy.deepcopy(ANSWER | {"results": REASONS})
+    BROKEN_REASONS[complaint](answer)
+    with pytest.raises(WrongAnswerError, match=complaint):
+        AnswerChecker(check_reasons).check(REASONS_REQUEST, answer)
