@@ -12,6 +12,7 @@ from models.catalogue import Catalogue
 from models.prompt import PromptBuilder
 from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
+from service.described import describe_card, identify
 from service.metrics import Timings
 from service.reception import Admitted, Asked, Call, Reception, deadline
 from service.reuse import Reuse
@@ -49,8 +50,7 @@ class Ranker:
         self._catalogue = catalogue
         digest = catalogue.digest if catalogue else ""
         self._reuse = Reuse(settings.score_cache_bytes, settings.score_cache_seconds, digest)
-        # Once: a digest is a hash over the whole card.
-        self._model = {"name": card.name, "version": card.version, "digest": card.digest}
+        self._model = identify(card)
         self._memory = TokenMemory(settings.token_memory_bytes)
 
     async def rank(self, call: Call) -> dict[str, Any]:
@@ -83,24 +83,12 @@ class Ranker:
 
     def describe(self) -> dict[str, Any]:
         """What `GET /v1/models` says of the model and of the limits of a request."""
-        limits, settings = self._card.truncation, self.settings
         return {
             **self._model,
-            "prompts": {
-                name: {"context_fields": list(prompt.fields)}
-                for name, prompt in self._card.prompts.items()
-            },
-            "default_prompt": self._card.default_prompt,
+            **describe_card(self._card, self.settings.max_candidates, self.settings),
             "heads": list(self._card.scoring_heads),
             "catalogue": self._catalogue and self._catalogue.describe(),
             **self.reception.board.describe(),
-            "limits": {
-                "max_candidates": settings.max_candidates,
-                "max_body_bytes": settings.max_body_bytes,
-                "max_context_tokens": limits.max_context_tokens,
-                "max_candidate_tokens": limits.max_candidate_tokens,
-                "max_deadline_ms": settings.max_deadline_ms,
-            },
         }
 
     async def _walk(

@@ -11,12 +11,12 @@ from models.engines.base import JobScores, Written
 from models.prompt import PromptBuilder
 from models.reasons.grammar import ReasonTokens
 from service.answer import stage_times, text_status, usage
+from service.described import describe_card, identify
 from service.gate.job import Job
 from service.jobs import JobResult
 from service.reasons import (
     ReasonSlate,
     encode_reasons,
-    output_tokens,
     reason_jobs,
     reason_row,
 )
@@ -37,8 +37,7 @@ class Reasoner:
         self._card = card
         self._prompt = prompt
         self._tokens = ReasonTokens(prompt)
-        # Once: a digest is a hash over the whole card.
-        self._model = {"name": card.name, "version": card.version, "digest": card.digest}
+        self._model = identify(card)
 
     async def reason(self, call: Call, tell: Callable[[Row], object] = lambda _: None) -> Row:
         """The whole answer. Raises FairslateError; a cancelled call's jobs leave the queue.
@@ -54,7 +53,7 @@ class Reasoner:
         timings = stage_times(results, asked.tokenize_ms, asked.clock.elapsed_ms)
         written = [result.answer for result in results if isinstance(result.answer, Written)]
         counts = usage(len(asked.tokens.context.ids), results)
-        counts["output_tokens"] = output_tokens(written)
+        counts["output_tokens"] = sum(answer.output_tokens for answer in written)
         metrics.reasoned(tenant.name, timings, counts, sum(one.overtaken for one in results))
         return {
             "model": self._model,
@@ -67,22 +66,8 @@ class Reasoner:
 
     def describe(self) -> dict[str, Any]:
         """What `GET /v1/models` says of the reasoner and of the limits of a request."""
-        limits, settings = self._card.truncation, self._reception.settings
-        return {
-            **self._model,
-            "prompts": {
-                name: {"context_fields": list(prompt.fields)}
-                for name, prompt in self._card.prompts.items()
-            },
-            "default_prompt": self._card.default_prompt,
-            "limits": {
-                "max_candidates": settings.most_reasons,
-                "max_body_bytes": settings.max_body_bytes,
-                "max_context_tokens": limits.max_context_tokens,
-                "max_candidate_tokens": limits.max_candidate_tokens,
-                "max_deadline_ms": settings.max_deadline_ms,
-            },
-        }
+        settings = self._reception.settings
+        return self._model | describe_card(self._card, settings.most_reasons, settings)
 
     async def _encoded(self, tenant: Tenant, request: ReasonRequest) -> ReasonSlate:
         work = partial(encode_reasons, request, self._card, self._prompt, self._tokens, tenant.salt)

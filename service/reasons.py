@@ -5,7 +5,7 @@ Knows nothing of who waits, and of how engines choose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from models.reasons.check import check_stated
 from models.reasons.facts import Facts, job_facts, member_facts
 from models.reasons.grammar import ReasonGrammar, ReasonTokens, ReasonUnreadableError
 from service.gate.job import Job
-from service.jobs import encode_job
 from service.schemas import ReasonRequest
 from service.slate import Errand, refuse_truncated
 
@@ -85,7 +84,9 @@ def reason_jobs(slate: ReasonSlate, errand: Errand, block_size: int) -> Iterator
     """
     for index, item in enumerate(slate.items):
         if item.grammar is not None:
-            yield index, _job(slate, item.encoded, item.grammar, errand, index, block_size)
+            answers, ids = item.grammar.lattice(), item.encoded.ids
+            work = ReasonJob(slate.context.ids, slate.block_hashes, ids, answers)
+            yield index, errand.job(index, work, block_size, len(ids), answers.longest)
 
 
 def reason_row(
@@ -108,33 +109,3 @@ def reason_row(
     }
     status = "truncated" if item.encoded.truncated else "ok"
     return row | {"reason": sentence, "facts": facts, "status": status}
-
-
-def output_tokens(answers: Sequence[Written]) -> int:
-    """Tokens of all sentences, their ends included."""
-    return sum(answer.output_tokens for answer in answers)
-
-
-def _job(
-    slate: ReasonSlate,
-    candidate: EncodedCandidate,
-    grammar: ReasonGrammar,
-    errand: Errand,
-    index: int,
-    block_size: int,
-) -> Job:
-    answers = grammar.lattice()
-    job = ReasonJob(slate.context.ids, slate.block_hashes, candidate.ids, answers)
-    return Job(
-        job_id=f"{errand.slate_id}-{index}",
-        path=errand.path,
-        tenant_level=errand.tenant_level,
-        context_hashes=slate.block_hashes,
-        block_size=block_size,
-        context_tokens=len(slate.context.ids),
-        candidate_tokens=len(candidate.ids),
-        output_tokens=answers.longest,
-        deadline_ms=errand.deadline_ms,
-        reply_to=errand.reply_to,
-        payload=encode_job(job, errand.deadline_ms),
-    )

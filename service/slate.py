@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from models.card import ModelCard
 from models.catalogue import Catalogue
-from models.engines.base import ScoreJob
+from models.engines.base import EngineJob, ScoreJob
 from models.prompt import EncodedCandidate, EncodedContext, PromptBuilder
 from service.candidates import are_remembered, encode_candidates
 from service.errors import InvalidRequestError
@@ -55,6 +55,24 @@ class Errand:
     tenant_level: int
     deadline_ms: int
     reply_to: str
+
+    def job(
+        self, index: int, work: EngineJob, block_size: int, tokens: int, output_tokens: int = 0
+    ) -> Job:
+        """The gate's job for one piece of work; tokens: of its candidates."""
+        return Job(
+            job_id=f"{self.slate_id}-{index}",
+            path=self.path,
+            tenant_level=self.tenant_level,
+            context_hashes=work.block_hashes,
+            block_size=block_size,
+            context_tokens=len(work.context_ids),
+            candidate_tokens=tokens,
+            output_tokens=output_tokens,
+            deadline_ms=self.deadline_ms,
+            reply_to=self.reply_to,
+            payload=encode_job(work, self.deadline_ms),
+        )
 
 
 def encode_slate(
@@ -117,19 +135,8 @@ def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) 
 
 def _job(slate: Slate, chunk: range, errand: Errand, index: int, block_size: int) -> Job:
     candidates = tuple(slate.candidates[number].ids for number in chunk)
-    job = ScoreJob(slate.context.ids, slate.block_hashes, candidates)
-    return Job(
-        job_id=f"{errand.slate_id}-{index}",
-        path=errand.path,
-        tenant_level=errand.tenant_level,
-        context_hashes=slate.block_hashes,
-        block_size=block_size,
-        context_tokens=len(slate.context.ids),
-        candidate_tokens=sum(map(len, candidates)),
-        deadline_ms=errand.deadline_ms,
-        reply_to=errand.reply_to,
-        payload=encode_job(job, errand.deadline_ms),
-    )
+    work = ScoreJob(slate.context.ids, slate.block_hashes, candidates)
+    return errand.job(index, work, block_size, sum(map(len, candidates)))
 
 
 def refuse_truncated(

@@ -44,6 +44,14 @@ def test_a_claim_fills_its_budget_of_extend_and_output_tokens(
     assert names(pool.claim("w", budget, most, 1_000, strict=strict)) == expected
 
 
+def test_an_output_token_takes_up_as_much_room_as_the_settings_say() -> None:
+    for room, expected in ((1, ["first", "second"]), (3, ["first"])):
+        pool = pool_of("w", output_room=room)
+        for name in ("first", "second"):
+            pool.submit(build_job(name, output_tokens=20), 1_000)
+        assert names(pool.claim("w", 2 * COST + 60, 8, 1_000)) == expected
+
+
 def test_the_first_of_a_batch_pays_for_a_common_prefix() -> None:
     pool = pool_of("w")
     for name, context in [("first", "ab"), ("same", "ab"), ("longer", "abc")]:
