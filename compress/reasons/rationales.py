@@ -54,7 +54,8 @@ class SharedWords:
         return self._weight(ours & theirs) / math.sqrt(whole) if whole else 0.0
 
     def _weight(self, found: Iterable[str]) -> float:
-        return sum(self.rarity.get(stem, self.unseen) for stem in found)
+        # Exact, so that ties stay ties: the order of a set is another one in every process.
+        return math.fsum(self.rarity.get(stem, self.unseen) for stem in found)
 
 
 def fact_texts(occupations: Sequence[Occupation]) -> list[str]:
