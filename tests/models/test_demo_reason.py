@@ -28,5 +28,5 @@ def test_every_sentence_is_well_formed_and_grounded() -> None:
 @pytest.mark.long
 def test_it_says_what_matters_more_often_than_chance() -> None:
     report = evaluate_reasons(load_model_directory(MODEL), DATA, "valid", 100)
-    assert report["relevance"] > 0.18  # 0.194, and 0.031 by chance
+    assert report["relevance"] > 0.18  # 0.193, and 0.031 by chance
     assert report["grounded"] == 1.0
