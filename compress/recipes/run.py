@@ -84,6 +84,7 @@ class Run:
                 self._make(title, entry, done)
             self._finished[title] = done
             self._records[title] = Record.read(_record_of(done))
+        parallel.meet()  # or the others still remove of their own what is about to be cleared up
         parallel.first(lambda: self._publish(done))
 
     def _prepare(self, held: ExitStack) -> None:

@@ -45,6 +45,12 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
+def meet() -> None:
+    """Returns when every process has come as far; `first` keeps the first one from nothing."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def world() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -77,3 +77,14 @@ def test_two_processes_train_as_one_also_after_a_kill(tmp_path: Path, small_data
     for name, weight in weights.state_dict().items():
         torch.testing.assert_close(shards.state_dict()[name], weight, rtol=0, atol=1e-3)
     assert not together.with_name("together.work").exists()
+
+
+@pytest.mark.long
+def test_nothing_is_cleared_up_while_another_process_still_does(
+    tmp_path: Path, small_data: Path
+) -> None:
+    recipe, out = str(write_recipe(tmp_path, small_data, stages(0.3))), tmp_path / "out"
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    ended = _run(*torchrun, "tests.compress.late", recipe, str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert not out.with_name("out.work").exists()
