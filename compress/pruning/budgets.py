@@ -1,10 +1,11 @@
-"""How much every layer keeps: alike everywhere, or where it costs least for the same time.
+"""How much every layer keeps: alike everywhere, or where it costs least for the same price.
 
 Knows no weights and no clock: what a width loses and how long it takes are given.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 from models.config import DecoderConfig
 from models.errors import FairslateError
 
-BINS = 2_000  # of the time that all choices together may take
+BINS = 2_000  # of the price that all choices together may have, where it is no whole number
 
 
 class BudgetError(FairslateError):
@@ -32,11 +33,26 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One size of one half of a layer: what it takes of the time, and what it adds to the loss."""
+    """One size of one half of a layer: its price, and what it adds to the loss."""
 
     size: int
-    seconds: float
+    price: float
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Of one layer's halves, seconds or weights: mlp by neurons, attention by KV groups."""
+
+    mlp: Mapping[int, float]
+    attention: Mapping[int, float]
+
+
+def weights_of(config: DecoderConfig, neurons: Sequence[int], groups: Sequence[int]) -> Prices:
+    """How many weights the linear layers of a half have, in rows of `hidden_size`."""
+    per_group = config.num_attention_heads // config.num_key_value_heads
+    rows = 2 * (per_group + 1) * config.head_dim  # queries and output, key and value
+    return Prices({size: 3 * size for size in neurons}, {count: rows * count for count in groups})
 
 
 def uniform_budget(
@@ -65,41 +81,57 @@ def refuse_large_step(config: DecoderConfig, budget: Budget, most: float, forced
             )
 
 
-def allocate(choices: Sequence[Sequence[Choice]], seconds: float) -> list[Choice]:
-    """One choice of each half: the least loss in sum that takes at most `seconds` in sum.
+def allocate(choices: Sequence[Sequence[Choice]], limit: float) -> list[Choice]:
+    """One choice of each half: the least loss in sum of those whose prices sum to at most `limit`.
 
-    Exact but for times rounded up to a share 1 / BINS of `seconds`. Raises BudgetError when even
-    the fastest choices take longer.
+    Exact, but for prices that are no whole numbers: they are rounded up to a share 1 / BINS of
+    `limit`. Raises BudgetError when even the lowest prices are more.
     """
-    best, picked = np.zeros(BINS + 1), []
-    for options in choices:
-        reached = np.full((len(options), BINS + 1), np.inf)
-        for row, option in enumerate(options):
-            bins = int(np.ceil(option.seconds / seconds * BINS - 1e-6))
-            if bins <= BINS:
-                reached[row, bins:] = best[: BINS + 1 - bins] + option.loss
+    priced, room = _in_bins(choices, limit)
+    best, picked = np.zeros(room + 1), []
+    for options, prices in zip(choices, priced, strict=True):
+        reached = np.full((len(options), room + 1), np.inf)
+        for row, (option, bins) in enumerate(zip(options, prices, strict=True)):
+            if bins <= room:
+                reached[row, bins:] = best[: room + 1 - bins] + option.loss
         picked.append(reached.argmin(0))
         best = reached.min(0)
-    if not np.isfinite(best[-1]):
-        fastest = [min(options, key=lambda option: option.seconds) for options in choices]
-        least = sum(option.seconds for option in fastest)
-        if least <= seconds * (1 + 1e-9):
-            return fastest  # only rounding stood in the way
-        raise BudgetError(
-            f"the smallest widths take {least:.3g} s, more than the {seconds:.3g} s allowed; allow "
-            "more or drop layers"
-        )
-    return _walk_back(choices, picked, seconds)
+    if np.isfinite(best[-1]):
+        return _walk_back(choices, priced, picked, room)
+    lowest = [min(options, key=lambda option: option.price) for options in choices]
+    least = sum(option.price for option in lowest)
+    if least <= limit * (1 + 1e-9):
+        return lowest  # only rounding stood in the way
+    raise BudgetError(
+        f"the smallest widths take {least:.3g}, more than the {limit:.3g} allowed; allow more or "
+        "drop layers"
+    )
+
+
+def _in_bins(choices: Sequence[Sequence[Choice]], limit: float) -> tuple[list[list[int]], int]:
+    """Every price in bins, and how many `limit` has: one for what divides all whole prices."""
+    prices = [option.price for options in choices for option in options]
+    if all(float(price).is_integer() for price in prices):
+        bin_size = float(math.gcd(*map(int, prices)))
+    else:
+        bin_size = limit / BINS
+    found = [[math.ceil(one.price / bin_size - 1e-6) for one in options] for options in choices]
+    return found, math.floor(limit / bin_size + 1e-6)
 
 
 def _walk_back(
-    choices: Sequence[Sequence[Choice]], picked: Sequence[np.ndarray], seconds: float
+    choices: Sequence[Sequence[Choice]],
+    priced: Sequence[Sequence[int]],
+    picked: Sequence[np.ndarray],
+    room: int,
 ) -> list[Choice]:
-    room, found = BINS, []
-    for options, rows in zip(reversed(choices), reversed(picked), strict=True):
-        choice = options[int(rows[room])]
-        room -= int(np.ceil(choice.seconds / seconds * BINS - 1e-6))
-        found.append(choice)
+    found = []
+    for options, prices, rows in zip(
+        reversed(choices), reversed(priced), reversed(picked), strict=True
+    ):
+        row = int(rows[room])
+        room -= prices[row]
+        found.append(options[row])
     return found[::-1]
 
 

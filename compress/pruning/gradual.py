@@ -76,7 +76,7 @@ class GradualOptions:
         if given.drop_layers or given.allocation != "uniform":
             raise RecipeError(
                 "gradual: layers are dropped at once, and every cut takes the same of each layer; "
-                "use a prune stage for drop_layers and for allocation by sensitivity"
+                "use a prune stage for drop_layers and for any other allocation"
             )
         distill.STAGE.parse(self.recover)
         for recovery in self.recover_options():

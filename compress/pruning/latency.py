@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from compress.decoders.slates import SlateAttention, SlateBatch
-from compress.pruning.budgets import monotone
+from compress.pruning.budgets import Prices, monotone
 from models.config import DecoderConfig
 from models.decoder import DecoderLayer
 from models.rotary import Rotary
@@ -19,15 +19,12 @@ REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyTable:
-    """Seconds of one layer's half for one batch: mlp by neurons, attention by KV groups."""
-
-    mlp: dict[int, float]
-    attention: dict[int, float]
+class LatencyTable(Prices):
+    """Seconds of one layer's half for one batch."""
 
     def to_json(self) -> dict[str, Any]:
         """Inverse of `from_json`."""
-        return {"mlp": self.mlp, "attention": self.attention}
+        return {"mlp": dict(self.mlp), "attention": dict(self.attention)}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> LatencyTable:

@@ -22,7 +22,15 @@ from compress.distillation.hidden_states import refuse_other_states
 from compress.distillation.teachers import VocabularyTeacher
 from compress.layers.calibration_slates import calibration_slates
 from compress.layers.streaming import ATTENTION, MLP, Half, Streams
-from compress.pruning.budgets import Budget, Choice, allocate, refuse_large_step, uniform_budget
+from compress.pruning.budgets import (
+    Budget,
+    Choice,
+    Prices,
+    allocate,
+    refuse_large_step,
+    uniform_budget,
+    weights_of,
+)
 from compress.pruning.latency import LatencyTable, measure_latency
 from compress.pruning.osscar import prune, refit
 from compress.pruning.prune_options import PruneOptions
@@ -194,20 +202,32 @@ def _budgets(
     if options.allocation == "uniform":
         return [alike] * config.num_hidden_layers
     sizes = _sizes(decoder, options)
-    table = _latency(decoder, next(slates()), stage, sizes)
+    prices = _prices(decoder, slates, stage, sizes, options)
     scores = _scores(decoder, directory, slates())
     losses = width_losses(decoder, slates(), scores, sizes, stage.work, options.ridge)
     choices = [
         [
-            Choice(size, (table.mlp if half.part == MLP else table.attention)[size], loss)
+            Choice(size, (prices.mlp if half.part == MLP else prices.attention)[size], loss)
             for size, loss in by_size.items()
         ]
         for half, by_size in losses.items()
     ]
-    seconds = table.mlp[alike.neurons] + table.attention[alike.kv_groups]
-    found = allocate(choices, seconds * config.num_hidden_layers)
+    layer = prices.mlp[alike.neurons] + prices.attention[alike.kv_groups]
+    found = allocate(choices, layer * config.num_hidden_layers)
     pairs = zip(found[::2], found[1::2], strict=True)
     return [Budget(mlp.size, attention.size) for attention, mlp in pairs]
+
+
+def _prices(
+    decoder: Decoder,
+    slates: Callable[[], Iterator[SlateBatch]],
+    stage: StageInput,
+    sizes: Mapping[str, Sequence[int]],
+    options: PruneOptions,
+) -> Prices:
+    if options.allocation == "weights":
+        return weights_of(decoder.config, sizes[MLP], sizes[ATTENTION])
+    return _latency(decoder, next(slates()), stage, sizes)
 
 
 def _sizes(decoder: Decoder, options: PruneOptions) -> dict[str, list[int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from compress.layers.calibration_slates import CalibrationOptions
 from compress.stages.stage import RecipeError
 
-ALLOCATIONS = ("uniform", "sensitivity")
+ALLOCATIONS = ("uniform", "sensitivity", "weights")
 AIMS = ("source", "teacher")
 
 
@@ -15,9 +15,11 @@ AIMS = ("source", "teacher")
 class PruneOptions:
     """Shares of what there is that go; `allocation` says where.
 
-    "uniform" takes the same of every layer. "sensitivity" spends the time which that would take,
-    by a latency table measured here, where scores lose least; the directory holds all layers at
-    the width of the widest, filled up with zeros, so that any engine loads it.
+    "uniform" takes the same of every layer. The others keep it where scores lose least:
+    "sensitivity" spends the time which that would take, by a latency table measured here, "weights"
+    the weights which that would leave, so that it repeats anywhere. Then the directory holds all
+    layers at the width of the widest, filled up with zeros, so that any engine loads it; ours
+    leaves them out.
     most: the largest share of a kind that may go at once, unless forced.
     swap: neurons that change places at once in the search; multiple: of neurons.
     fit_to: whose outputs the halves aim at, "source" or "teacher".

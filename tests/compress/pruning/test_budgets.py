@@ -6,6 +6,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compress.pruning.budgets import (
     Budget,
@@ -15,8 +17,10 @@ from compress.pruning.budgets import (
     monotone,
     refuse_large_step,
     uniform_budget,
+    weights_of,
 )
 from models.config import DecoderConfig
+from models.decoder import DecoderLayer
 
 CONFIG = DecoderConfig(400, 64, 96, 2, 8, 4, 16)
 
@@ -54,15 +58,46 @@ def test_the_allocation_is_the_best_of_all() -> None:
         for _ in range(6)
     ]
     found = allocate(choices, 14.0)
-    assert sum(choice.seconds for choice in found) <= 14
+    assert sum(choice.price for choice in found) <= 14
     best = min(
         sum(choice.loss for choice in picked)
         for picked in product(*choices)
-        if sum(choice.seconds for choice in picked) <= 14 * (1 - 6 / 2000)
+        if sum(choice.price for choice in picked) <= 14 * (1 - 6 / 2000)
     )
     assert sum(choice.loss for choice in found) <= best
     alike = sum(options[1].loss for options in choices)
     assert sum(choice.loss for choice in allocate(choices, 12 * 1.2)) < alike
+
+
+OPTIONS = st.dictionaries(st.integers(1, 40), st.integers(0, 1000), min_size=1, max_size=4)
+
+
+@given(st.lists(OPTIONS, min_size=1, max_size=4), st.integers(1, 7), st.integers(0, 9))
+def test_whole_prices_are_spent_to_the_last_one(
+    halves: list[dict[int, int]], unit: int, more: int
+) -> None:
+    choices = [[Choice(n, n * unit, loss) for n, loss in half.items()] for half in halves]
+    limit = sum(min(half) for half in halves) * unit + more
+    found = allocate(choices, limit)
+    assert sum(choice.price for choice in found) <= limit
+    assert sum(choice.loss for choice in found) == min(
+        sum(choice.loss for choice in picked)
+        for picked in product(*choices)
+        if sum(choice.price for choice in picked) <= limit
+    )
+
+
+def test_whole_prices_are_not_rounded() -> None:
+    choices = [[Choice(size, size, -size) for size in (288, 320, 352)]] * 3
+    assert sum(choice.price for choice in allocate(choices, 960)) == 960
+
+
+def test_weights_are_those_of_a_layer() -> None:
+    prices = weights_of(CONFIG, [96], [4])
+    layer = DecoderLayer(CONFIG)
+    for half, price in ((layer.mlp, prices.mlp[96]), (layer.self_attn, prices.attention[4])):
+        counted = sum(weight.numel() for weight in half.parameters() if weight.ndim == 2)
+        assert price * CONFIG.hidden_size == counted
 
 
 def test_a_time_that_nothing_meets_is_refused() -> None:

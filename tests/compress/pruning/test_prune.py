@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from compress.decoders.slates import SlateBatch
 from compress.decoders.wiring import layers_of
+from compress.distillation import distill
 from compress.distillation.teachers import TeacherError
 from compress.layers.gram import CalibrationDataError
 from compress.layers.streaming import MLP, Half, Streams
@@ -23,11 +24,11 @@ from compress.pruning.latency import LatencyTable, measure_latency
 from compress.pruning.prune import STAGE, prune_decoder, run
 from compress.pruning.prune_options import AIMS, PruneOptions
 from compress.pruning.sensitivity import Scores, least_needed_layers, width_losses, without_layers
-from compress.pruning.slicing import LayerCut, mask
+from compress.pruning.slicing import LayerCut, mask, sliced
 from compress.stages.costs import shape_of
 from compress.stages.stage import RecipeError
 from models.card import read_card, write_card
-from models.checkpoint import load_decoder, load_model_directory
+from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.directory import ModelDirectory
 from tests.compress.slate_data import stage_input
 
@@ -192,6 +193,41 @@ def test_layers_of_different_widths_are_stored_at_the_widest(
     kept = [entry["neurons"] for entry in found.card.metrics["prune"]["kept"]]
     assert sum(kept) <= 144
     assert found.config.intermediate_size == max(kept)
+
+
+def test_weights_stay_where_scores_need_them(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    lazy = tmp_path / "lazy"
+    shutil.copytree(tiny_model_dir, lazy)
+    decoder = load_decoder(load_model_directory(lazy))
+    layers_of(decoder)[0].mlp.down_proj.weight.mul_(1e-3)
+    save_model_directory(lazy, decoder, lazy / "tokenizer.json", read_card(lazy))
+    options: dict[str, Any] = {"mlp_share": 0.25, "most": 0.75, "allocation": "weights"}
+    found = pruned(lazy, data, tmp_path / "out", **options)
+    kept = [entry["neurons"] for entry in found.card.metrics["prune"]["kept"]]
+    assert kept == [48, 96]
+    assert found.config.intermediate_size == 96
+    assert not (tmp_path / "out.work" / "latency.json").exists()
+
+
+def test_neurons_that_are_gone_stay_away_in_training(
+    tiny_model_dir: Path, data: Path, tmp_path: Path
+) -> None:
+    decoder = load_decoder(load_model_directory(tiny_model_dir))
+    cuts = [LayerCut(0, tuple(range(40)), (0, 1)), LayerCut.whole(decoder.config, 1)]
+    source, card = tmp_path / "source", read_card(tiny_model_dir)
+    save_model_directory(source, sliced(decoder, cuts), tiny_model_dir / "tokenizer.json", card)
+    options: dict[str, Any] = {"slates_of": "requests", "rate": 1e-2, "batch": 2, "candidates": 4}
+    phases = [{"steps": 2, "soft_share": 0.0}]
+    distill.run(stage_input(source, data, tmp_path / "out"), options | {"phases": phases})
+    trained = load_decoder(load_model_directory(tmp_path / "out"))
+    first, second = (layer.mlp for layer in layers_of(trained))
+    assert not first.down_proj.weight[:, 40:].any()
+    assert not first.gate_proj.weight[40:].any()
+    assert not first.up_proj.weight[40:].any()
+    before = layers_of(decoder)[1].mlp.down_proj.weight
+    assert not torch.equal(second.down_proj.weight, before)
 
 
 def test_times_are_measured_for_every_size(
