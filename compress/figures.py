@@ -35,6 +35,8 @@ MEANINGS = {
 TRAINED = {
     "kd_minus_sft_auc": "distilled less supervised at equal steps",
     "recovered_share": "share of what pruning 37.5 % of the MLP lost that distillation recovers",
+    "allocated_recovered_share": "the same share, but as many neurons went where scores need them "
+    "least",
     "gradual_minus_oneshot": "gradual less one-shot pruning at equal tokens",
 }
 FILMS_UAUC = 0.627  # the best line of the data's own README

@@ -55,6 +55,12 @@ FIGURES = {
         0.90,
         ("recovered", "pruned"),
     ),
+    "allocated_recovered_share": Figure(
+        ("dense", "pruned", "allocated"),
+        lambda arm: _share(arm["allocated"] - arm["pruned"], arm["dense"] - arm["pruned"]),
+        0.90,
+        ("allocated", "pruned"),
+    ),
     "gradual_minus_oneshot": Figure(
         ("gradual", "oneshot"),
         lambda arm: arm["gradual"] - arm["oneshot"],

@@ -48,13 +48,16 @@ class CalibrateOptions:
 
     kind: one of `models.calibration.KINDS`. heads: by name of a head, the data directory of its own
     labels; the others learn from the stage's data. tenants: by tenant, then by head, the data
-    directory of what that tenant's own members chose.
+    directory of what that tenant's own members chose. name, version: of the model from here on;
+    empty leaves those of the source.
     """
 
     storage: str = "float16"
     kind: str = "platt"
     heads: Mapping[str, str] = field(default_factory=dict)
     tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    name: str = ""
+    version: str = ""
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGE or self.kind not in KINDS:
@@ -160,7 +163,12 @@ def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions)
         },
     }
     stages = [*parent.card.lineage.get("stages", []), entry]
-    card = replace(parent.card, lineage={"stages": stages, "parent": parent.digest})
+    card = replace(
+        parent.card,
+        name=options.name or parent.card.name,
+        version=options.version or parent.card.version,
+        lineage={"stages": stages, "parent": parent.digest},
+    )
     if parent.config.quantization is not None:
         stage.out.mkdir(parents=True)
         for name in parent.card.files:

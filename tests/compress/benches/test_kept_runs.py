@@ -43,6 +43,13 @@ def test_a_run_is_read_as_it_was_kept(tmp_path: Path) -> None:
         ("kd_minus_sft_auc", {"kd": 0.9, "sft": 0.88}, -0.001, 0.02, False),
         ("recovered_share", {"dense": 0.9, "pruned": 0.8, "recovered": 0.895}, 0, 0.95, True),
         ("recovered_share", {"dense": 0.9, "pruned": 0.8, "recovered": 0.88}, 0, 0.8, False),
+        (
+            "allocated_recovered_share",
+            {"dense": 0.9, "pruned": 0.8, "allocated": 0.895},
+            0,
+            0.95,
+            True,
+        ),
         ("gradual_minus_oneshot", {"gradual": 0.9, "oneshot": 0.9}, -0.1, 0.0, True),
         ("gradual_minus_oneshot", {"gradual": 0.89, "oneshot": 0.9}, -0.1, -0.01, False),
     ],

@@ -109,6 +109,28 @@ def test_the_kind_is_chosen(
     assert (card.calibration.kind, card.calibration.shift) == ("temperature", 0.0)
 
 
+def test_a_model_has_a_name_and_a_version_of_its_own_when_asked(
+    tiny_model_dir: Path, make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    before = load_model_directory(tiny_model_dir).card
+    cards = []
+    for number, options in enumerate(({}, {"name": "smaller", "version": "9"})):
+        stage = StageInput(
+            tiny_model_dir,
+            make_data(f"data{number}", 1.0, 0.0),
+            tmp_path / f"out{number}",
+            tmp_path / "work",
+            seed=1,
+            threads=1,
+        )
+        run(stage, options)
+        cards.append(load_model_directory(stage.out).card)
+    assert [(card.name, card.version) for card in cards] == [
+        (before.name, before.version),
+        ("smaller", "9"),
+    ]
+
+
 def test_heads_and_tenants_learn_from_their_own_labels(
     tmp_path: Path,
     make_data: Callable[..., Path],
