@@ -71,7 +71,7 @@ class Settings:
     """Refills that make a quantum: busy siblings take turns by so small a part of it."""
     worker_quantum: int = _GATE.worker_quantum
     """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
-    output_weight: int = 64
+    output_weight: int = 80
     """w_q: what a token of a reason is charged, and takes up of `token_budget`, in tokens of a
     slate; `service.reason_bench` measures what it takes."""
     overtakes: int = _GATE.overtakes
