@@ -56,7 +56,8 @@ def make_ranker(
     """No engine stands behind it: whatever reaches the gate is refused with EngineAbsentError."""
 
     def make(default_deadline_ms: int) -> Ranker:
-        settings = Settings(default_deadline_ms=default_deadline_ms)
+        # One thread: with several the system decides whose work ends first.
+        settings = Settings(default_deadline_ms=default_deadline_ms, tokenizer_threads=1)
         gate = AsyncGate(f"unix://{tmp_path}/none.sock", "pool", settings.gate)
         card, prompt = tiny_directory.card, tiny_directory.prompt
         gateway = Fallback(Dispatcher(gate))
