@@ -70,10 +70,10 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         "distill",
     )
     _blend(decoder.cpu(), load_decoder(directory), options.trained_share)
-    entry = lineage_entry("distill", stage, options) | {
-        "options": asdict(options),
-        "teachers": taught_by,
-    }
+    entry = lineage_entry("distill", stage, options) | {"teachers": taught_by}
+    entry["options"] = asdict(options)
+    for teacher in entry["options"]["teachers"]:
+        teacher["path"] = Path(teacher["path"]).name  # the folders above mean nothing elsewhere
     card = card_after(directory.card, directory.digest, entry)
     dtype = STORAGE[options.storage]
     save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card, dtype)

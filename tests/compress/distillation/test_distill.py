@@ -109,6 +109,7 @@ def test_slates_draw_the_student_to_its_teacher(
     stages = load_model_directory(source.with_name("taught")).card.lineage["stages"]
     assert stages[-1]["teachers"] == [load_model_directory(Path(_teacher(source))).digest]
     assert stages[-1]["options"]["phases"][0]["divergence"] == "forward_kl"
+    assert stages[-1]["options"]["teachers"][0]["path"] == "teacher", "not where it lay"
 
 
 def test_hidden_states_draw_a_changed_layer_back(
