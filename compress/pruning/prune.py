@@ -233,7 +233,8 @@ def _prices(
 def _sizes(decoder: Decoder, options: PruneOptions) -> dict[str, list[int]]:
     """What each half may keep: multiples of neurons and counts of groups, as one step may leave."""
     config, least = decoder.config, 0.0 if options.force else 1 - options.most
-    neurons = {*range(options.multiple, config.intermediate_size, options.multiple)}
+    narrower = range(options.multiple, config.intermediate_size, options.multiple)
+    neurons = {*narrower} if options.mlp_share else set()
     groups = range(1, config.num_key_value_heads + 1)
     fewest = 1 if options.kv_share else config.num_key_value_heads
     return {

@@ -211,6 +211,15 @@ def test_weights_stay_where_scores_need_them(
     assert not (tmp_path / "out.work" / "latency.json").exists()
 
 
+@pytest.mark.parametrize("allocation", ["weights", "sensitivity"])
+def test_neurons_do_not_pay_for_groups_where_none_may_go(
+    tiny_model_dir: Path, data: Path, tmp_path: Path, allocation: str
+) -> None:
+    options: dict[str, Any] = {"mlp_share": 0, "kv_share": 0.5, "allocation": allocation}
+    found = pruned(tiny_model_dir, data, tmp_path / "out", **options)
+    assert [entry["neurons"] for entry in found.card.metrics["prune"]["kept"]] == [96, 96]
+
+
 def test_neurons_that_are_gone_stay_away_in_training(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
