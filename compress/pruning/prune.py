@@ -273,11 +273,13 @@ def cost(options: PruneOptions, shape: Shape | None) -> Cost:
 
 
 def left_of(shape: Shape, options: PruneOptions) -> Shape:
-    """About what stays: shares are taken of all layers alike, and not in whole multiples."""
+    """About what is stored, and computed in training: shares are taken of all layers alike and not
+    in whole multiples; otherwise some layer may stay whole, and all are as wide as that.
+    """
     layers = shape.layers - options.drop_layers
-    part = layers / shape.layers
-    mlp = int(shape.mlp * part * (1 - options.mlp_share))
-    attention = int(shape.attention * part * (1 - options.kv_share))
+    part, alike = layers / shape.layers, options.allocation == "uniform"
+    mlp = int(shape.mlp * part * (1 - options.mlp_share * alike))
+    attention = int(shape.attention * part * (1 - options.kv_share * alike))
     gone = shape.mlp + shape.attention - mlp - attention
     return replace(
         shape, parameters=shape.parameters - gone, layers=layers, attention=attention, mlp=mlp

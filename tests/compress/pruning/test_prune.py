@@ -40,6 +40,17 @@ def pruned(source: Path, data: Path, out: Path, **options: Any) -> ModelDirector
     return load_model_directory(out)
 
 
+@pytest.fixture
+def lazy_model_dir(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """Of two layers, the first one's MLP does next to nothing."""
+    lazy = tmp_path / "lazy"
+    shutil.copytree(tiny_model_dir, lazy)
+    decoder = load_decoder(load_model_directory(lazy))
+    layers_of(decoder)[0].mlp.down_proj.weight.mul_(1e-3)
+    save_model_directory(lazy, decoder, lazy / "tokenizer.json", read_card(lazy))
+    return lazy
+
+
 def test_the_stage_writes_a_smaller_model_that_transformers_loads(
     tiny_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -67,16 +78,24 @@ def test_what_its_source_reached_on_test_is_not_said_of_it(
     assert sorted(found.card.metrics) == ["earlier", "prune"]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"mlp_share": 0.5, "kv_share": 0.5, "drop_layers": 1},
+        {"mlp_share": 0.25, "most": 0.75, "allocation": "weights"},
+    ],
+)
 def test_its_size_is_known_before_it_starts(
-    tiny_model_dir: Path, data: Path, tmp_path: Path
+    lazy_model_dir: Path, data: Path, tmp_path: Path, asked: dict[str, Any]
 ) -> None:
-    options: dict[str, Any] = {**SMALL, "mlp_share": 0.5, "kv_share": 0.5, "drop_layers": 1}
-    found = pruned(tiny_model_dir, data, tmp_path / "out", **options)
+    options: dict[str, Any] = SMALL | asked
+    found = pruned(lazy_model_dir, data, tmp_path / "out", **options)
     assert STAGE.cost is not None
-    before = shape_of(load_model_directory(tiny_model_dir).config)
+    before = shape_of(load_model_directory(lazy_model_dir).config)
     planned = STAGE.cost(PruneOptions(**options), before).shape
     assert planned is not None
-    assert (planned.layers, planned.mlp) == (before.layers - 1, shape_of(found.config).mlp)
+    left = before.layers - options.get("drop_layers", 0)
+    assert (planned.layers, planned.mlp) == (left, shape_of(found.config).mlp)
     assert planned.parameters == pytest.approx(shape_of(found.config).parameters, rel=0.03)
 
 
@@ -196,15 +215,10 @@ def test_layers_of_different_widths_are_stored_at_the_widest(
 
 
 def test_weights_stay_where_scores_need_them(
-    tiny_model_dir: Path, data: Path, tmp_path: Path
+    lazy_model_dir: Path, data: Path, tmp_path: Path
 ) -> None:
-    lazy = tmp_path / "lazy"
-    shutil.copytree(tiny_model_dir, lazy)
-    decoder = load_decoder(load_model_directory(lazy))
-    layers_of(decoder)[0].mlp.down_proj.weight.mul_(1e-3)
-    save_model_directory(lazy, decoder, lazy / "tokenizer.json", read_card(lazy))
     options: dict[str, Any] = {"mlp_share": 0.25, "most": 0.75, "allocation": "weights"}
-    found = pruned(lazy, data, tmp_path / "out", **options)
+    found = pruned(lazy_model_dir, data, tmp_path / "out", **options)
     kept = [entry["neurons"] for entry in found.card.metrics["prune"]["kept"]]
     assert kept == [48, 96]
     assert found.config.intermediate_size == 96
