@@ -9,10 +9,8 @@ teacher that it was pruned and recovered from.
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -22,24 +20,14 @@ from compress.distillation.hidden_states import refuse_other_states
 from compress.distillation.teachers import VocabularyTeacher
 from compress.layers.calibration_slates import calibration_slates
 from compress.layers.streaming import ATTENTION, MLP, Half, Streams
-from compress.pruning.budgets import (
-    Budget,
-    Choice,
-    Prices,
-    allocate,
-    refuse_large_step,
-    uniform_budget,
-    weights_of,
-)
-from compress.pruning.latency import LatencyTable, measure_latency
+from compress.pruning.allocation import Slates, budgets_of, scores_of
+from compress.pruning.budgets import Budget, refuse_large_step, uniform_budget
 from compress.pruning.osscar import prune, refit
 from compress.pruning.prune_options import PruneOptions
 from compress.pruning.sensitivity import (
-    Scores,
     least_needed_layers,
     problem_of,
     put_solution,
-    width_losses,
     without_layers,
 )
 from compress.pruning.slicing import LayerCut, sliced
@@ -59,8 +47,6 @@ from models.checkpoint import load_decoder, load_model_directory, save_model_dir
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory
 
-SCORED_BATCHES = 8  # of calibration slates, by which layers and widths are compared
-
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes the pruned model; the card says what every layer kept and its relative error."""
@@ -77,7 +63,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         return calibration_slates(directory, stage.data, options.calibration, stage.seed)
 
     decoder, dropped = _without_least_needed(decoder, directory, slates, options)
-    budgets = _budgets(decoder, directory, slates, stage, options)
+    budgets = budgets_of(decoder, directory, slates, stage, options)
     dense = aim.decoder if aim else copy.deepcopy(decoder)
     with Streams(slates(), stage.work, decoder, dense) as streams:
         cuts, errors = prune_decoder(decoder, dense, streams, budgets, options.ridge, options.swap)
@@ -179,90 +165,15 @@ def _aim(
 def _without_least_needed(
     decoder: Decoder,
     directory: ModelDirectory,
-    slates: Callable[[], Iterator[SlateBatch]],
+    slates: Slates,
     options: PruneOptions,
 ) -> tuple[Decoder, list[int]]:
     if not options.drop_layers:
         return decoder, []
-    scores = _scores(decoder, directory, slates())
+    scores = scores_of(decoder, directory, slates())
     gone = least_needed_layers(decoder, scores, options.drop_layers)
     layers = range(decoder.config.num_hidden_layers)
     return without_layers(decoder, [layer for layer in layers if layer not in gone]), gone
-
-
-def _budgets(
-    decoder: Decoder,
-    directory: ModelDirectory,
-    slates: Callable[[], Iterator[SlateBatch]],
-    stage: StageInput,
-    options: PruneOptions,
-) -> list[Budget]:
-    config = decoder.config
-    alike = uniform_budget(config, options.mlp_share, options.kv_share, options.multiple)
-    if options.allocation == "uniform":
-        return [alike] * config.num_hidden_layers
-    sizes = _sizes(decoder, options)
-    prices = _prices(decoder, slates, stage, sizes, options)
-    scores = _scores(decoder, directory, slates())
-    losses = width_losses(decoder, slates(), scores, sizes, stage.work, options.ridge)
-    choices = [
-        [
-            Choice(size, (prices.mlp if half.part == MLP else prices.attention)[size], loss)
-            for size, loss in by_size.items()
-        ]
-        for half, by_size in losses.items()
-    ]
-    layer = prices.mlp[alike.neurons] + prices.attention[alike.kv_groups]
-    found = allocate(choices, layer * config.num_hidden_layers)
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return [Budget(mlp.size, attention.size) for attention, mlp in pairs]
-
-
-def _prices(
-    decoder: Decoder,
-    slates: Callable[[], Iterator[SlateBatch]],
-    stage: StageInput,
-    sizes: Mapping[str, Sequence[int]],
-    options: PruneOptions,
-) -> Prices:
-    if options.allocation == "weights":
-        return weights_of(decoder.config, sizes[MLP], sizes[ATTENTION])
-    return _latency(decoder, next(slates()), stage, sizes)
-
-
-def _sizes(decoder: Decoder, options: PruneOptions) -> dict[str, list[int]]:
-    """What each half may keep: multiples of neurons and counts of groups, as one step may leave."""
-    config, least = decoder.config, 0.0 if options.force else 1 - options.most
-    narrower = range(options.multiple, config.intermediate_size, options.multiple)
-    neurons = {*narrower} if options.mlp_share else set()
-    groups = range(1, config.num_key_value_heads + 1)
-    fewest = 1 if options.kv_share else config.num_key_value_heads
-    return {
-        MLP: sorted(
-            size
-            for size in {*neurons, config.intermediate_size}
-            if size >= config.intermediate_size * least
-        ),
-        ATTENTION: [
-            size for size in groups if size >= max(fewest, config.num_key_value_heads * least)
-        ],
-    }
-
-
-def _latency(
-    decoder: Decoder, batch: SlateBatch, stage: StageInput, sizes: Mapping[str, Sequence[int]]
-) -> LatencyTable:
-    """Measured once a run: a run that goes on after a kill must choose the same widths."""
-    path = stage.work / "latency.json"
-    if not path.exists():
-        table = measure_latency(decoder.config, batch, sizes[MLP], sizes[ATTENTION])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(table.to_json()), encoding="utf-8")
-    return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _scores(decoder: Decoder, directory: ModelDirectory, slates: Iterable[SlateBatch]) -> Scores:
-    return Scores.of(decoder, list(islice(slates, SCORED_BATCHES)), directory.prompt.heads)
 
 
 def cost(options: PruneOptions, shape: Shape | None) -> Cost:
