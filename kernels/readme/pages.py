@@ -136,7 +136,8 @@ def conditions(rows: list[Row]) -> str:
     for row in rows:
         runs.setdefault(tuple(row[name] for name in RUN), []).append(row)
     return " ".join(
-        f"{gpu}, driver {driver}, torch {torch}, Triton {triton}, Liger {liger}, commit {commit}: "
+        f"{gpu}, driver {driver}, torch {torch}, Triton {triton}{liger and ', Liger ' + liger}, "
+        f"commit {commit}: "
         f"a copy of 1 GiB moved {_best(found, 'copy_gb_per_s')} GB/s, a bf16 product ran at "
         f"{_best(found, 'gemm_tflop_per_s')} TFLOP/s."
         for (gpu, driver, torch, triton, liger, commit), found in runs.items()
