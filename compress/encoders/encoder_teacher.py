@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.data.worlds import Worlds, WorldSource
+from compress.data.worlds import Kind, Worlds, WorldSource
 from compress.encoders.encoder import WEIGHTS_NAME, EncoderConfig, load_encoder
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Marks
@@ -137,7 +137,8 @@ def _train(
 
 def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> TeacherSteps:
     reader = encoder_tokenizer(encoder)
-    worlds = Worlds(WorldSource.load(stage.data, reader, reader, stage.seed), options.worlds)
+    source = WorldSource.load(stage.data, reader, reader, stage.seed)
+    worlds = Worlds(source, {Kind.PLAIN: options.worlds}, (Kind.PLAIN,))
     worlds.build(stage.workers)
     rates = TeacherRates(
         options.rate,
@@ -147,7 +148,7 @@ def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> 
     )
     return TeacherSteps(
         worlds.source,
-        partial(worlds.of, is_mixed=False),
+        worlds.of,
         Marks.of(reader),
         stage.device,
         options.slates,

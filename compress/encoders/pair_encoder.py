@@ -68,6 +68,12 @@ class PairEncoder(nn.Module):
         x = self._encode(batch, dtype, dropout)
         return F.normalize(_means(x, torch.zeros_like(batch.lengths), batch.lengths), dim=-1)
 
+    def states(self, batch: TextBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(N, L, hidden) states of every token, and (N, 1) fp32 lengths of their texts' means."""
+        x = self._encode(batch, dtype, 0.0)
+        means = _means(x, torch.zeros_like(batch.lengths), batch.lengths)
+        return x, means.norm(dim=-1, keepdim=True)
+
     def pairs(self, batch: TextBatch, dtype: torch.dtype, dropout: float = 0.0) -> Tensor:
         """(N,) fp32 logits of joined pairs."""
         x = self._encode(batch, dtype, dropout)

@@ -1,39 +1,43 @@
 """What one step of a student's training reads and computes. Knows no schedule, clock or teacher.
 
-Every step draws slates that a teacher has labelled or will; two steps in five are of mixed worlds,
-which only the teacher can grade.
+Every step draws slates that a teacher has labelled or will; those of worlds that no table grades
+have no truth beside its labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from compress.data.sampling import Draw, Slates, framed
+from compress.data.sampling import Bags, Draw, Slates, framed
 from compress.data.worlds import TokenWorld, WorldSource
-from compress.decoders.slates import SlateBatch, score_slates
+from compress.decoders.slates import SlateBatch, layer_states
 from compress.decoders.wiring import JOB, LABELS, MEMBER, layers_of, movable_embeddings
 from compress.students.bags import score_bags
 from compress.students.student import student_loss
+from compress.students.token_states import StateBatch, StateProbe, TeacherStates, unexplained
+from compress.students.whole_batches import Arrays, as_slates, numbered, packed
 from models.decoder import Decoder
 
 DRAWING, FRAMING = 3, 4  # seeds
-MIXED_EVERY = 5
-MIXED = (1, 3)  # of every MIXED_EVERY steps
-Arrays = tuple[Any, ...]
 BagBatch = tuple[int, Slates]
-FullBatch = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int8], Arrays]
 
 
-def is_mixed(step: int) -> bool:
-    """Whether the texts of a step are of no listed occupation."""
-    return step % MIXED_EVERY in MIXED
+@dataclass(frozen=True, slots=True)
+class FullBatch:
+    """Some of a labelled step's slates, packed."""
+
+    step: int  # the labelled one
+    rows: npt.NDArray[np.int64]  # (S,) of its slates
+    grades: npt.NDArray[np.int8]  # (S, C)
+    arrays: Arrays  # of the SlateBatch
+    states: StateBatch | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,13 @@ class StudentRates:
     truth_share: float = 0.3
     token_dropout: float = 0.15
     weight_decay: float = 0.01
+    pooled: float = 0.0  # of what the whole decoder misses of a tower's states, as texts' means
+    token: float = 0.0  # and token by token
+
+    @property
+    def asks_states(self) -> bool:
+        """Whether any loss reads them."""
+        return bool(self.pooled or self.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +84,28 @@ class StudentSteps:
     labelled: int  # steps that have labels; later ones start over with other words left out
     device: torch.device
     parts: int = 2  # steps of the whole decoder that share one labelled step
+    states: TeacherStates | None = None  # what a tower makes of the texts; None asks for none
 
     def bags(self, step: int, token_dropout: float) -> BagBatch:
         """All slates of a step."""
-        random = np.random.default_rng([self.draw.source.seed, FRAMING, step])
-        step %= self.labelled
-        texts = self.world_of(step).student
-        members, postings = texts
-        return step, framed(self.draw(step), members, postings, token_dropout, random)
+        members, postings = self.world_of(step % self.labelled).student
+        return self._framed(step, members, postings, token_dropout)
 
     def full(self, step: int, token_dropout: float) -> FullBatch:
         """One of the `parts` of a step's slates."""
-        labelled, drawn = self.bags(step // self.parts, token_dropout)
+        world = self.world_of(step // self.parts % self.labelled)
+        labelled, drawn = self._framed(step // self.parts, *numbered(world), token_dropout)
         rows = np.arange(step % self.parts, len(drawn.contexts), self.parts)
-        slates = [[drawn.candidates[index] for index in drawn.slates[row]] for row in rows]
-        batch = SlateBatch.pack([drawn.contexts[row] for row in rows], slates)
-        return labelled, rows, drawn.grades[rows], as_arrays(batch)
+        slates = packed(drawn, rows, world)
+        states = None
+        if self.states is not None:
+            states = self.states.batch(world, slates.places, slates.lengths)
+        return FullBatch(labelled, rows, drawn.grades[rows], slates.arrays, states)
+
+    def _framed(self, step: int, members: Bags, postings: Bags, token_dropout: float) -> BagBatch:
+        random = np.random.default_rng([self.draw.source.seed, FRAMING, step])
+        step %= self.labelled
+        return step, framed(self.draw(step), members, postings, token_dropout, random)
 
     def bag_loss(self, decoder: Decoder, batch: BagBatch, rates: StudentRates) -> Tensor:
         """Of the bags, on which nothing but embeddings and the last layer acts."""
@@ -98,11 +115,33 @@ class StudentSteps:
         logits = score_bags(decoder, drawn.contexts, drawn.candidates, slates, role)
         return self._loss(logits, step, self.labels_of(step), drawn.grades, rates)
 
-    def full_loss(self, decoder: Decoder, batch: FullBatch, rates: StudentRates) -> Tensor:
-        """Of the whole decoder."""
-        step, rows, grades, arrays = batch
-        labels = self.labels_of(step)[torch.from_numpy(rows)]
-        return self._loss(score_arrays(decoder, arrays, self.device), step, labels, grades, rates)
+    def full_loss(
+        self,
+        decoder: Decoder,
+        batch: FullBatch,
+        rates: StudentRates,
+        probe: StateProbe | None = None,
+    ) -> Tensor:
+        """Of the whole decoder, and of what `probe` reads off the states its last layer pools."""
+        slates = as_slates(batch.arrays, self.device)
+        raw_logits, states = scored(decoder, slates, self.device)
+        labels = self.labels_of(batch.step)[torch.from_numpy(batch.rows)]
+        loss = self._loss(raw_logits, batch.step, labels, batch.grades, rates)
+        if probe is None:
+            return loss
+        states, targets = self.state_pairs(states, batch)
+        assert batch.states is not None
+        owner = torch.from_numpy(batch.states.owner).to(self.device)
+        count, width = slates.shape[:2]
+        pooled, token = unexplained(probe(states), targets, owner, count * (1 + width))
+        return loss + rates.pooled * pooled + rates.token * token
+
+    def state_pairs(self, states: Tensor, batch: FullBatch) -> tuple[Tensor, Tensor]:
+        """The student's states (T, hidden) of texts' tokens, and the tower's (.., size)."""
+        assert self.states is not None
+        assert batch.states is not None
+        inside = torch.from_numpy(batch.states.is_text).to(self.device)
+        return states[inside], self.states(batch.states)
 
     def _loss(
         self,
@@ -112,26 +151,19 @@ class StudentSteps:
         grades: npt.NDArray[np.int8],
         rates: StudentRates,
     ) -> Tensor:
-        truth = None if is_mixed(step) else torch.from_numpy(grades).to(self.device)
+        graded = self.world_of(step).graded
+        truth = torch.from_numpy(grades).to(self.device) if graded else None
         teacher = labels.to(self.device).float()
         return student_loss(logits, teacher, truth, rates.temperature, rates.truth_share)
 
 
-def as_arrays(batch: SlateBatch) -> Arrays:
-    """What processes hand over more cheaply than tensors; the shape comes last."""
-    names = [item.name for item in fields(batch) if item.name != "shape"]
-    return (*(getattr(batch, name).numpy() for name in names), batch.shape)
-
-
-def score_arrays(decoder: Decoder, arrays: Arrays, device: torch.device) -> Tensor:
-    """Raw logits (S, C), on `device`."""
-    names = [item.name for item in fields(SlateBatch) if item.name != "shape"]
-    tensors = {
-        name: torch.from_numpy(array).to(device)
-        for name, array in zip(names, arrays[:-1], strict=True)
-    }
+def scored(decoder: Decoder, slates: SlateBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Raw logits (S, C), and the states (T, hidden) that the last layer pools."""
     with device:
-        return score_slates(decoder, SlateBatch(**tensors, shape=arrays[-1]), LABELS)
+        *_, pooled, answers = layer_states(decoder, slates)
+    yes, no = decoder.output_embedding[list(LABELS)]
+    raw_logits: Tensor = answers @ (yes - no)
+    return raw_logits.view(slates.shape[:2]), pooled
 
 
 def bag_weights(decoder: Decoder) -> tuple[nn.Parameter, list[nn.Parameter]]:

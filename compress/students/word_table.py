@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -98,17 +99,35 @@ def _source_ids(source: Tokenizer, token: str) -> list[int]:
     return source.encode(token, add_special_tokens=False).ids if known is None else [known]
 
 
-def principal_parts(vectors: Tensor, weights: npt.NDArray[np.float64], size: int) -> Tensor:
-    """(tokens, size): the vectors' main directions, widest first, of unit mean square.
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A linear map of an encoder's vectors to fewer numbers, widest first."""
+
+    mean: Tensor  # (hidden,)
+    directions: Tensor  # (hidden, size)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(..., hidden) to (..., size)."""
+        return (vectors - self.mean) @ self.directions
+
+    def to(self, device: torch.device) -> Projection:
+        """The same on a device."""
+        return Projection(self.mean.to(device), self.directions.to(device))
+
+
+def principal_parts(vectors: Tensor, weights: npt.NDArray[np.float64], size: int) -> Projection:
+    """Onto the main directions of vectors (tokens, hidden), which then have unit mean square.
 
     weights (tokens,): how much each token counts for the mean and the directions.
     """
     share = torch.from_numpy(weights / weights.sum()).to(vectors.dtype)[:, None]
-    centred = vectors - (share * vectors).sum(0)
+    mean = (share * vectors).sum(0)
+    centred = vectors - mean
     _, directions = torch.linalg.eigh(centred.T @ (share * centred))
-    parts: Tensor = centred @ directions.flip(1)[:, :size]
+    directions = directions.flip(1)[:, :size]
+    parts: Tensor = centred @ directions
     scale: Tensor = (share * parts.square()).sum().div(size).sqrt()
-    return parts / scale
+    return Projection(mean, directions / scale)
 
 
 def vocabulary_of(
@@ -125,20 +144,20 @@ def vocabulary_of(
     return word_tokenizer(source, texts, common_words, minimum_count)
 
 
-def student_words(
-    towers: PairEncoder,
-    source: Tokenizer,
-    tokenizer: Tokenizer,
-    texts: Sequence[npt.NDArray[np.integer]],
-    hidden_size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Tensor:
-    """(vocab, hidden_size - RESERVED) first vectors; `texts`, token ids, say how common each is."""
+def tokens_of(tokenizer: Tokenizer) -> list[str]:
+    """The vocabulary in the order of its ids."""
     vocabulary = tokenizer.get_vocab()
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    counts = np.ones(len(tokens))
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def projection_of(
+    vectors: Tensor, texts: Sequence[npt.NDArray[np.integer]], hidden_size: int
+) -> Projection:
+    """Of a vocabulary's vectors to what a residual stream of `hidden_size` has room for.
+
+    texts: token ids, which say how common each is.
+    """
+    counts = np.ones(len(vectors))
     for ids in texts:
-        counts += np.bincount(ids, minlength=len(tokens))
-    vectors = token_vectors(towers, source, tokens, device, dtype)
+        counts += np.bincount(ids, minlength=len(vectors))
     return principal_parts(vectors, counts, hidden_size - RESERVED)

@@ -39,6 +39,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "warmup": 2,
         "plain_worlds": 1,
         "mixed_worlds": 1,
+        "substituted_worlds": 1,
         "chunk": 32,
         "checkpoint_every": 1,
     },

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.data.worlds import WorldSource
+from compress.data.worlds import Kind, WorldSource
 from compress.encoders.encoder import load_encoder
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Marks
@@ -28,7 +28,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def steps(encoder: Path, small_data: Path) -> TeacherSteps:
     reader = encoder_tokenizer(encoder)
     source = WorldSource.load(small_data, reader, reader, seed=1)
-    world = source.build(0, is_mixed=False)
+    world = source.build(Kind.PLAIN, 0)
     rates = TeacherRates(encoder=1e-3, head=1e-2, token_dropout=0.0, dropout=0.0)
     marks, cpu = Marks.of(reader), torch.device("cpu")
     return TeacherSteps(source, lambda step: world, marks, cpu, 2, 6, 0.5, rates, chunk=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from compress.data.requests import Request
+from compress.data.worlds import Kind
 from compress.encoders.encoder import load_encoder
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_teacher import EncoderTeacher, save_teacher
@@ -16,6 +18,7 @@ from compress.measure.scorers import DirectoryScorer
 from compress.stages import costs
 from compress.stages.stage import RecipeError, Shape, StageInput
 from compress.students import imitate
+from compress.students.imitate_options import ImitateOptions
 from compress.students.student_steps import StudentSteps
 from compress.students.teacher_labels import TeacherLabels
 from models.checkpoint import load_model_directory
@@ -67,7 +70,8 @@ def test_it_writes_a_directory_that_is_served(small_data: Path, tmp_path: Path) 
 def test_a_killed_run_goes_on_bit_for_bit_and_asks_nothing_twice(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher, options = _teacher(tmp_path, ("towers",)), {**SMALL, "average": 0.9}
+    more = {"average": 0.9, "substituted_worlds": 1, "pooled_weight": 2.0, "token_weight": 0.3}
+    teacher, options = _teacher(tmp_path, ("towers",)), {**SMALL, **more}
     imitate.run(_stage(small_data, tmp_path / "whole", teacher), options)
     full, asked = StudentSteps.full, []
 
@@ -95,6 +99,8 @@ def test_a_killed_run_goes_on_bit_for_bit_and_asks_nothing_twice(
         ({"slates": 5}, "5 slates do not divide into 2 parts"),
         ({"average": 1.0}, "average is 0 to below 1"),
         ({"trained_share": 1.5}, "trained_share 0 to 1"),
+        ({"pooled_weight": -1.0}, "pooled_weight is -1.0; use 0 or more"),
+        ({"substituted_worlds": -1}, "write a whole number of 0 or more"),
         ({"rates": 1}, "unexpected keyword"),
     ],
 )
@@ -106,7 +112,7 @@ def test_options_that_cannot_be_done_are_refused(wrong: dict[str, Any], said: st
 def test_its_cost_holds_labels_bags_and_the_whole_decoder() -> None:
     assert imitate.STAGE.cost is not None
     teacher = Shape(33_000_000, 12_000_000, 384, 6)
-    options = imitate.ImitateOptions(labelled=10, bag_steps=20, steps=30)
+    options = ImitateOptions(labelled=10, bag_steps=20, steps=30)
     alone, whole = (imitate.STAGE.cost(options, shape) for shape in (None, teacher))
     assert whole.steps == 1 + 20 + 30
     pairs = 10 * options.slates * options.candidates * costs.PAIR_TOKENS
@@ -114,6 +120,27 @@ def test_its_cost_holds_labels_bags_and_the_whole_decoder() -> None:
     labels = whole.operations - alone.operations
     assert labels == pytest.approx(2.0 * (pairs + texts) * teacher.body / 2)
     assert whole.shape == alone.shape
+    near = imitate.STAGE.cost(replace(options, token_weight=0.1), teacher)
+    texts = 30 * (options.slates // options.parts + costs.OCCUPATIONS) * costs.TEXT_TOKENS
+    assert near.operations - whole.operations == pytest.approx(2.0 * texts * teacher.body / 2)
+
+
+def test_states_and_other_words_make_another_student(small_data: Path, tmp_path: Path) -> None:
+    teacher, digests = _teacher(tmp_path, ("towers",)), set()
+    others: tuple[dict[str, Any], ...] = ({}, {"token_weight": 1.0}, {"substituted_worlds": 1})
+    for number, more in enumerate(others):
+        out = tmp_path / str(number)
+        imitate.run(_stage(small_data, out, teacher), {**SMALL, **more})
+        digests.add(load_model_directory(out).card.files["model.safetensors"])
+    assert len(digests) == 3
+
+
+def test_turns_hold_every_kind_that_has_worlds() -> None:
+    plain, mixed, substituted = Kind
+    assert {*ImitateOptions().turn} == {plain, mixed}
+    options = ImitateOptions(substituted_worlds=3)
+    assert {*options.turn} == {*Kind}
+    assert options.worlds[substituted] == 3
 
 
 def test_a_teacher_without_towers_or_none_is_refused(small_data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from compress.data.tokenizer import MARKERS
-from compress.data.worlds import WorldSource
+from compress.data.worlds import Kind, WorldSource
 from compress.decoders.wiring import RESERVED
 from compress.distillation.teacher_cache import TeacherCacheError
 from compress.encoders.encoder import load_encoder
@@ -25,10 +25,10 @@ from compress.students.student_steps import (
     StudentSteps,
     bag_weights,
     blended,
-    is_mixed,
-    score_arrays,
+    scored,
 )
 from compress.students.teacher_labels import TeacherLabels
+from compress.students.whole_batches import as_slates
 from models.decoder import Decoder
 from tests.compress.small_encoders import write_encoder
 
@@ -44,10 +44,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def steps(encoder: Path, small_data: Path, word_tokenizer: Tokenizer) -> StudentSteps:
     source = WorldSource.load(small_data, encoder_tokenizer(encoder), word_tokenizer, seed=1)
-    worlds = {mixed: source.build(0, mixed) for mixed in (False, True)}
+    worlds = [source.build(kind, 0) for kind in (Kind.PLAIN, Kind.MIXED)]
     labels = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
     return StudentSteps(
-        StepDraws(source, 4, 5, 0.5), lambda s: worlds[is_mixed(s)], lambda s: labels[s], 6, CPU
+        StepDraws(source, 4, 5, 0.5), lambda s: worlds[s % 2], lambda s: labels[s], 6, CPU
     )
 
 
@@ -69,12 +69,18 @@ def test_steps_repeat_and_start_over_with_other_words_left_out(steps: StudentSte
 def test_parts_of_a_step_are_its_slates(steps: StudentSteps, decoder: Decoder) -> None:
     labelled, drawn = steps.bags(1, 0.0)
     parts = [steps.full(2 + part, 0.0) for part in range(2)]
-    assert [part[0] for part in parts] == [labelled] * 2
-    rows = np.concatenate([part[1] for part in parts])
+    assert [part.step for part in parts] == [labelled] * 2
+    rows = np.concatenate([part.rows for part in parts])
     assert sorted(rows) == list(range(len(drawn.contexts)))
-    np.testing.assert_array_equal(parts[1][2], drawn.grades[parts[1][1]])
-    scores = score_arrays(decoder, parts[1][3], CPU)
+    np.testing.assert_array_equal(parts[1].grades, drawn.grades[parts[1].rows])
+    for part in parts:
+        said = [drawn.contexts[row] for row in part.rows]
+        said += [drawn.candidates[i] for row in part.rows for i in drawn.slates[row]]
+        assert part.arrays[0].tolist() == np.concatenate(said).tolist()
+    batch = as_slates(parts[1].arrays, CPU)
+    scores, states = scored(decoder, batch, CPU)
     assert scores.shape == (2, 5)
+    assert states.shape == (len(batch.token_ids), StudentShape().hidden_size)
 
 
 @pytest.mark.parametrize("view", ["bags", "full"])
@@ -91,8 +97,8 @@ def test_only_the_teacher_grades_mixed_worlds(
 
     taught = replace(steps, labels_of=lambda step: torch.zeros(4, 5))
     plain, mixed = 0, 1
-    assert is_mixed(mixed)
-    assert not is_mixed(plain)
+    assert steps.world_of(plain).graded
+    assert not steps.world_of(mixed).graded
     before = loss(plain), loss(mixed)
     steps = taught
     after = loss(plain), loss(mixed)
@@ -132,10 +138,10 @@ def test_labels_are_the_teachers_answers_asked_once(
     save_teacher(tmp_path / "t", encoder, parts, {"joint": 0.5, "towers": 0.5}, {})
     teacher = EncoderTeacher.load(tmp_path / "t")
     labels = TeacherLabels(teacher, steps.draw, steps.world_of, tmp_path / "labels", ("a", 1), 7)
-    step = next(s for s in (0, 2, 4, 5) if steps.draw(s).jobs_are_candidates)
+    step = next(s for s in range(6) if steps.draw(s).jobs_are_candidates)
     asked = labels(step)
     drawn = steps.draw(step)
-    members, postings = steps.draw.source.texts(0, is_mixed=False)
+    members, postings = steps.draw.source.texts(Kind(step % 2), 0)
     slates = [[postings[i] for i in row] for row in drawn.chosen]
     expected = teacher.label_log_odds([members[row] for row in drawn.rows], slates)
     np.testing.assert_allclose(asked.numpy(), np.stack(expected), atol=2e-2)

@@ -78,7 +78,7 @@ def test_principal_parts_keep_weighted_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(40, 6, generator=generator) * torch.tensor([9.0, 5, 2, 1, 0.5, 0.1])
     weights = np.random.default_rng(0).random(40) + 0.1
-    parts = principal_parts(vectors, weights, 6)
+    parts = principal_parts(vectors, weights, 6)(vectors)
     share = torch.from_numpy(weights / weights.sum()).float()[:, None]
     assert float((share * parts).sum(0).abs().max()) < 1e-4
     assert float((share * parts.square()).sum()) == pytest.approx(6, rel=1e-4)
