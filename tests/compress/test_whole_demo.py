@@ -54,7 +54,7 @@ def test_the_whole_job_ends_alike_when_its_teacher_and_student_were_killed(
     assert [entry["stage"] for entry in one.card.lineage["stages"]] == STAGES
     assert str(tmp_path) not in json.dumps(one.card.lineage)
     assert sum(layer["neurons"] for layer in one.card.metrics["prune"]["kept"]) == 3 * 448
-    assert (one.card.name, one.card.version) == ("fairslate-demo", "3")
+    assert (one.card.name, one.card.version) == ("fairslate-demo", "4")
     assert one.config.quantization is not None
     records = read_records(straight / MEASURED_NAME)
     names = ["teacher", "imitate", "prune", "recover", "quantize", "calibrate"]
