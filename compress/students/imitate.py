@@ -77,16 +77,29 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     if TOWERS not in teacher.parts:
         raise RecipeError("imitate takes its words from towers; train the teacher's towers too")
     tokenizer = _tokenizer(stage, options, teacher)
-    tokens = tokens_of(tokenizer)
-    towers, device = teacher.parts[TOWERS], teacher.device
+    _save(stage, options, teacher, _trained(stage, options, teacher, tokenizer))
+
+
+def _trained(
+    stage: StageInput, options: ImitateOptions, teacher: EncoderTeacher, tokenizer: Tokenizer
+) -> Decoder:
+    """The words first, then everything."""
+    tokens, device = tokens_of(tokenizer), teacher.device
+    towers = teacher.parts[TOWERS]
     vectors = token_vectors(towers, teacher.tokenizer, tokens, device, teacher.dtype)
     worlds = _worlds(stage, options, teacher, tokenizer, neighbours_of(tokens, vectors))
     projection = projection_of(vectors, _texts(worlds), StudentShape().hidden_size)
     steps = _steps(stage, options, teacher, worlds, projection)
     decoder = student_of(StudentShape(), projection(vectors), len(MARKERS)).to(device)
     _train_bags(stage, options, steps, decoder)
-    decoder = deepened(decoder, StudentShape(layers=options.layers)).to(stage.device)
+    decoder = deepened(decoder, StudentShape(layers=options.layers)).to(device)
     _train_whole(stage, options, steps, decoder)
+    return decoder
+
+
+def _save(
+    stage: StageInput, options: ImitateOptions, teacher: EncoderTeacher, decoder: Decoder
+) -> None:
     entry = lineage_entry("imitate", stage, options) | {"teacher": teacher.digest}
     entry["options"] |= {"teacher": ""}  # a path means nothing elsewhere
     stages = [*teacher.lineage, entry]
