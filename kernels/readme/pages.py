@@ -195,8 +195,9 @@ def earlier() -> str:
         rows = read_csv(folder / "bench.csv")
         ours = [row for group in grouped(rows).values() for row in group.values() if DIGEST in row]
         kept = sum(row["provider"].startswith("ours") for row in ours)
-        told = f"{_device(folder)}: {kept - len(earlier_rows(rows))} of {kept} figures of ours"
-        parts.append(f"{told} are of what is launched now. Not these:\n\n{earlier_table(rows)}")
+        left = len(earlier_rows(rows))
+        told = f"{_device(folder)}: {kept - left} of {kept} figures of ours are of what is launched "
+        parts.append(f"{told}now." + (f" Not these:\n\n{earlier_table(rows)}" if left else ""))
     return "\n\n".join(parts)
 
 

@@ -33,8 +33,8 @@ GOALS = (
     ),
     (
         "`add_rms_norm_quantize",
-        "the pair's bf16 rows in between, 17 MB, fit the cache of 50 MB, so leaving them out saves "
-        "less than the 1.57x of all bytes; alone it moves its bytes at 87 % of a copy's rate",
+        "it moves its own bytes at 87 % (fp8: 90 %) of a copy's rate and the pair its own, 1.57 "
+        "times as many, at 107 % (110 %): the rows in between, 17 MB, fit the cache of 50 MB",
     ),
     ("no slower than", "the rows and their reasons stand below"),
 )
