@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-Places = npt.NDArray[np.int16]
+TokenPlaces = npt.NDArray[np.int16]
 
 
-def token_places(ours: Sequence[Encoding], theirs: Sequence[Encoding]) -> Places:
+def token_places(ours: Sequence[Encoding], theirs: Sequence[Encoding]) -> TokenPlaces:
     """(our tokens of all texts, 2): the first and the last of their tokens that one of ours covers.
 
     Counted within each text, of which both sides are encodings. Ours that lie between two of theirs
@@ -20,7 +20,7 @@ def token_places(ours: Sequence[Encoding], theirs: Sequence[Encoding]) -> Places
     return np.concatenate([_of_text(*pair) for pair in zip(ours, theirs, strict=True)])
 
 
-def _of_text(ours: Encoding, theirs: Encoding) -> Places:
+def _of_text(ours: Encoding, theirs: Encoding) -> TokenPlaces:
     spans, others = (np.array(e.offsets, dtype=np.int64).reshape(-1, 2) for e in (ours, theirs))
     first = np.searchsorted(others[:, 1], spans[:, 0], side="right")
     last = np.searchsorted(others[:, 0], spans[:, 1], side="left") - 1

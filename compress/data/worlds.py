@@ -21,7 +21,7 @@ from compress.data.generate import World, member, mixed, posting
 from compress.data.requests import Occupation, load_occupations, load_relations
 from compress.data.sampling import Draw, draw, majors_of
 from compress.data.substitution import Neighbours, substituted, substitutions
-from compress.data.token_places import Places, token_places
+from compress.data.token_places import TokenPlaces, token_places
 
 RELATED_PARTNERS = 0.6  # share of mixtures with an occupation of the list; the rest is anybody
 
@@ -70,7 +70,7 @@ class TokenWorld:
 
     encoder: tuple[Texts, Texts]
     student: tuple[Texts, Texts]
-    places: Places
+    places: TokenPlaces
     graded: bool
 
 

@@ -129,8 +129,15 @@ class SlateAttention:
 
 def score_slates(decoder: Decoder, batch: SlateBatch, labels: tuple[int, int]) -> Tensor:
     """Raw logits (S, C): logit(yes) - logit(no) at every candidate's last token."""
+    return answer_logits(decoder, batch, answer_states(decoder, batch), labels)
+
+
+def answer_logits(
+    decoder: Decoder, batch: SlateBatch, answers: Tensor, labels: tuple[int, int]
+) -> Tensor:
+    """Raw logits (S, C) of what `answer_states` gave."""
     yes, no = decoder.output_embedding[list(labels)]
-    raw_logits: Tensor = answer_states(decoder, batch) @ (yes - no)
+    raw_logits: Tensor = answers @ (yes - no)
     return raw_logits.view(batch.shape[:2])
 
 

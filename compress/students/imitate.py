@@ -154,7 +154,8 @@ def _steps(
     slates = [directory_digest(stage.data), stage.seed, *counts]
     folder = stage.work / "labels"
     labels = TeacherLabels(teacher, draw, worlds.of, folder, slates, options.chunk)
-    states = _states(teacher, projection, options.chunk) if options.asks_states else None
+    asked = options.whole_rates.asks_states
+    states = _states(teacher, projection, options.chunk) if asked else None
     return StudentSteps(
         draw, worlds.of, labels, options.labelled, stage.device, options.parts, states
     )

@@ -84,11 +84,6 @@ class ImitateOptions:
             )
 
     @property
-    def asks_states(self) -> bool:
-        """Whether the whole decoder learns from the towers' states."""
-        return bool(self.pooled_weight or self.token_weight)
-
-    @property
     def bag_rates(self) -> StudentRates:
         """Of the words' training."""
         return self._rates(self.bag_embedding_rate, self.bag_rate)
@@ -137,7 +132,7 @@ def _asked(options: ImitateOptions, teacher: Shape | None) -> list[Cost]:
     """Of a teacher whose shape is known: labels, and states where they are read."""
     if teacher is None:
         return []
-    states = [_states_cost(options, teacher)] if options.asks_states else []
+    states = [_states_cost(options, teacher)] if options.whole_rates.asks_states else []
     return [_labels_cost(options, teacher), *states]
 
 

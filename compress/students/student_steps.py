@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.data.sampling import Bags, Draw, Slates, framed
 from compress.data.worlds import TokenWorld, WorldSource
-from compress.decoders.slates import SlateBatch, layer_states
+from compress.decoders.slates import SlateBatch, answer_logits, layer_states
 from compress.decoders.wiring import JOB, LABELS, MEMBER, layers_of, movable_embeddings
 from compress.students.bags import score_bags
 from compress.students.student import student_loss
@@ -161,9 +161,7 @@ def scored(decoder: Decoder, slates: SlateBatch, device: torch.device) -> tuple[
     """Raw logits (S, C), and the states (T, hidden) that the last layer pools."""
     with device:
         *_, pooled, answers = layer_states(decoder, slates)
-    yes, no = decoder.output_embedding[list(LABELS)]
-    raw_logits: Tensor = answers @ (yes - no)
-    return raw_logits.view(slates.shape[:2]), pooled
+    return answer_logits(decoder, slates, answers, LABELS), pooled
 
 
 def bag_weights(decoder: Decoder) -> tuple[nn.Parameter, list[nn.Parameter]]:
