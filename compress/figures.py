@@ -1,13 +1,15 @@
-"""Writes README.md's table of compression from what is kept: python -m compress.figures
+"""Writes README.md's tables of compression from what is kept: python -m compress.figures
 
 Reads, of compress/results, the methods' rows (bench.jsonl, as `compress.bench` printed them), the
 training runs that are kept, what `compress.evaluate` said of the ranker of films (movielens.json),
-and the records of the shipped ranker's stages (demo.json, which its pipeline left beside it).
+and the records of the shipped ranker's stages (demo.json, which its pipeline left beside it); the
+table of stored candidates is of what `compress.benches.bench_items` kept.
 Measures nothing.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "compress" / "results"
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(?<=<!-- compression: start -->\n).*(?=<!-- compression: end -->)", re.DOTALL)
+STORED = ROOT / "models" / "results" / "stored_candidates.csv"
+STORED_BLOCK = re.compile(r"(?<=<!-- stored: start -->\n).*(?=<!-- stored: end -->)", re.DOTALL)
+STORED_MODELS = {
+    "C": "demo ranker on O*NET `test`, {tokens:.0f} tokens a text",
+    "A": "random 27 M model, {tokens:.0f} tokens a text",
+}
 MEANINGS = {
     "osscar_optimal_of_100": "OSSCAR, 12 groups to 6: problems of 100 solved as by exhaustion",
     "osscar_p95_ratio": "OSSCAR, the same: 95th percentile of error over the optimum's",
@@ -35,8 +43,8 @@ MEANINGS = {
 TRAINED = {
     "kd_minus_sft_auc": "distilled less supervised at equal steps",
     "recovered_share": "share of what pruning 37.5 % of the MLP lost that distillation recovers",
-    "allocated_recovered_share": "the same share, but as many neurons went where scores need them "
-    "least",
+    "allocated_recovered_share": "share of the same loss that is recovered when as many neurons "
+    "went where scores need them least",
     "gradual_minus_oneshot": "gradual less one-shot pruning at equal tokens",
 }
 FILMS_UAUC = 0.627  # the best line of the data's own README
@@ -88,6 +96,33 @@ def _walk(records: Sequence[Record]) -> Iterator[str]:
         yield f"| {record.name} | {size} | {quality} | {speed} |"
 
 
+def stored_table(path: Path = STORED) -> str:
+    """Markdown: candidates as text beside the same ones as vectors, in int8."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["dtype"] == "int8"]
+    found = {(row["shape"], row["candidates"]): row for row in rows}
+    lines = [
+        "| int8, one core, context warm | text, items/s | stored, items/s "
+        "| text, NDCG@10 and gAUC | stored, NDCG@10 and gAUC |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for shape, name in STORED_MODELS.items():
+        pair = [found[shape, kind] for kind in ("text", "stored")]
+        cells = [name.format(tokens=float(pair[0]["tokens"]))]
+        cells += [f"{float(row['items_per_s']):,.0f}" for row in pair]
+        lines.append(f"| {' | '.join([*cells, *map(_quality, pair)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _quality(row: Mapping[str, str]) -> str:
+    if not row["ndcg_10"]:
+        return "-"
+    value, low, high, gauc = (
+        float(row[name]) for name in ("ndcg_10", "ndcg_10_low", "ndcg_10_high", "gauc")
+    )
+    return f"{value:.3f} ({low:.3f} to {high:.3f}), {gauc:.3f}"
+
+
 def kept_rows(path: Path = RESULTS / "bench.jsonl") -> list[Row]:
     """What the bench printed; nothing before it was kept."""
     if not path.exists():
@@ -112,7 +147,8 @@ def main() -> None:
     """The command line."""
     text = table(kept_rows(), read_runs(), kept_records(), kept_films())
     readme = README.read_text(encoding="utf-8")
-    README.write_text(BLOCK.sub(lambda _: text, readme), encoding="utf-8")
+    readme = STORED_BLOCK.sub(lambda _: stored_table(), BLOCK.sub(lambda _: text, readme))
+    README.write_text(readme, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from compress.benches.kept_runs import FIGURES, KeptRun, read_runs
 from compress.benches.rows import Row
 from compress.figures import (
     BLOCK,
     MEANINGS,
     README,
+    STORED_BLOCK,
     TRAINED,
     kept_films,
     kept_records,
     kept_rows,
+    stored_table,
     table,
 )
 from compress.recipes.records import Record
@@ -21,6 +25,28 @@ def test_readme_shows_what_is_kept() -> None:
     shown = BLOCK.search(README.read_text(encoding="utf-8"))
     assert shown is not None
     assert shown.group() == table(kept_rows(), read_runs(), kept_records(), kept_films())
+
+
+def test_readme_shows_what_stored_candidates_were_worth() -> None:
+    shown = STORED_BLOCK.search(README.read_text(encoding="utf-8"))
+    assert shown is not None
+    assert shown.group() == stored_table()
+
+
+def test_stored_candidates_stand_beside_the_same_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "stored.csv"
+    path.write_text(
+        "shape,candidates,dtype,tokens,items_per_s,ndcg_10,ndcg_10_low,ndcg_10_high,gauc\n"
+        "A,text,int8,24.0,584.3,,,,\nA,stored,int8,3.0,4175.3,,,,\nA,text,float32,24.0,1.0,,,,\n"
+        "C,text,int8,51.3,4866.0,0.8622,0.846,0.8749,0.9274\n"
+        "C,stored,int8,3.0,40626.4,0.849,0.8344,0.863,0.9242\n"
+    )
+    *_, shipped, other = stored_table(path).splitlines()
+    assert shipped.endswith(
+        "51 tokens a text | 4,866 | 40,626 | 0.862 (0.846 to 0.875), 0.927 "
+        "| 0.849 (0.834 to 0.863), 0.924 |"
+    )
+    assert other.endswith("24 tokens a text | 584 | 4,175 | - | - |")
 
 
 def test_a_miss_is_said_and_stages_stand_in_their_order() -> None:
