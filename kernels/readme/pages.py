@@ -196,8 +196,9 @@ def earlier() -> str:
         ours = [row for group in grouped(rows).values() for row in group.values() if DIGEST in row]
         kept = sum(row["provider"].startswith("ours") for row in ours)
         left = len(earlier_rows(rows))
-        told = f"{_device(folder)}: {kept - left} of {kept} figures of ours are of what is launched "
-        parts.append(f"{told}now." + (f" Not these:\n\n{earlier_table(rows)}" if left else ""))
+        rest = f" Not these:\n\n{earlier_table(rows)}" if left else ""
+        told = f"{_device(folder)}: {kept - left} of {kept} figures of ours"
+        parts.append(f"{told} are of what is launched now.{rest}")
     return "\n\n".join(parts)
 
 
