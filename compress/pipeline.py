@@ -13,11 +13,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from compress.recipes.places import work_of
+from compress.recipes.places import refuse_taken, work_of
 from compress.recipes.plan import table
 from compress.recipes.recipe import Recipe
 from compress.recipes.run import Run
 from compress.stages import parallel
+from compress.stages.stage import RecipeError
 from models.errors import FairslateError
 
 
@@ -37,11 +38,12 @@ def main() -> int:
         recipe.refuse_missing()
         if given.dry_run:
             print(table(recipe))
+            _tell_taken(given.out)
             return 0
         parallel.join()
         Run(recipe, given.out).start()
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {work_of(given.out)}", file=sys.stderr)
+        print(f"interrupted; {_where(given.out)}", file=sys.stderr)
         return 130
     except FairslateError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
@@ -56,6 +58,21 @@ def main() -> int:
     finally:
         parallel.leave()
     return 0
+
+
+def _tell_taken(out: Path) -> None:
+    """A price is asked for before a folder is chosen: no reason to refuse it."""
+    try:
+        refuse_taken(out)
+    except RecipeError as error:
+        print(f"a run would be refused: {error}", file=sys.stderr)
+
+
+def _where(out: Path) -> str:
+    """What an interrupted run has left."""
+    if out.exists() and work_of(out).exists():  # none of a name that is taken is begun
+        return f"{out} is finished; remove {work_of(out)} by hand"
+    return f"the same command goes on from {work_of(out)}"
 
 
 if __name__ == "__main__":

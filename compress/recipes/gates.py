@@ -80,14 +80,19 @@ class Gate:
             found["dimension"],
         )
 
+    @property
+    def nothing_in_it(self) -> str:
+        """What is wrong with data none of whose slices is large enough."""
+        return (
+            f"has no {self.dimension} of {FEWEST} requests or more, gate {self.line!r}; give "
+            "more data or take the gate out of the recipe"
+        )
+
     def failure(self, quality: Quality, earlier: Quality | None) -> str | None:
         """None when met, or else what was found; `earlier` is of the stage it compares with."""
         parts = quality.parts(self.dimension)
         if not parts:  # nothing measured is nothing met
-            return (
-                f"has no {self.dimension} of {FEWEST} requests or more, gate {self.line!r}; give "
-                "more data or take the gate out of the recipe"
-            )
+            return self.nothing_in_it
         found = (self._failure_of(name, part, earlier) for name, part in parts.items())
         return next((said for said in found if said), None)
 

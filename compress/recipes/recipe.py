@@ -54,7 +54,7 @@ class RecipeStage:
                 f"stage {self.stage!r}: name {self.title!r} names a folder; write up to 64 "
                 f"letters, digits, - and _, and neither {TEACHER!r} nor {SOURCE!r}"
             )
-        self.kind.parse(self.options)
+        self._refuse_options()
         for gate in self.conditions:  # what cannot be read or met must not cost a stage's time
             if gate.metric in WRITTEN and self.kind.quality is None:
                 raise RecipeError(
@@ -83,6 +83,12 @@ class RecipeStage:
     def conditions(self) -> list[Gate]:
         """Its gates, read."""
         return [Gate.parse(line) for line in self.gates]
+
+    def _refuse_options(self) -> None:
+        try:
+            self.kind.parse(self.options)
+        except RecipeError as error:
+            raise RecipeError(f"{self.title}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,8 @@ class Recipe:
                 if name not in known and not Path(name).is_dir():
                     raise RecipeError(
                         f"{title}: {name!r} is no stage before it and no directory here; name one "
-                        f"of {', '.join(sorted(known)) or 'no stage'}, or a directory"
+                        f"of {', '.join(sorted(known)) or 'no stage'}, or a directory; a kept "
+                        "recipe's first lines say where to get it"
                     )
             known.add(title)
 

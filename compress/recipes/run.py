@@ -10,15 +10,16 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compress.data.requests import halves, load_requests
+from compress.data.requests import Request, halves, load_requests
 from compress.measure.scorers import SCORER_NAME
-from compress.measure.slices import slice_names
+from compress.measure.slices import FEWEST, slice_names
 from compress.recipes.places import publish, refuse_taken, work_of
 from compress.recipes.recipe import SOURCE, TEACHER, Recipe, RecipeStage
 from compress.recipes.records import (
@@ -90,7 +91,7 @@ class Run:
     def _prepare(self, held: ExitStack) -> None:
         refuse_taken(self._out)
         origin = _origin(self._recipe)
-        _refuse_nothing_to_measure(self._data)
+        _refuse_nothing_to_measure(self._recipe, self._data)
         held.enter_context(alone_in(self._work))
         refuse_taken(self._out)  # another run may just have made it
         refuse_others_work(origin, self._work)
@@ -156,11 +157,7 @@ class Run:
         return self._measure_ranker(title, entry.stage, directory)
 
     def _measure_ranker(self, title: str, stage: str, directory: Path) -> Record:
-        requests, names = load_requests(self._data, SPLIT), slice_names(self._data, SPLIT)
-        belongs = {id(request): name for request, name in zip(requests, names, strict=True)}
-        selecting, _ = halves(requests)
-        slices = [belongs[id(request)] for request in selecting]
-        return ranker_record(title, stage, directory, selecting, slices)
+        return ranker_record(title, stage, directory, *_selecting(self._data))
 
     def _hold_gates(self, entry: RecipeStage, record: Record) -> None:
         for gate in entry.conditions:
@@ -225,14 +222,31 @@ def _origin(recipe: Recipe) -> list[Any]:
     return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages, *elsewhere]
 
 
-def _refuse_nothing_to_measure(data: Path) -> None:
+def _refuse_nothing_to_measure(recipe: Recipe, data: Path) -> None:
     """Before a stage has trained for nothing. Raises DataError for rows that are no requests."""
     path = data / f"{SPLIT}.jsonl.gz"
-    if path.exists() and not halves(load_requests(data, SPLIT))[0]:
+    if not path.exists():
+        return
+    requests, slices = _selecting(data)
+    if not requests:
         raise RecipeError(
             f"{path}: none of its groups falls into the half on which gates are held; give more "
             "users or occupations"
         )
+    sizes = Counter(part for names in slices for part in names.items())
+    large = {dimension for (dimension, _), size in sizes.items() if size >= FEWEST}
+    for title, entry in recipe.entries():
+        for gate in entry.conditions:
+            if gate.dimension and gate.dimension not in large:
+                raise RecipeError(f"{title}: {SPLIT} {gate.nothing_in_it}")
+
+
+def _selecting(data: Path) -> tuple[list[Request], list[dict[str, str]]]:
+    """The half on which gates are held, and the slices of each request."""
+    requests, names = load_requests(data, SPLIT), slice_names(data, SPLIT)
+    belongs = {id(request): name for request, name in zip(requests, names, strict=True)}
+    selecting, _ = halves(requests)
+    return selecting, [belongs[id(request)] for request in selecting]
 
 
 def _digest(directory: Path) -> str:

@@ -41,6 +41,7 @@ def run_alone(name: str, stage: Stage) -> None:
     except OSError as error:
         print(f"{error}; mend that and give the same command again", file=sys.stderr)
         sys.exit(1)
+    print(f"{name}: wrote {given.out}", file=sys.stderr)
 
 
 def _parsed(name: str) -> argparse.Namespace:

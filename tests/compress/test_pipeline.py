@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from compress.pipeline import main
+from compress.recipes import places
 from compress.recipes.records import MEASURED_NAME, read_records
 from models.checkpoint import load_model_directory
 from tests.compress.small_recipe import DISTILL, ROOT, TRAIN, stages, write_recipe
@@ -250,6 +251,44 @@ def test_a_dry_run_tells_the_cost_and_starts_nothing(
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said] == ["name", "lexicon", "train", "calibrate", "about"]
     assert list(tmp_path.iterdir()) == [recipe]
+    out.mkdir()
+    assert main() == 0
+    assert f"a run would be refused: {out} exists" in capsys.readouterr().err
+
+
+def test_an_interruption_of_the_last_clearing_up_says_that_the_model_is_finished(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = write_recipe(tmp_path, small_data, [{"stage": "calibrate"}])
+    recipe.write_text(recipe.read_text() + f"source: {ROOT / 'models' / 'demo'}\n")
+    out = tmp_path / "model"
+
+    def interrupted(_out: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(places, "_clear_up", interrupted)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
+    assert main() == 130
+    assert f"{out} is finished; remove {out}.work" in capsys.readouterr().err
+    assert load_model_directory(out).card.metrics["calibrate"]
+
+
+def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lexicon, *rest = stages(0.3, steps=2)
+    rest[-1]["gates"] = ["tenant gauc drop <= 0.5 against lexicon"]
+    recipe, out = write_recipe(tmp_path, small_data, [lexicon, *rest]), tmp_path / "model"
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
+    assert main() == 1
+    assert "calibrate: valid has no tenant of 10 requests or more" in capsys.readouterr().err
+    assert not out.with_name("model.work").exists()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_that_loads(

@@ -30,7 +30,7 @@ def _load(directory: Path, content: str) -> Recipe:
         (HEAD + "colour: red\nstages: [{stage: train}]", "colour"),
         (HEAD + "stages: [{stage: bake}]", "'bake' is unknown"),
         (HEAD + "stages: [{stage: train, gate: 0}]", "gate"),
-        (HEAD + "stages: [{stage: train, options: {stepps: 3}}]", "stepps"),
+        (HEAD + "stages: [{stage: train, name: long, options: {stepps: 3}}]", "long: .*stepps"),
         (HEAD + "stages: [{stage: calibrate, options: {kind: magic}}]", "magic"),
         (HEAD + "stages: [{stage: train, gates: gauc >= 0}]", "a list of lines"),
         (HEAD + "stages: [{stage: train, gates: [gauc > 0]}]", "cannot be read"),

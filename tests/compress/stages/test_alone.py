@@ -47,6 +47,7 @@ def test_other_options_do_not_go_on_from_the_work_of_these(
 ) -> None:
     out = tmp_path / "out"
     assert start(str(out), rate=1) == 0
+    assert capsys.readouterr().err == f"stage: wrote {out}\n"
     assert start(str(out), rate=1) == 1
     assert "exists; remove it" in capsys.readouterr().err
     (out / "weights").unlink()
