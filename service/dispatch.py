@@ -123,6 +123,10 @@ class Dispatcher:
         """Switches the pool's policy for all its processes. Raises GateUnavailableError."""
         await self._gate.configure(policy)
 
+    async def policy(self) -> str:
+        """The pool's present one. Raises GateUnavailableError."""
+        return (await self._gate.stats()).policy
+
     async def read_replies(self) -> None:
         """Resolves waiting futures until `close`. An absent Redis fails all that wait just then."""
         while not self._closing:

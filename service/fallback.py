@@ -95,6 +95,10 @@ class Fallback:
         for side in self._sides:
             await side.configure(policy)
 
+    async def policy(self) -> str:
+        """As `Dispatcher.policy`, of the Redis in use."""
+        return await self._in_use.policy()
+
     async def ready(self) -> bool:
         """Whether the Redis in use answers and an engine was heard of there a moment ago."""
         return await self._in_use.ready()

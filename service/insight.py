@@ -58,14 +58,23 @@ class Insight:
         Raises RouteNotFoundError without an admin key in the settings, UnauthorizedError for any
         other key than that one, InvalidRequestError or GateUnavailableError.
         """
+        self._refuse_others(authorization)
+        policy = parse_policy_request(await read_body()).policy
+        await self._gate.configure(policy)
+        return {"policy": policy}
+
+    async def policy(self, authorization: str | None) -> dict[str, Any]:
+        """By which policy slates sent now are served. Raises as `configure`."""
+        self._refuse_others(authorization)
+        return {"policy": await self._gate.policy()}
+
+    def _refuse_others(self, authorization: str | None) -> None:
+        """Than the operator."""
         if not self._admin_key:
             raise RouteNotFoundError("/admin is closed; the operator opens it by an admin key")
         given = bearer_key(authorization).encode()
         if not hmac.compare_digest(given, self._admin_key.encode()):
             raise UnauthorizedError("this is not the admin key; ask the operator")
-        policy = parse_policy_request(await read_body()).policy
-        await self._gate.configure(policy)
-        return {"policy": policy}
 
 
 def explained(explanation: Explanation) -> dict[str, Any]:

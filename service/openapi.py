@@ -31,6 +31,7 @@ _ERRORS = {
     503: "The queue, the engine or Redis is not available; see Retry-After.",
     504: "The deadline passed.",
 }
+_CLOSED = {404: "The server has no admin key."}
 
 
 @cache
@@ -55,7 +56,7 @@ def openapi(reasons: bool = True) -> dict[str, Any]:
             **({"/v1/reason": {"post": _reason_operation()}} if reasons else {}),
             "/v1/models": {"get": _models()},
             "/v1/queue/{request_id}": {"get": _queue_operation()},
-            "/admin/policy": {"post": _policy_operation()},
+            "/admin/policy": {"get": _policy(), "post": _policy_switch()},
         },
         "components": {
             "schemas": schemas["$defs"],
@@ -124,8 +125,19 @@ def _queue_operation() -> dict[str, Any]:
     }
 
 
-def _policy_operation() -> dict[str, Any]:
-    closed = {404: "The server has no admin key."}
+def _policy() -> dict[str, Any]:
+    return {
+        "operationId": "read_policy",
+        "summary": "The scheduling policy of the pool, with the operator's key.",
+        "security": [{"key": []}],
+        "responses": {
+            "200": _content("The present policy.", "PolicyRequest"),
+            **_errors(_CLOSED | {code: _ERRORS[code] for code in (401, 503)}),
+        },
+    }
+
+
+def _policy_switch() -> dict[str, Any]:
     kept = {code: _ERRORS[code] for code in (400, 401, 413, 503)}
     return {
         "operationId": "policy",
@@ -134,7 +146,7 @@ def _policy_operation() -> dict[str, Any]:
         "requestBody": {"required": True, **_content("", "PolicyRequest")},
         "responses": {
             "200": _content("The policy from now on.", "PolicyRequest"),
-            **_errors(closed | kept),
+            **_errors(_CLOSED | kept),
         },
     }
 

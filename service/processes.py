@@ -22,7 +22,7 @@ from models.errors import FairslateError, ModelDirectoryError
 from models.reasons.grammar import ReasonTokens
 from service.config import ROOT, Settings, SettingsError
 from service.gate.embedded import EmbeddedRedis
-from service.gate.store import scripts_digest
+from service.gate.scripts import scripts_digest
 from service.jobs import PAYLOAD_FORMAT
 
 logger = logging.getLogger("fairslate.processes")

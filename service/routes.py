@@ -135,10 +135,12 @@ async def queue(request: Request) -> Response:
 
 
 async def policy(request: Request) -> Response:
-    """`POST /admin/policy`: the operator's call that switches the pool's policy."""
+    """`GET /admin/policy`, and `POST`: the operator's call that switches the pool's policy."""
     insight: Insight = request.app.state.insight
-    inbox = Inbox(request, MAX_ADMIN_BYTES)
     authorization = request.headers.get("authorization")
+    if request.method != "POST":
+        return await _answered(request, insight.policy(authorization))
+    inbox = Inbox(request, MAX_ADMIN_BYTES)
     return await _answered(request, insight.configure(authorization, inbox.read_body))
 
 
@@ -150,7 +152,7 @@ ROUTES = (
     Route("/v1/queue/{asked:path}", queue, methods=["GET"]),
     Route("/docs.json", docs, methods=["GET"]),
 )
-OPERATOR_ROUTES = (Route("/admin/policy", policy, methods=["POST"]),)
+OPERATOR_ROUTES = (Route("/admin/policy", policy, methods=["GET", "POST"]),)
 
 
 class Unclaimed:

@@ -239,7 +239,7 @@ class QueueAnswer(Strict):
 
 
 class PolicyRequest(Strict):
-    """Body of `POST /admin/policy`, and of its 200."""
+    """Body of `POST /admin/policy`, of its 200, and of that of `GET`."""
 
     policy: Literal["dlpm", "vtc", "lpm", "fcfs", "hrrn"]
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -30,6 +25,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from service.gate.errors import GateUnavailableError
+from service.gate.scripts import Script, script_of
 from service.gate.settings import GateSettings
 from service.gate.wire import Argument
 
@@ -41,67 +37,10 @@ BEFORE_ALL = b"0-0"  # the entry of a stream before its first
 LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
 SLOW_CALLS_KEPT = 4_096
 RETRY_AFTER_MS = 1_000
-_LUA = Path(__file__).parent / "lua"
 # Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ...", and
 # redis-py the command of a pipeline before it. Two codes redis-py makes classes of their own.
 _OUTAGE = re.compile(r"(^|: -|caused error: )(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
-
-
-_LIBRARY = ("state", "index", "cache", "fleet", "jobs")
-_OF_ONE_VERB = {"claim": ("choice",)}
-# A full Redis refuses a script by its first write alone, and drains only if it lets the others in.
-_TAKES_MEMORY = ("submit",)
-_WHATEVER_MEMORY = "call('UNLINK', pool .. 'nothing')"
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    source: str
-    digest: str
-
-
-@cache
-def _script(verb: str, settings: GateSettings) -> _Script:
-    """One verb behind the shared library and the settings as text: none is parsed per call.
-
-    The policy is the root's, so that settings agree whatever policy the pool was switched to.
-    """
-    names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
-    *library, body = [(_LUA / f"{name}.lua").read_text() for name in names]
-    values = asdict(settings) | {"refill": settings.refill}
-    agreed = {name: value for name, value in values.items() if name != "policy"}
-    values["digest"] = _digest(repr(sorted(agreed.items())))
-    source = "\n".join(
-        [
-            f"local settings = {_lua_table(values)}",
-            *library,
-            f"local function run()\n{body}\nend",
-            "" if verb in _TAKES_MEMORY else _WHATEVER_MEMORY,
-            "local answer = run()",
-            "gate.finish()",
-            "return answer",
-        ]
-    )
-    return _Script(source, _digest(source))
-
-
-def scripts_digest() -> str:
-    """Names what the scripts make of a pool's keys: who differs in it must not share a pool.
-
-    Comments and indentation do not count.
-    """
-    texts = [path.read_text() for path in sorted(_LUA.glob("*.lua"))]
-    lines = [line.partition("--")[0].strip() for text in texts for line in text.splitlines()]
-    return _digest("\n".join(filter(None, lines)))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _lua_table(values: dict[str, int | str]) -> str:
-    cells = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
-    return f"{{ {cells} }}"
+_FORBIDDEN = re.compile(r"NOPERM|user executing the script can't run")  # within a script
 
 
 class _Calls:
@@ -119,8 +58,8 @@ class _Calls:
     def reply_key(self, reply_to: str) -> str:
         return self.key(f"reply:{reply_to}")
 
-    def script(self, verb: str) -> _Script:
-        return _script(verb, self._settings)
+    def script(self, verb: str) -> Script:
+        return script_of(verb, self._settings)
 
     def arguments(self, arguments: Sequence[Argument]) -> list[Argument]:
         return [1, self.key("node:"), *arguments]
@@ -288,6 +227,10 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
+        if isinstance(error, NoPermissionError) or _FORBIDDEN.search(str(error)):
+            raise _unavailable(
+                "Redis forbids its user what the gate needs; the operator must allow ~* and +@all"
+            ) from error
         named = isinstance(error, (AskError, ClusterError, OutOfMemoryError, ReadOnlyError))
         if not (named or _OUTAGE.search(str(error))):
             raise  # a mistake in our own script, not an outage
@@ -296,5 +239,5 @@ def _translated() -> Iterator[None]:
         raise _unavailable() from error
 
 
-def _unavailable() -> GateUnavailableError:
-    return GateUnavailableError("Redis is away, retry shortly", retry_after_ms=RETRY_AFTER_MS)
+def _unavailable(why: str = "Redis is away, retry shortly") -> GateUnavailableError:
+    return GateUnavailableError(why, retry_after_ms=RETRY_AFTER_MS)

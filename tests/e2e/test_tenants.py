@@ -57,11 +57,17 @@ def test_only_the_operator_switches_the_policy(
         with server.client(key) as client:
             return client.post("/admin/policy", json={"policy": policy}).status_code
 
+    def present(key: str) -> Any:
+        with server.client(key) as client:
+            return client.get("/admin/policy").json()
+
     assert switch(tenant_keys["ada"], "fcfs") == 401
     assert switch(ADMIN_KEY, "lifo") == 400
+    assert present(tenant_keys["ada"])["error"]["code"] == "invalid_api_key"
     try:
         for policy in ("vtc", "lpm", "fcfs", "hrrn"):
             assert switch(ADMIN_KEY, policy) == 200
+            assert present(ADMIN_KEY) == {"policy": policy}
             assert rank(server, tenant_keys["ada"], "Nurse").status_code == 200
     finally:
         assert switch(ADMIN_KEY, "dlpm") == 200

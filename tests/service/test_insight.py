@@ -116,11 +116,14 @@ def test_policy_is_switched_with_the_admin_key_only(service_redis_url: str, pool
         for header in ("Bearer ada", None):
             with pytest.raises(UnauthorizedError):
                 await insight.configure(header, body(b'{"policy": "fcfs"}'))
+            with pytest.raises(UnauthorizedError):
+                await insight.policy(header)
         with pytest.raises(InvalidRequestError, match=r"policy: .*dlpm"):
             await insight.configure("Bearer root", body(b'{"policy": "lifo"}'))
         assert (await gate.stats()).policy == "dlpm"
         answer = await insight.configure("Bearer root", body(b'{"policy": "fcfs"}'))
         assert answer == {"policy": (await gate.stats()).policy} == {"policy": "fcfs"}
+        assert await insight.policy("Bearer root") == {"policy": "fcfs"}
 
     with_insight(service_redis_url, pool, ask, admin_key="root")
 
@@ -129,5 +132,7 @@ def test_without_an_admin_key_there_is_no_such_route(service_redis_url: str, poo
     async def ask(insight: Insight, _: AsyncGate) -> None:
         with pytest.raises(RouteNotFoundError):
             await insight.configure("Bearer ", body(b'{"policy": "fcfs"}'))
+        with pytest.raises(RouteNotFoundError):
+            await insight.policy("Bearer ")
 
     with_insight(service_redis_url, pool, ask)

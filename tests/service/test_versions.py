@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from service.gate import store
+from service.gate import scripts
 from service.gate.gate import WorkerGate
 from service.processes import pool_name
 from tests.service.gate.audit import audit
@@ -104,8 +104,8 @@ def test_a_pool_is_named_by_the_code_of_its_scripts_and_by_its_payloads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = pool_name(DIRECTORY)
-    shutil.copytree(store._LUA, tmp_path / "lua")
-    monkeypatch.setattr(store, "_LUA", tmp_path / "lua")
+    shutil.copytree(scripts._LUA, tmp_path / "lua")
+    monkeypatch.setattr(scripts, "_LUA", tmp_path / "lua")
     script = tmp_path / "lua" / "leave.lua"
     script.write_text("-- another word\n  " + script.read_text() + "-- and one more\n")
     assert pool_name(DIRECTORY) == before

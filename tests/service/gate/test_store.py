@@ -132,6 +132,19 @@ def test_a_redis_that_keeps_its_settings_to_itself_is_joined(
         redis_client.execute_command("ACL", "SETUSER", "default", "+info")
 
 
+@pytest.mark.parametrize("command", ["evalsha", "zadd"], ids=["the call", "within a script"])
+def test_a_redis_that_forbids_what_the_gate_needs_is_unavailable_and_says_what_to_allow(
+    redis_client: redis.Redis, api: Api, command: str
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    try:
+        with pytest.raises(GateUnavailableError, match=r"must allow ~\* and \+@all"):
+            api.submit(build_job("job"))
+    finally:
+        redis_client.execute_command("ACL", "SETUSER", "default", f"+{command}")
+    api.submit(build_job("job"))
+
+
 def test_a_redis_whose_memory_is_full_takes_no_more_jobs_and_drains(
     redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
