@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
 PATHS = ("model", "reasoner", "catalogue", "state_dir", "tenants_file")
 MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "token_memory_bytes", "score_cache_bytes")
-DTYPES = ("auto", "float32", "bfloat16", "int8")
+DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
 _WITHOUT_REDIS = ("refuse", "local")
@@ -94,9 +94,10 @@ class Settings:
     device: str = "cpu"
     """Where the engine's tensors live, "cpu" or "cuda"."""
     dtype: str = "auto"
-    """What the engine multiplies in: float32, bfloat16, int8, or auto, which asks the machine."""
+    """What the engine multiplies in: float32, bfloat16, int8, fp8 on a GPU alone, or auto, which is
+    bfloat16 on a GPU and asks the machine on a CPU."""
     deterministic: int = 0
-    """1 scores a pair to the same bits in every batch, at a cost in speed."""
+    """1 scores a pair to the same bits in every batch, at a cost in speed; refused on a GPU."""
     cache_bytes: int = 256 << 20
     """Budget of the prefix cache of one engine."""
     reasoner_cache_bytes: int = 64 << 20

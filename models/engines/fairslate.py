@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import torch
-from torch import Tensor
 
 from models.allocator import keep_freed_memory, return_freed_memory
 from models.catalogue import Catalogue
@@ -19,7 +18,17 @@ from models.engines.cpu_runner import new_cpu_runner
 from models.engines.device_runner import DeviceRunner, DeviceSettings
 from models.engines.job_check import check_job
 from models.engines.runner import ContextGroup, GroupScores, Runner
+from models.errors import PrecisionUnavailableError
 from models.extended_embedding import stored_vectors
+
+# What a dtype by name is on a GPU, of models.engines.precision.NAMES.
+DEVICE_PRECISIONS = {
+    "auto": "bf16",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "fp8": "fp8",
+}
 
 
 class RunnerEngine:
@@ -61,9 +70,10 @@ class FairslateEngine(RunnerEngine):
     """Engine over one model directory.
 
     cache_bytes: budget of the prefix cache. threads: of torch in this process, None leaves it.
-    device: "cpu" or "cuda" (bf16); DeviceUnavailableError when torch has no such device.
-    dtype, backend, deterministic: of the CPU, see `new_cpu_runner`. The defaults need no compiler
-    and no special CPU, for stages of training that repeat; a service asks for "auto".
+    device: "cpu" or "cuda"; DeviceUnavailableError when torch has no such device.
+    dtype, deterministic: see `new_cpu_runner` and, of another device, `device_settings`. backend:
+    of the CPU. The defaults need no compiler and no special CPU, for stages of training that
+    repeat; a service asks for "auto".
     catalogue: of the candidates that may be stored vectors; CatalogueError if it cannot be read.
     """
 
@@ -87,17 +97,29 @@ class FairslateEngine(RunnerEngine):
                 directory, cache_bytes, dtype, backend, deterministic, vectors
             )
         else:
-            runner = _device_runner(directory, cache_bytes, device, vectors)
+            longest = directory.card.truncation.max_context_tokens
+            settings = device_settings(device, dtype, deterministic, longest)
+            runner = DeviceRunner.from_directory(directory, cache_bytes, settings, vectors)
         return_freed_memory()  # weights as they were read, before they were packed
         super().__init__(runner)
 
 
-def _device_runner(
-    directory: ModelDirectory, cache_bytes: int, device: str, vectors: Tensor | None
-) -> DeviceRunner:
-    longest = directory.card.truncation.max_context_tokens
-    settings = DeviceSettings(device, max_context_tokens=longest)
-    return DeviceRunner.from_directory(directory, cache_bytes, settings, vectors)
+def device_settings(device: str, dtype: str, deterministic: bool, longest: int) -> DeviceSettings:
+    """Of an engine beside the CPU; dtype: one of DEVICE_PRECISIONS. longest: tokens of a context.
+
+    Raises PrecisionUnavailableError for what a GPU does not offer.
+    """
+    if dtype not in DEVICE_PRECISIONS:
+        raise PrecisionUnavailableError(
+            f"dtype is {dtype!r}; on {device} pass one of {', '.join(DEVICE_PRECISIONS)}"
+        )
+    if deterministic:
+        raise PrecisionUnavailableError(
+            f"on {device} the last bits of a score depend on its batch; leave deterministic at 0, "
+            "or take the device cpu"
+        )
+    precision = DEVICE_PRECISIONS[dtype]
+    return DeviceSettings(device, precision=precision, max_context_tokens=longest)
 
 
 def _jobs_by_context(jobs: Sequence[ScoreJob]) -> list[list[int]]:
