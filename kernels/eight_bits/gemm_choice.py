@@ -38,9 +38,16 @@ def choose_provider(
         raise TypeError(f"kind is {kind}; pass torch.int8 or torch.float8_e4m3fn")
     if device.type != "cuda":
         return "ours" if kind == torch.int8 else "dense"
-    measured = _measured()[torch.cuda.get_device_name(device), KINDS[kind], columns, depth]
+    gpu = torch.cuda.get_device_name(device)
+    measured = measured_choice(gpu, KINDS[kind], rows, columns, depth)
+    return measured or _expected(kind, rows, columns, depth, device)
+
+
+def measured_choice(gpu: str, kind: str, rows: int, columns: int, depth: int) -> Provider | None:
+    """As `choose_provider` on the GPU of that name; None for a layer never measured there."""
+    measured = _measured()[gpu, kind, columns, depth]
     if not measured:
-        return _expected(kind, rows, columns, depth, device)
+        return None
     below = [count for count in measured if count <= rows]
     return measured[max(below)] if below else "dense"
 
