@@ -1,6 +1,6 @@
 """Runs every operation against its reference on this device. Knows no operation's inside.
 
-A service calls `failed_operations` at its start and keeps to plain torch for those named.
+What is wrong is told to whoever runs it; no service does at its start, and nothing falls back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from kernels.catalogue.operation import (
     widened,
 )
 from kernels.catalogue.shapes import SERVED, TINY
-from kernels.catalogue.table import OPERATIONS
 
 # Largest error over largest value. bf16 keeps eight bits, of which the interpreter's stores and a
 # reference's intermediate results may each lose one.
@@ -108,10 +107,3 @@ def _results(operation: Operation, function: Function, operands: Operands) -> li
 
 def _without_backend(operands: Operands) -> Operands:
     return {name: value for name, value in operands.items() if name != "backend"}
-
-
-def failed_operations(device: torch.device | str = "cuda") -> set[str]:
-    """Labels of the operations whose Triton kernels are wrong here; of the torch paths on a CPU."""
-    device = torch.device(device)
-    backend = "triton" if device.type == "cuda" else "torch"
-    return {row.op for row in check_all(OPERATIONS, [backend], device) if not row.ok}

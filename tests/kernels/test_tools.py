@@ -83,12 +83,6 @@ def test_an_operation_that_raises_is_told_and_hides_no_other() -> None:
     assert "no_such_module" in rows[0].problem
 
 
-def test_failures_are_named_for_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = replace(entry("rms_norm"), module_name="no_such_module")
-    monkeypatch.setattr(selfcheck, "OPERATIONS", (broken, entry("score_head")))
-    assert selfcheck.failed_operations("cpu") == {"rms_norm"}
-
-
 @pytest.mark.parametrize(
     ("actual", "truth", "error"),
     [
