@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from kernels.readme.report import (
     train_table,
     won,
 )
+from kernels.readme.usage import LIBRARY_ONLY, public_functions, users
 
 FOLDER = Path(__file__).parents[1]
 README = FOLDER / "README.md"
@@ -43,6 +44,12 @@ PRODUCTS = (
     "`torch int8` is the bare product without scales, `coarse` keeps sums in the tensor cores' "
     "short format. `gemm_choice` takes whichever of bf16, the vendor's and ours was measured to be "
     "fastest at a shape."
+)
+NOT_DISPATCHED = (
+    "`quantized_linear` is the dispatcher: it takes the fastest product for each layer and number "
+    "of rows by `gemm_choice`. The scorer does not use it yet: it takes one arithmetic for all "
+    "layers, in eight bits by timing one of them at its start; rows are quantized where they are "
+    "made."
 )
 STEPS = (
     "Plain transformers with SDPA, the same with each layer and the loss compiled, Liger and ours, "
@@ -64,8 +71,8 @@ def figures_of(folder: Path) -> Figures:
 
 
 def operations() -> str:
-    """Operation, file, test, what trains and how to time it."""
-    lines = []
+    """Operation, file, what uses it, test, what trains and how to time it."""
+    lines, used = [], users()
     for name in dict.fromkeys(operation.name for operation in OPERATIONS):
         operation = next(entry for entry in OPERATIONS if entry.name == name)
         module = operation.module_name or name
@@ -74,12 +81,35 @@ def operations() -> str:
             [
                 f"`{name}`",
                 f"[{module}.py]({module}.py)",
+                _used_by(used, f"kernels.{module}", name),
                 f"[{test.name}](../tests/kernels/{test.name})" if test else "",
                 ", ".join(operation.trained) or "inference only",
                 f"`python -m kernels.bench --ops {name}`",
             ]
         )
-    return table(["operation", "file", "test", "gradients of", "benchmark"], lines)
+    return table(["operation", "file", "used by", "test", "gradients of", "benchmark"], lines)
+
+
+def beside() -> str:
+    """Public functions that are no rows of their own in the table, and what uses them."""
+    known, used = {operation.name for operation in OPERATIONS}, users()
+    lines = [
+        [
+            f"`{found.name}`",
+            f"[{found.module.split('.')[1]}.py]({found.module.split('.')[1]}.py)",
+            _used_by(used, found.module, found.name),
+            found.told,
+        ]
+        for found in public_functions()
+        if found.name not in known
+    ]
+    dispatched = _used_by(used, "kernels.quantized_linear", "quantized_linear")
+    text = f"\n\n{NOT_DISPATCHED}" if dispatched == LIBRARY_ONLY else ""
+    return table(["function", "file", "used by", "what it does"], lines) + text
+
+
+def _used_by(used: Mapping[tuple[str, str], Sequence[str]], module: str, name: str) -> str:
+    return ", ".join(used.get((module, name), ())) or LIBRARY_ONLY
 
 
 def checked() -> str:
@@ -210,7 +240,18 @@ def cpu() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (operations, goals, devices, cpu, training, losses, earlier, unmeasured, checked)
+    for part in (
+        operations,
+        beside,
+        goals,
+        devices,
+        cpu,
+        training,
+        losses,
+        earlier,
+        unmeasured,
+        checked,
+    )
 }
 
 
