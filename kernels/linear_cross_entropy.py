@@ -21,7 +21,7 @@ from kernels.base.dispatch import Operator, choose_backend
 from kernels.base.variant import Cost
 from kernels.cross_entropy import check_targets, checked_terms
 from kernels.losses.chunked_loss import chunked_loss
-from kernels.losses.cross_entropy_rows import Terms, cross_entropy_reference, cross_entropy_rows
+from kernels.losses.cross_entropy_rows import Terms, cross_entropy_rows
 from kernels.losses.reduction import check_reduction, row_weight
 from kernels.losses.token_chunks import (
     Head,
@@ -30,14 +30,6 @@ from kernels.losses.token_chunks import (
     empty_results,
     run_in_chunks,
 )
-
-
-def linear_cross_entropy_reference(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, terms: Terms
-) -> Tensor:
-    """Losses (N,) through all the logits at once, differentiable."""
-    logits = torch.nn.functional.linear(hidden, weight, bias)
-    return cross_entropy_reference(logits, targets, terms)
 
 
 def linear_cross_entropy(

@@ -19,7 +19,7 @@ from kernels.base.dispatch import Operator, choose_backend
 from kernels.base.variant import Cost
 from kernels.divergence import check_soft_targets, check_vocabularies
 from kernels.losses.chunked_loss import chunked_loss
-from kernels.losses.divergence_mix import Mix, checked_mix, distillation_reference
+from kernels.losses.divergence_mix import Mix, checked_mix
 from kernels.losses.divergence_rows import distillation_rows
 from kernels.losses.reduction import check_reduction, row_weight
 from kernels.losses.token_chunks import (
@@ -31,18 +31,6 @@ from kernels.losses.token_chunks import (
     logits_buffer,
     run_in_chunks,
 )
-
-
-def linear_distillation_reference(
-    student: Head, teacher: Head, targets: Tensor | None, mix: Mix
-) -> Tensor:
-    """Losses (N,) through all the logits at once, differentiable in the student's operands."""
-    linear = torch.nn.functional.linear
-    student_logits = linear(student.hidden, student.weight, student.bias)
-    with torch.no_grad():
-        teacher_logits = linear(teacher.hidden, teacher.weight, teacher.bias)
-    width = student_logits.shape[1]
-    return distillation_reference(student_logits, teacher_logits[:, :width], targets, mix)
 
 
 def linear_distillation(

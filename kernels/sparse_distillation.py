@@ -21,7 +21,7 @@ from kernels.divergence import check_soft_targets
 from kernels.losses.chunked_loss import chunked_loss
 from kernels.losses.divergence_mix import checked_mix
 from kernels.losses.reduction import check_reduction, row_weight
-from kernels.losses.sparse_mix import Kept, Mix, sparse_reference
+from kernels.losses.sparse_mix import Kept, Mix
 from kernels.losses.sparse_rows import MAX_KEPT, MAX_TEMPERATURES, sparse_rows
 from kernels.losses.token_chunks import (
     Head,
@@ -31,14 +31,6 @@ from kernels.losses.token_chunks import (
     run_in_chunks,
     wide_dtype,
 )
-
-
-def sparse_distillation_reference(
-    student: Head, kept: Kept, temperatures: list[float], targets: Tensor | None, mix: Mix
-) -> Tensor:
-    """Losses (N,) through all the logits at once, differentiable in the student's operands."""
-    logits = torch.nn.functional.linear(student.hidden, student.weight, student.bias)
-    return sparse_reference(logits, kept, temperatures, targets, mix)
 
 
 def sparse_distillation(

@@ -13,10 +13,10 @@ from torch import Tensor
 from kernels.base.variant import Cost
 from kernels.catalogue.operation import Draw, Operands, Operation, wide
 from kernels.catalogue.shapes import ModelShape
+from kernels.losses.ranking_terms import KINDS, ranking_loss_reference
 
 GROUP = 97
 LABELS = 5
-KINDS = ("listnet", "ranknet", "margin_mse", "lambdaloss")
 
 
 def _ranking_loss(kind: str, draw: Draw, model: ModelShape, tokens: int) -> Operands:
@@ -33,8 +33,6 @@ def _ranking_loss(kind: str, draw: Draw, model: ModelShape, tokens: int) -> Oper
 
 def _loop(scores: Tensor, targets: Tensor, offsets: Tensor, max_length: int, kind: str) -> Tensor:
     """Group by group."""
-    from kernels.losses.ranking_terms import ranking_loss_reference
-
     return ranking_loss_reference(scores, targets, offsets, kind).mean()
 
 

@@ -10,14 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.losses.divergence_terms import MIXTURES
-from kernels.losses.sparse_mix import Kept, Mix
-from kernels.losses.token_chunks import Head
-from kernels.sparse_distillation import (
-    linear_operator,
-    sparse_distillation,
-    sparse_distillation_reference,
-    with_rest,
-)
+from kernels.losses.sparse_mix import Kept, Mix, sparse_reference
+from kernels.sparse_distillation import linear_operator, sparse_distillation, with_rest
 from tests.kernels.allocations import LargestTensor
 from tests.kernels.divergence_truth import between, distillation
 from tests.kernels.truth import BACKENDS, assert_accurate, draw
@@ -121,8 +115,8 @@ def test_bfloat16_is_no_worse_than_eager(backend: str) -> None:
     expected = truth(F.linear(*exact), outcomes, scores, targets, "forward_kl").sum() / 5
     everything = Kept(with_rest(outcomes, scores, None, VOCABULARY), outcomes)
     mix = Mix("forward_kl", 0.0, OPTIONS["soft_weight"], OPTIONS["hard_weight"], -100)
-    head = Head(operands[0], operands[1], operands[2])
-    eager = sparse_distillation_reference(head, everything, TEMPERATURES, targets, mix).sum() / 5
+    logits = F.linear(*operands)
+    eager = sparse_reference(logits, everything, TEMPERATURES, targets, mix).sum() / 5
     loss = sparse_distillation(
         operands[0],
         operands[1],
