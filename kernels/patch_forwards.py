@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cross_entropy import cross_entropy
-from kernels.layers.made_again import made_again
+from kernels.layers.recomputed import recomputed
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.norm import add_rms_norm, rms_norm
 from kernels.rope import rope
@@ -69,7 +69,7 @@ def layer_forward(module: Any, backend: str) -> Forward | str:
     def forward(self: Any, hidden_states: Tensor, **options: Any) -> Tensor:
         norm = self.post_attention_layernorm
         normed = self.input_layernorm(hidden_states)
-        with made_again(normed, partial(self.input_layernorm, hidden_states.detach())):
+        with recomputed(normed, partial(self.input_layernorm, hidden_states.detach())):
             attended, _ = self.self_attn(hidden_states=normed, **options)
         if attended.dtype == hidden_states.dtype == norm.weight.dtype:
             normed, total = add_rms_norm(
@@ -78,7 +78,7 @@ def layer_forward(module: Any, backend: str) -> Forward | str:
         else:  # mixed precision, as autocast makes it
             total = hidden_states + attended
             normed = norm(total)
-        with made_again(normed, partial(norm, total.detach())):
+        with recomputed(normed, partial(norm, total.detach())):
             return total + self.mlp(normed)  # type: ignore[no-any-return]
 
     return forward
@@ -122,7 +122,7 @@ def mlp_forward(module: Any, backend: str) -> Forward | str:
     def forward(self: Any, x: Tensor) -> Tensor:
         gate, up = self.gate_proj(x), self.up_proj(x)
         inner = gated(gate, up, backend=backend)
-        with made_again(inner, partial(gated, gate.detach(), up.detach(), backend=backend)):
+        with recomputed(inner, partial(gated, gate.detach(), up.detach(), backend=backend)):
             return self.down_proj(inner)  # type: ignore[no-any-return]
 
     return forward

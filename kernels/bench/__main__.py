@@ -18,7 +18,6 @@ import torch
 
 from kernels.bench import roofline
 from kernels.bench.choice import chosen_rows
-from kernels.bench.crew import Crew, Job, wait
 from kernels.bench.launches import digests
 from kernels.bench.measurement import Record, measure
 from kernels.bench.plan import Row
@@ -26,6 +25,7 @@ from kernels.bench.providers import PROVIDERS
 from kernels.bench.rivals import free
 from kernels.bench.roofline import Roofline
 from kernels.bench.special import Special
+from kernels.bench.worker_pool import Job, WorkerPool, wait
 from kernels.kept import machine
 from kernels.kept.earlier import DIGEST, ROW_COLUMNS
 from kernels.kept.records import recording
@@ -39,11 +39,11 @@ def run(options: argparse.Namespace) -> int:
         best = roofline.measure(device, options.window)
         return _write(options, rows, partial(_measure_here, options, rows, best), best)
     job = Job(rows, device, options.providers, options.window, options.gate)
-    with Crew(job, options.workers) as crew:
-        wait(crew, options.gate, options.prepare)
+    with WorkerPool(job, options.workers) as pool:
+        wait(pool, options.gate, options.prepare)
         best = roofline.measure(device, options.window)
-        crew.begin(best)
-        return _write(options, rows, crew.measure, best)
+        pool.begin(best)
+        return _write(options, rows, pool.measure, best)
 
 
 def _measure_here(

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from kernels.bench.choice import chosen_rows
-from kernels.bench.crew import Crew, Job, wait
 from kernels.bench.measurement import Record
 from kernels.bench.plan import Row, plan
 from kernels.bench.roofline import Roofline
+from kernels.bench.worker_pool import Job, WorkerPool, wait
 from kernels.catalogue.shapes import TINY
 from kernels.catalogue.table import named
 from kernels.kept.figures import COPY
@@ -59,7 +59,7 @@ def test_rows_of_code_changed_since_are_taken_again(tmp_path: Path) -> None:
     assert again == labels(ops=["layer_norm"])
 
 
-def crew_job(*names: str) -> Job:
+def pool_job(*names: str) -> Job:
     rows: list[Row] = plan(named(names), (TINY,), (8,))
     return Job(rows, CPU, ["eager", "ours"], 1.0)
 
@@ -69,20 +69,20 @@ def providers(found: list[Record]) -> list[str]:
 
 
 def test_processes_measure_the_row_asked_for_and_die_alone() -> None:
-    with Crew(crew_job("swiglu"), 2) as crew:
-        wait(crew, None, 60.0)
-        crew.begin(BEST)
-        backward, forward = crew.measure(1), crew.measure(0)
+    with WorkerPool(pool_job("swiglu"), 2) as pool:
+        wait(pool, None, 60.0)
+        pool.begin(BEST)
+        backward, forward = pool.measure(1), pool.measure(0)
         assert [found[0]["mode"] for found in (backward, forward)] == [
             "forward+backward",
             "forward",
         ]
         assert providers(forward) == providers(backward) == ["eager", "ours", COPY]
-        crew._processes[0].kill()
-        crew._processes[0].join()
+        pool._processes[0].kill()
+        pool._processes[0].join()
         with pytest.raises(RuntimeError, match="its process is dead"):
-            crew.measure(0)
-        assert providers(crew.measure(1)) == ["eager", "ours", COPY]
+            pool.measure(0)
+        assert providers(pool.measure(1)) == ["eager", "ours", COPY]
 
 
 def test_the_benchmark_runs_and_keeps_its_columns(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Tensors that autograd would keep are computed again when the backward pass asks. Knows no layer.
 
-    with made_again(inner, partial(swiglu, gate.detach(), up.detach())):
+    with recomputed(inner, partial(swiglu, gate.detach(), up.detach())):
         out = down_proj(inner)
 
 down_proj keeps a recipe instead of `inner`. Worth it where a tensor is large, the operands of its
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["made_again"]
+__all__ = ["recomputed"]
 
 
-def made_again(
+def recomputed(
     tensor: Tensor, make: Callable[[], Tensor]
 ) -> contextlib.AbstractContextManager[object]:
     """Within, autograd keeps `make` in place of `tensor` and of views of all its values.
@@ -45,7 +45,7 @@ class _Recipe:
         self._made: Tensor | None = None
 
     def pack(self, saved: Tensor) -> Any:
-        """What is kept for `saved`: itself, or the form of the tensor that is made again."""
+        """What is kept for `saved`: itself, or the form of the tensor that is recomputed."""
         alike = saved.data_ptr() == self._address and saved.numel() == self._count
         if not (alike and saved.is_contiguous()):
             return saved

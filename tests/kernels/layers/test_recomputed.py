@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kernels.layers.made_again import made_again
+from kernels.layers.recomputed import recomputed
 
 
 class Count:
@@ -40,7 +40,7 @@ def run(square: Count, again: bool) -> tuple[list[Tensor], bool]:
     x, layers = operands()
     inner = square(x)
     made = partial(square, x.detach())
-    with made_again(inner, made) if again else torch.enable_grad():
+    with recomputed(inner, made) if again else torch.enable_grad():
         out = layers[0](inner) * layers[1](inner)
     alive = weakref.ref(inner.untyped_storage())
     del inner
@@ -65,7 +65,7 @@ def test_a_second_backward_pass_makes_it_anew() -> None:
     x, layers = operands()
     square = Count()
     inner = square(x)
-    with made_again(inner, partial(square, x.detach())):
+    with recomputed(inner, partial(square, x.detach())):
         out = layers[0](inner).sum()
     for _ in range(2):
         out.backward(retain_graph=True)
@@ -81,7 +81,7 @@ def test_parts_of_it_and_other_tensors_are_kept() -> None:
     x, _ = operands()
     square = Count()
     inner = square(x)
-    with made_again(inner, partial(square, x.detach())):
+    with recomputed(inner, partial(square, x.detach())):
         out = readers(inner, x)
     out.backward()  # type: ignore[no-untyped-call]
     actual = gradients(x, [])
@@ -103,7 +103,7 @@ def test_nothing_is_made_where_nobody_trains(wanted: bool) -> None:
     square = Count()
     with torch.set_grad_enabled(wanted):
         inner = square(x.detach())
-        with made_again(inner, partial(square, x.detach())):
+        with recomputed(inner, partial(square, x.detach())):
             layers[0](inner).sum()
     assert square.calls == 1
 
@@ -114,7 +114,7 @@ def test_checkpointing_decides_for_itself() -> None:
 
     def body(x: Tensor) -> Tensor:
         inner = square(x)
-        with made_again(inner, partial(square, x.detach())):
+        with recomputed(inner, partial(square, x.detach())):
             answer: Tensor = layers[0].forward(inner)
             return answer
 

@@ -48,7 +48,7 @@ class Job:
     gate: Path | None = None
 
 
-class Crew:
+class WorkerPool:
     """Processes that compile from the start; row i belongs to process i modulo their number."""
 
     def __init__(self, job: Job, size: int) -> None:
@@ -65,7 +65,7 @@ class Crew:
             self._links.append(link)
             self._processes.append(process)
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(
@@ -174,15 +174,15 @@ def _give_memory_back(device: torch.device) -> None:
     free(device, above=0.0)
 
 
-def wait(crew: Crew, gate: Path | None, seconds: float) -> None:
+def wait(pool: WorkerPool, gate: Path | None, seconds: float) -> None:
     """For the file `gate`, then until all is compiled, but no longer than the seconds."""
     started = time.monotonic()
     while not _open(gate):
         time.sleep(0.1)
     opened = time.monotonic()
-    while not crew.compiled() and time.monotonic() - opened < seconds:
+    while not pool.compiled() and time.monotonic() - opened < seconds:
         time.sleep(0.1)
-    crew.stop_compiling()
+    pool.stop_compiling()
     stopped = time.monotonic()
     told = f"compiled {opened - started:.0f} s before the gate, {stopped - opened:.0f} s behind it"
     print(told, file=sys.stderr)
