@@ -232,7 +232,7 @@ def scorer_rows(rounds: list[dict[str, Any]]) -> list[Row]:
             f"{where}; transformers with a shared prefix {peer['p50_ms']:.0f} ms",
         ),
         (
-            "scorer, 50 candidates of 150 tokens at 375 M, candidates per second / p99",
+            "scorer, 50 candidates of 150 tokens at 376 M, candidates per second / p99",
             f"{many['items_per_s']:,.0f} / {many['p99_ms']:.1f} ms",
             f"{where}; {100 * many['gemm_fraction']:.0f} % of a bf16 product's rate",
         ),

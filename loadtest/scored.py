@@ -10,7 +10,7 @@ CPU_SCORER = Path(__file__).parent.parent / "models" / "results" / "cpu.csv"
 SLATES = {
     "A": "64 candidates of 24 tokens at 27 M",
     "B": "the same at Qwen3-0.6B",
-    "D": "50 candidates of 150 tokens at 375 M",
+    "D": "50 candidates of 150 tokens at 376 M",
     "L": "50 candidates of 150 tokens behind 12,000 at Qwen3-0.6B",
 }
 PEERS = (

@@ -28,8 +28,8 @@ QWEN3_06B = DecoderConfig(
     rope_theta=1e6,
     max_position_embeddings=40_960,
 )
-# 155.6 M of embeddings and 14 layers of 15.7 M: 375.8 M parameters, as many as LinkedIn's ranker.
-QWEN3_375M = replace(QWEN3_06B, num_hidden_layers=14)
+# 155.6 M of embeddings and 14 layers of 15.7 M: 376 M parameters, as many as LinkedIn's ranker.
+QWEN3_376M = replace(QWEN3_06B, num_hidden_layers=14)
 QWEN3_27M = DecoderConfig(4096, 512, 1536, 8, 8, 4, 64, rope_theta=1e6)
 TINY = DecoderConfig(512, 64, 96, 2, 4, 2, 16)
 
@@ -61,7 +61,7 @@ class Shape:
 SLATE_16 = Shape("16", QWEN3_06B, (200, 300), 16, (24, 50))
 SHAPE_A = Shape("A", QWEN3_27M, (205, 205), 64, (24, 24))
 SHAPE_B = Shape("B", QWEN3_06B, (205, 205), 64, (24, 24))
-SHAPE_D = Shape("D", QWEN3_375M, (50, 50), 50, (150, 150))
+SHAPE_D = Shape("D", QWEN3_376M, (50, 50), 50, (150, 150))
 SHAPE_L = Shape("L", QWEN3_06B, (12_000, 12_000), 50, (150, 150))
 TINY_SLATE = Shape("tiny", TINY, (20, 40), 4, (3, 9))
 SHAPES = {shape.name: shape for shape in (SLATE_16, SHAPE_A, SHAPE_B, SHAPE_D, SHAPE_L, TINY_SLATE)}

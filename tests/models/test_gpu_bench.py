@@ -16,7 +16,7 @@ from models.benches.peers import TransformersPeer, transformers_model
 from models.benches.rounds import Provider, largest_dp, measure
 from models.benches.shapes import (
     QWEN3_06B,
-    QWEN3_375M,
+    QWEN3_376M,
     SHAPE_D,
     SLATE_16,
     TINY,
@@ -40,7 +40,7 @@ def parameters(config: DecoderConfig) -> int:
 
 def test_the_models_are_as_large_as_they_say() -> None:
     assert round(parameters(QWEN3_06B) / 1e6) == 596
-    assert round(parameters(QWEN3_375M) / 1e6) == 376
+    assert round(parameters(QWEN3_376M) / 1e6) == 376
 
 
 def test_operations_are_those_of_the_linear_layers() -> None:
