@@ -1,4 +1,8 @@
-"""The one error root of the project, the HTTP status on each class. Knows no HTTP library."""
+"""The one error root of models, compress and service, an HTTP status on each class.
+
+The kernels and the load test know nothing of it, and raise errors of their own. Knows no HTTP
+library.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.engines.base import ScoreJob
+from models.errors import FairslateError
 from models.packing import TokenIds
 
 PAUSE_S = 0.05  # until the threads of the one before have ceased to spin
@@ -65,7 +66,7 @@ class Reading:
     logits: Sequence[float]
 
 
-class ProviderError(Exception):
+class ProviderError(FairslateError):
     """A provider failed or ended; the message is its own."""
 
 
