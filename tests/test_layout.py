@@ -148,6 +148,21 @@ def test_only_the_simulator_may_know_the_policy() -> None:
     assert forbidden_imports("loadtest", "loadtest/simulation/engine.py", impure) != []
 
 
+@pytest.mark.parametrize("package", ["models", "compress", "service"])
+def test_errors_that_others_see_have_the_one_root(package: str) -> None:
+    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / package).rglob("*.py")]
+    errors = {
+        node.name: {ast.unparse(base) for base in node.bases}
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and re.fullmatch(r"[A-Z]\w*Error", node.name)
+    }
+    assert len(errors) > 5
+    errors.pop("FairslateError", None)
+    known = errors.keys() | {"FairslateError"}
+    assert {name: bases for name, bases in errors.items() if not bases & known} == {}
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_package_files_hold_a_docstring_only(package: str) -> None:
     tree = ast.parse((ROOT / package / "__init__.py").read_text("utf-8"))
