@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gzip
 import json
 import os
 import resource
@@ -215,30 +214,6 @@ def test_a_teacher_that_is_nowhere_is_refused_before_anything_is_priced_or_start
     assert not out.with_name("model.work").exists()
 
 
-def test_a_recipe_without_its_data_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = _recipe(tmp_path, tmp_path / "nowhere", 0.3)
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
-    assert main() == 1
-    assert "is no folder here" in capsys.readouterr().err
-
-
-def test_a_split_without_a_selecting_half_is_refused_before_a_stage_trains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    row = {"qid": "e", "prefix": "p", "cand": [0, 0], "label": [1, 0]}  # "e" is of the other half
-    for name, content in (("items", {"id": 0, "text": "t"}), ("valid", row)):
-        (data / f"{name}.jsonl.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
-    recipe = _recipe(tmp_path, data, 0.3)
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
-    assert main() == 1
-    assert "none of its groups falls into the half" in capsys.readouterr().err
-    assert not (tmp_path / "model.work").exists()
-
-
 def test_a_dry_run_tells_the_cost_and_starts_nothing(
     tmp_path: Path,
     small_data: Path,
@@ -274,21 +249,6 @@ def test_an_interruption_of_the_last_clearing_up_says_that_the_model_is_finished
     assert main() == 130
     assert f"{out} is finished; remove {out}.work" in capsys.readouterr().err
     assert load_model_directory(out).card.metrics["calibrate"]
-
-
-def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
-    tmp_path: Path,
-    small_data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    lexicon, *rest = stages(0.3, steps=2)
-    rest[-1]["gates"] = ["tenant gauc drop <= 0.5 against lexicon"]
-    recipe, out = write_recipe(tmp_path, small_data, [lexicon, *rest]), tmp_path / "model"
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
-    assert main() == 1
-    assert "calibrate: valid has no tenant of 10 requests or more" in capsys.readouterr().err
-    assert not out.with_name("model.work").exists()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_that_loads(

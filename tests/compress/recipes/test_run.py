@@ -1,0 +1,56 @@
+"""What a run refuses before a stage trains for nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.pipeline import main
+from tests.compress.small_recipe import stages, write_recipe
+
+
+def _recipe(directory: Path, data: Path) -> Path:
+    return write_recipe(directory, data, stages(0.3))
+
+
+def test_a_recipe_without_its_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = _recipe(tmp_path, tmp_path / "nowhere")
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    assert main() == 1
+    assert "is no folder here" in capsys.readouterr().err
+
+
+def test_a_split_without_a_selecting_half_is_refused_before_a_stage_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    row = {"qid": "e", "prefix": "p", "cand": [0, 0], "label": [1, 0]}  # "e" is of the other half
+    for name, content in (("items", {"id": 0, "text": "t"}), ("valid", row)):
+        (data / f"{name}.jsonl.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
+    recipe = _recipe(tmp_path, data)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
+    assert main() == 1
+    assert "none of its groups falls into the half" in capsys.readouterr().err
+    assert not (tmp_path / "model.work").exists()
+
+
+def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lexicon, *rest = stages(0.3, steps=2)
+    rest[-1]["gates"] = ["tenant gauc drop <= 0.5 against lexicon"]
+    recipe, out = write_recipe(tmp_path, small_data, [lexicon, *rest]), tmp_path / "model"
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out)])
+    assert main() == 1
+    assert "calibrate: valid has no tenant of 10 requests or more" in capsys.readouterr().err
+    assert not out.with_name("model.work").exists()
