@@ -15,20 +15,11 @@ from models.catalogue import Catalogue
 from models.checkpoint import ModelDirectory
 from models.engines.base import CacheEvents, JobScores, ScoreJob
 from models.engines.cpu_runner import new_cpu_runner
-from models.engines.device_runner import DeviceRunner, DeviceSettings
+from models.engines.device_runner import DeviceRunner
+from models.engines.device_settings import device_settings
 from models.engines.job_check import check_job
 from models.engines.runner import ContextGroup, GroupScores, Runner
-from models.errors import PrecisionUnavailableError
 from models.extended_embedding import stored_vectors
-
-# What a dtype by name is on a GPU, of models.engines.precision.NAMES.
-DEVICE_PRECISIONS = {
-    "auto": "bf16",
-    "float32": "fp32",
-    "bfloat16": "bf16",
-    "int8": "int8",
-    "fp8": "fp8",
-}
 
 
 class RunnerEngine:
@@ -102,24 +93,6 @@ class FairslateEngine(RunnerEngine):
             runner = DeviceRunner.from_directory(directory, cache_bytes, settings, vectors)
         return_freed_memory()  # weights as they were read, before they were packed
         super().__init__(runner)
-
-
-def device_settings(device: str, dtype: str, deterministic: bool, longest: int) -> DeviceSettings:
-    """Of an engine beside the CPU; dtype: one of DEVICE_PRECISIONS. longest: tokens of a context.
-
-    Raises PrecisionUnavailableError for what a GPU does not offer.
-    """
-    if dtype not in DEVICE_PRECISIONS:
-        raise PrecisionUnavailableError(
-            f"dtype is {dtype!r}; on {device} pass one of {', '.join(DEVICE_PRECISIONS)}"
-        )
-    if deterministic:
-        raise PrecisionUnavailableError(
-            f"on {device} the last bits of a score depend on its batch; leave deterministic at 0, "
-            "or take the device cpu"
-        )
-    precision = DEVICE_PRECISIONS[dtype]
-    return DeviceSettings(device, precision=precision, max_context_tokens=longest)
 
 
 def _jobs_by_context(jobs: Sequence[ScoreJob]) -> list[list[int]]:

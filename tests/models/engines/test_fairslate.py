@@ -19,10 +19,10 @@ from models.checkpoint import ModelDirectory
 from models.decoder import Decoder
 from models.engines.base import ScoreJob
 from models.engines.device_runner import DeviceRunner, DeviceSettings
-from models.engines.fairslate import FairslateEngine, RunnerEngine, device_settings
+from models.engines.fairslate import FairslateEngine, RunnerEngine
 from models.engines.packed_runner import PackedRunner
 from models.engines.runner import Runner
-from models.errors import DeviceUnavailableError, PrecisionUnavailableError
+from models.errors import DeviceUnavailableError
 from models.head_card import yes_no
 from models.heads import ScoringHeads
 from models.prompt import block_hashes
@@ -288,28 +288,3 @@ def test_a_device_torch_does_not_have_is_refused(tiny_directory: ModelDirectory)
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(DeviceUnavailableError, match="no CUDA device"):
         FairslateEngine(tiny_directory, CACHE_BYTES, device="cuda")
-
-
-@pytest.mark.parametrize(
-    ("dtype", "precision"),
-    [("auto", "bf16"), ("float32", "fp32"), ("bfloat16", "bf16"), ("int8", "int8"), ("fp8", "fp8")],
-)
-def test_a_device_computes_in_the_dtype_that_was_asked_for(dtype: str, precision: str) -> None:
-    settings = device_settings("cuda:1", dtype, False, 300)
-    assert settings == DeviceSettings("cuda:1", precision=precision, max_context_tokens=300)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "deterministic", "said"),
-    [
-        ("float16", False, "'float16'; on cuda pass one of auto"),
-        ("auto", True, "deterministic at 0"),
-    ],
-)
-def test_what_a_device_does_not_offer_is_refused_and_not_swallowed(
-    tiny_directory: ModelDirectory, dtype: str, deterministic: bool, said: str
-) -> None:
-    with pytest.raises(PrecisionUnavailableError, match=said):
-        FairslateEngine(
-            tiny_directory, CACHE_BYTES, device="cuda", dtype=dtype, deterministic=deterministic
-        )
