@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.card import ModelCard, write_card
@@ -23,6 +22,7 @@ from models.linear import attach_row_scales
 from models.quantization import Quantization
 from models.quantized_weights import QuantizedWeights, restored
 from models.rotary import Rotary
+from models.saved_tensors import save_tensors
 from models.weight_files import UNUSED_TIED, WEIGHTS_NAME, StoredTensor, checked_tensors
 
 WHOLE_NUMBERS = (torch.int32, torch.int64)
@@ -132,7 +132,7 @@ def save_model_directory(
     }
     if quantized is not None:
         weights |= quantized.stored()
-    save_file(weights, path / WEIGHTS_NAME, metadata={"format": "pt"})
+    save_tensors(weights, path / WEIGHTS_NAME, {"format": "pt"})
     return write_card(path, card)
 
 

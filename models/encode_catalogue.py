@@ -39,8 +39,11 @@ Item = tuple[str, str]  # id, text
 
 def encode_catalogue(
     directory: ModelDirectory, encoder_path: Path, items: Path, out: Path
-) -> CatalogueOrigin:
-    """Raises CatalogueError for a bad line, naming it, and for an encoder of another model."""
+) -> tuple[CatalogueOrigin, int]:
+    """What it was made with, and how many entries it has.
+
+    Raises CatalogueError for a bad line, naming it, and for an encoder of another model.
+    """
     encoder, prompt = load_item_encoder(encoder_path, directory)
     ids = _checked_ids(items)
     origin = CatalogueOrigin(
@@ -51,7 +54,7 @@ def encode_catalogue(
         width=encoder.hidden,
     )
     write_catalogue(out, origin, ids, _vectors(directory, encoder, prompt, items, len(ids)))
-    return origin
+    return origin, len(ids)
 
 
 def encode_items(
@@ -131,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(max(1, given.threads))
         directory = load_model_directory(given.model)
         encoder = given.encoder or given.model / ENCODER_PATH
-        origin = encode_catalogue(directory, encoder, given.items, given.out)
+        origin, entries = encode_catalogue(directory, encoder, given.items, given.out)
     except FairslateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -141,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    print(f"{given.out}: {origin.vectors} vectors of {origin.width} an item, for {origin.prompt}")
+    each = f"{origin.vectors} vector{'s' if origin.vectors > 1 else ''} of {origin.width} numbers"
+    print(f"{given.out}: {entries} entries, each {each}, for the prompt {origin.prompt}")
     return 0
 
 

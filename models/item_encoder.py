@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kernels.multi_item_attention import multi_item_attention
@@ -23,6 +22,7 @@ from models.decoder import Decoder
 from models.directory import ModelDirectory
 from models.errors import CatalogueError
 from models.packing import PackedBatch, PrefixGroup, TokenIds, pack
+from models.saved_tensors import save_tensors
 
 ENCODER_PATH = Path("item_encoder") / "encoder.safetensors"  # a folder that no loader looks into
 FORMAT = "fairslate-item-encoder-1"
@@ -91,7 +91,7 @@ def save_item_encoder(
         "vectors": str(encoder.vectors),
     }
     weights = {name: tensor.half() for name, tensor in encoder.state_dict().items()}
-    save_file(weights, path, metadata)
+    save_tensors(weights, path, metadata)
 
 
 def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncoder, str]:

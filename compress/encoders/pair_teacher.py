@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Chunks, Marks, joint_logits, tower_vectors
 from compress.stages.stage import AUTO, device_of, pass_dtype
 from models.errors import ModelDirectoryError
+from models.saved_tensors import save_tensors
 
 TEACHER_NAME = "teacher.json"
 WORDS = "encoder.embeddings.word_embeddings.weight"
@@ -70,7 +71,7 @@ def save_teacher(
     shared = [part.pop(WORDS) for part in stored.values()]
     assert all(torch.equal(words, shared[0]) for words in shared)
     for name, tensors in ({"words": {WORDS: shared[0]}} | stored).items():
-        save_file(tensors, out / f"{name}.safetensors")
+        save_tensors(tensors, out / f"{name}.safetensors")
     names = [CONFIG_NAME, TOKENIZER_NAME, *(f"{name}.safetensors" for name in ("words", *stored))]
     files = {name: _digest(out / name) for name in names}
     content = {"weights": dict(weights), "files": files, **notes}
