@@ -79,7 +79,8 @@ def deadline_rows(kept: Rows) -> list[Row]:
     )
     fair = bound["dlpm"]
     limits = fair["conditions"]["clients"][0].partition("deadlines: ")[2].partition(";")[0]
-    gap = f"DLPM's largest gap {fair['gap_max']:,} of at most {fair['gap_bound']:,}"
+    quantum = f"Q {fair['quantum']:,} in {fair['conditions']['quantum_parts']}"
+    gap = f"DLPM's largest gap {fair['gap_max']:,} of at most {fair['gap_bound']:,} ({quantum})"
     where = f"{WHERE} ranking traffic beside an aggressor, {limits} for the pages of a session"
     what = "deadlines that tenants who ask for little missed (when the gate does not know them)"
     return [(what, figure, f"{where}; {gap}")]

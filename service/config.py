@@ -65,13 +65,13 @@ class Settings:
     """Order of a new pool: dlpm, vtc, lpm, fcfs or hrrn; `POST /admin/policy` switches it later."""
     attribution: str = _GATE.attribution
     """Who pays for a context that several tenants wait on: first, split or platform."""
-    quantum: int = 4096
+    quantum: int = _GATE.quantum
     """Q: the most that an idle tenant saves up per unit of weight, to spend when it comes."""
-    quantum_parts: int = 32
+    quantum_parts: int = _GATE.quantum_parts
     """Refills that make a quantum: busy siblings take turns by so small a part of it."""
     worker_quantum: int = _GATE.worker_quantum
     """Q^w of D2LPM: tokens after which a tenant's jobs leave an engine that holds their context."""
-    output_weight: int = 80
+    output_weight: int = _GATE.output_weight
     """w_q: what a token of a reason is charged, and takes up of `token_budget`, in tokens of a
     slate; `service.reason_bench` measures what it takes."""
     overtakes: int = _GATE.overtakes

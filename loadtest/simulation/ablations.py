@@ -7,16 +7,17 @@ one bad client and with none).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from loadtest.simulation.hardware import A10, LLAMA_3B, engine
+from loadtest.simulation.papers import OVERTAKES, PAPERS
 from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, Router
 from loadtest.simulation.scenario import Scenario
 from loadtest.simulation.shared import ShelfShape, readers
 from loadtest.simulation.workloads import panel
 from service.gate.settings import ATTRIBUTIONS, GateSettings
 
-QUANTUM, OVERTAKES = 2_000, 64  # as in fig7
 FIG10_WORKER_QUANTA = (2_000, 5_000, 10_000, 20_000, 40_000)
 FIG10_WORKERS = 4
 FIG10_BASELINES = (("preble", "lpm", PrebleLike), ("rr+lpm", "lpm", Router))
@@ -28,13 +29,11 @@ def fig10(quick: bool) -> Iterator[Scenario]:
     """Four A10: D2LPM over a sweep of Q^w, beside what does not know it."""
     for workload in ("s1-tot", "s0-tot"):
         for worker_quantum in FIG10_WORKER_QUANTA:
-            settings = GateSettings(
-                quantum=QUANTUM, worker_quantum=worker_quantum, overtakes=OVERTAKES
-            )
+            settings = replace(PAPERS, worker_quantum=worker_quantum, overtakes=OVERTAKES)
             yield fig10_point(workload, f"d2lpm Q^w={worker_quantum}", settings, None)
         for name, policy, router in FIG10_BASELINES:
-            yield fig10_point(workload, name, GateSettings(policy=policy), router)
-        yield fig10_point(workload, "vtc", GateSettings(policy="vtc"), ClientRoundRobin)
+            yield fig10_point(workload, name, replace(PAPERS, policy=policy), router)
+        yield fig10_point(workload, "vtc", replace(PAPERS, policy="vtc"), ClientRoundRobin)
 
 
 def fig10_point(
@@ -64,7 +63,7 @@ def attribution(quick: bool) -> Iterator[Scenario]:
             policy=f"dlpm {choice}",
             engine=engine(A10, LLAMA_3B, 128),
             clients=partial(readers, ShelfShape()),
-            settings=GateSettings(quantum=QUANTUM, overtakes=OVERTAKES, attribution=choice),
+            settings=replace(PAPERS, overtakes=OVERTAKES, attribution=choice),
             warmup_s=ATTRIBUTION_SPAN_S[0],
             until_s=ATTRIBUTION_SPAN_S[1],
             latency="first_token",

@@ -158,6 +158,7 @@ def extras(
 def conditions(scenario: Scenario, clients: Sequence[Client]) -> dict[str, Any]:
     """What the row holds for; the workload's own parameters are in `loadtest.simulation`."""
     settings = scenario.settings
+    parts = settings.quantum_parts  # of the papers' one refill a quantum nothing is said
     return {
         "seed": scenario.seed,
         "measured_s": [scenario.warmup_s, scenario.until_s],
@@ -165,6 +166,7 @@ def conditions(scenario: Scenario, clients: Sequence[Client]) -> dict[str, Any]:
         "worker_quantum": settings.worker_quantum,
         "overtakes": settings.overtakes,
         "weights": [settings.extend_weight, settings.output_weight],
+        **({"quantum_parts": parts} if parts > 1 else {}),
         "engine": asdict(scenario.engine),
         "clients": [_described(client) for client in clients],
     }

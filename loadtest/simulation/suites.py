@@ -1,4 +1,4 @@
-"""Which scenarios make up each suite. Knows no figure; quantum and Q^w are chosen here, once.
+"""Which scenarios make up each suite. Knows no figure; Q and Q^w are chosen here, or in `papers`.
 
 `quick` shortens a suite to what a test can wait for: its figures mean nothing.
 """
@@ -11,17 +11,16 @@ from functools import partial
 
 from loadtest.simulation.ablations import attribution, fig10
 from loadtest.simulation.hardware import A10, A100, LLAMA2_7B, LLAMA_3B, LLAMA_8B, RANKER, engine
+from loadtest.simulation.papers import OVERTAKES, PAPERS, QUANTUM
 from loadtest.simulation.ranking import RankingShape, ranking
 from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, Router
 from loadtest.simulation.scenario import Scenario
 from loadtest.simulation.workloads import overload, panel, sybil
-from service.gate.settings import GateSettings
+from service.gate.settings import POLICIES, GateSettings
 
 FIG1_QUANTA = (1_000, 2_000, 8_000, 32_000)
 FIG1_LOAD = 1.5  # programs open per client, over those of one worker of fig7
-QUANTUM = 2_000  # Q of fig7
 WORKER_QUANTUM = 100_000_000  # Q^w: nobody leaves a warm worker; all workers share the deficits
-OVERTAKES = 64
 FIG7_WORKERS = (1, 2, 4, 8)
 FIG7_PANELS = ("s1-tot", "s2-tot", "s1-judge", "s2-judge", "s1-qa", "s2-qa")
 BLOCKS = {"tot": 32, "judge": 32, "qa": 128, "chat": 32}
@@ -33,7 +32,6 @@ FIG7_POLICIES: tuple[tuple[str, str, Callable[[], Router] | None], ...] = (
     ("rr+lpm", "lpm", Router),
     ("vtc", "vtc", ClientRoundRobin),
 )
-RANKING_POLICIES = ("dlpm", "vtc", "lpm", "fcfs", "hrrn")
 VTC_KV_TOKENS = 10_000  # of VTC's overload suite (arXiv 2401.00588)
 OVERLOAD_QUANTUM = 1  # strict turns: known lengths leave nothing to smooth
 
@@ -48,8 +46,12 @@ def scenarios(suite: str, seed: int, quick: bool) -> Iterator[Scenario]:
 
 def gate(policy: str, quantum: int) -> GateSettings:
     """The settings of the paper's workloads."""
-    return GateSettings(
-        policy=policy, quantum=quantum, worker_quantum=WORKER_QUANTUM, overtakes=OVERTAKES
+    return replace(
+        PAPERS,
+        policy=policy,
+        quantum=quantum,
+        worker_quantum=WORKER_QUANTUM,
+        overtakes=OVERTAKES,
     )
 
 
@@ -73,7 +75,7 @@ def fig1_base(workload: str) -> Scenario:
         policy="",
         engine=engine(A10, LLAMA_3B, BLOCKS[kind]),
         clients=partial(panel, workload, FIG1_LOAD),
-        settings=GateSettings(),
+        settings=PAPERS,
         warmup_s=SPANS_S[kind][0],
         until_s=2 * SPANS_S[kind][1],
     )
@@ -124,7 +126,7 @@ def overload_suite(quick: bool) -> Iterator[Scenario]:
 
 
 def ranking_suite(quick: bool) -> Iterator[Scenario]:
-    """Our own traffic, alone and beside an aggressor, with the gate's default quantum.
+    """Our own traffic, alone and beside an aggressor, with the gate as it is shipped.
 
     Then beside the aggressor with deadlines that bind; "untold" are policies that do not know them.
     """
@@ -132,9 +134,9 @@ def ranking_suite(quick: bool) -> Iterator[Scenario]:
     untold = replace(tight, deadlines_told=False)
     for workload in ("calm", "aggressor", "deadlines"):
         shape = tight if workload == "deadlines" else RankingShape()
-        for policy in RANKING_POLICIES:
+        for policy in POLICIES:
             yield ranking_point(workload, policy, policy, shape)
-    for policy in RANKING_POLICIES:
+    for policy in POLICIES:
         yield ranking_point("deadlines", f"{policy} untold", policy, untold)
 
 

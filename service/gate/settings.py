@@ -14,13 +14,13 @@ class GateSettings:
 
     policy: str = "dlpm"  # until `configure` names another one
     attribution: str = "first"  # who pays for a context that several tenants wait on
-    quantum: int = 2048  # Q of DLPM: the most that a node of weight 1 saves up
-    quantum_parts: int = 1  # refills that add up to one quantum; in the paper it is one
+    quantum: int = 4096  # Q of DLPM: the most that a node of weight 1 saves up
+    quantum_parts: int = 32  # refills that add up to one quantum; in the paper it is one
     worker_quantum: int = 32_768  # Q^w of D2LPM: tokens after which a tenant leaves a warm worker
     overtakes: int = 8  # picks by longest prefix after which the earliest deadline goes
     extend_weight: int = 1  # w_e: cost of one extend token
-    output_weight: int = 2  # w_q: cost of one output token
-    output_room: int = 1  # extend tokens of a batch's budget that one output token takes up
+    output_weight: int = 80  # w_q: cost of one output token
+    output_room: int = output_weight  # tokens of a batch's budget that one output token takes up
     lease_ms: int = 10_000
     max_attempts: int = 2  # deliveries of one job before it is answered with "worker_lost"
     max_pool_jobs: int = 10_000  # queued; tenants below an equal part may fill a quarter more

@@ -11,9 +11,11 @@ import pytest
 
 from loadtest.simulate import main
 from loadtest.simulation.ranking import RankingShape, ranking
-from loadtest.simulation.scenario import Outcome, play
+from loadtest.simulation.scenario import Outcome, conditions, play
 from loadtest.simulation.suites import SUITES, scenarios
+from service.gate.settings import GateSettings
 
+OURS = ("ranking", "sybil")
 CELLS = [
     *("suite", "workload", "policy", "workers", "quantum", "throughput", "jain", "jain_actual"),
     *("p50_s", "p99_s", "gap_max", "gap_bound"),
@@ -48,6 +50,27 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
         main(["--suite", "overload", "--quick", "--json", str(path), "--seed", seed])
         texts.append(path.read_text(encoding="utf-8"))
     assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES.keys() - OURS))
+def test_the_papers_suites_take_one_refill_a_quantum_and_the_papers_weights(suite: str) -> None:
+    for scenario in scenarios(suite, 0, quick=False):
+        settings = scenario.settings
+        assert (settings.quantum_parts, settings.output_weight, settings.output_room) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("suite", OURS)
+def test_our_own_suites_take_the_settings_that_the_gate_is_shipped_with(suite: str) -> None:
+    for scenario in scenarios(suite, 0, quick=False):
+        assert scenario.settings == GateSettings(policy=scenario.policy.split()[0])
+
+
+def test_conditions_tell_of_refills_that_are_less_than_a_quantum() -> None:
+    (ours, papers) = (
+        conditions(next(scenarios(suite, 0, quick=True)), []) for suite in ("sybil", "overload")
+    )
+    assert ours["quantum_parts"] == GateSettings().quantum_parts > 1
+    assert "quantum_parts" not in papers
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -86,11 +86,12 @@ def test_attribution_states_the_openers_share_of_each_choice() -> None:
 
 
 def test_missed_deadlines_stand_beside_the_gap_and_what_they_are_untold() -> None:
-    conditions = {"clients": ["t (bad): sessions, deadlines: 5 ms, then 9 ms; Bursts(x; y)"]}
+    clients = ["t (bad): sessions, deadlines: 5 ms, then 9 ms; Bursts(x; y)"]
+    conditions = {"clients": clients, "quantum_parts": 32}
     cells = {"conditions": conditions, "gap_max": 1_400, "gap_bound": 1_900}
     kept = [
         row("aggressor", "dlpm", 1, deadline_misses_good=0.9),
-        row("deadlines", "dlpm", 1, deadline_misses_good=0.004, **cells),
+        row("deadlines", "dlpm", 1, quantum=4_096, deadline_misses_good=0.004, **cells),
         row("deadlines", "fcfs", 1, deadline_misses_good=0.5, **cells),
         row("deadlines", "fcfs untold", 1, deadline_misses_good=0.25, **cells),
         row("deadlines", "dlpm untold", 1, deadline_misses_good=0.013, **cells),
@@ -98,4 +99,4 @@ def test_missed_deadlines_stand_beside_the_gap_and_what_they_are_untold() -> Non
     ((_, figure, where),) = deadline_rows(kept)
     assert figure == "dlpm 0.4 % (1.3 %), fcfs 50.0 % (25.0 %)"
     assert "5 ms, then 9 ms for the pages" in where
-    assert where.endswith("1,400 of at most 1,900")
+    assert where.endswith("1,400 of at most 1,900 (Q 4,096 in 32)")

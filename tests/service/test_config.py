@@ -61,6 +61,10 @@ def test_a_local_gate_needs_a_shared_one_to_stand_in_for() -> None:
 
 def test_gate_gets_its_share() -> None:
     settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
+def test_the_gate_is_shipped_with_its_own_defaults() -> None:
+    assert Settings().gate == GateSettings()
+
+
     gate = settings.gate
     assert (gate.quantum, gate.lease_ms, gate.max_pool_jobs, gate.max_tenant_jobs) == (7, 8, 9, 10)
 

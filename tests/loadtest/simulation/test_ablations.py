@@ -11,10 +11,10 @@ import pytest
 
 from loadtest.simulation.ablations import attribution, fig10
 from loadtest.simulation.hardware import A10, LLAMA_3B, engine
+from loadtest.simulation.papers import PAPERS
 from loadtest.simulation.scenario import Scenario, play
 from loadtest.simulation.shared import FOLLOWERS, Shelf, ShelfShape, readers
 from loadtest.simulation.workloads import panel
-from service.gate.settings import GateSettings
 
 
 def rows(scenarios: list[Scenario]) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def test_a_larger_worker_quantum_keeps_tenants_at_their_warm_worker() -> None:
 
 def equals(policy: str, quantum: int) -> dict[str, Any]:
     """One GPU and three clients who behave alike."""
-    settings = GateSettings(policy=policy, quantum=quantum, quantum_parts=1, overtakes=10**6)
+    settings = replace(PAPERS, policy=policy, quantum=quantum, overtakes=10**6)
     scenario = Scenario(
         suite="equals",
         workload="s0-tot",

@@ -10,6 +10,7 @@ import pytest
 from loadtest.simulation.clients import Client, Gamma
 from loadtest.simulation.engine import Simulation
 from loadtest.simulation.hardware import A10, LLAMA_3B, Engine, engine
+from loadtest.simulation.papers import OVERTAKES, PAPERS
 from loadtest.simulation.requests import Request
 from loadtest.simulation.routers import ClientRoundRobin, PrebleLike, Router
 from loadtest.simulation.worker import Task
@@ -24,7 +25,7 @@ BLOCKS = {"tot": 32, "judge": 32, "qa": 128, "chat": 32}
 
 
 def built(workload: str, policy: str = "dlpm", workers: int = 1, **how: object) -> Simulation:
-    settings = GateSettings(policy=policy, quantum=2_000, worker_quantum=100_000, overtakes=64)
+    settings = replace(PAPERS, policy=policy, worker_quantum=100_000, overtakes=OVERTAKES)
     small = small_engine(BLOCKS[workload.split("-")[1]])
     return Simulation(small, panel(workload, 1), settings, workers, **how)  # type: ignore[arg-type]
 
@@ -74,7 +75,7 @@ def test_no_worker_idles_beside_work(policy: str, workload: str) -> None:
 
 
 def test_clients_in_overload_stay_within_the_bound_of_their_gap() -> None:
-    settings = GateSettings(quantum=500)
+    settings = replace(PAPERS, quantum=500)
     tight = replace(small_engine(32), kv_tokens=8_192)
     simulation = Simulation(tight, overload(), settings)
     simulation.run(120_000.0)

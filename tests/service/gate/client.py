@@ -9,7 +9,7 @@ from service.gate.job import Explanation, GateStats, Job, Reply
 from service.gate.settings import GateSettings
 
 POOL = "pool"
-SETTINGS = GateSettings(quantum=100)
+SETTINGS = GateSettings(quantum=100, quantum_parts=1, output_weight=2, output_room=1)
 
 
 class Api:

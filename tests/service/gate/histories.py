@@ -17,6 +17,7 @@ from tests.service.gate.jobs import TREES, block_hash, path_of, random_job
 WORKERS = ("worker-0", "worker-1", "worker-2")
 SMALL = GateSettings(
     quantum=100,
+    quantum_parts=1,
     worker_quantum=150,
     overtakes=3,
     lease_ms=12,
@@ -26,6 +27,7 @@ SMALL = GateSettings(
     max_tenant_in_flight=18,
     worker_idle_ms=60,
     worker_silent_ms=20,
+    output_weight=2,
     output_room=2,
 )
 

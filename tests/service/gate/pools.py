@@ -9,7 +9,15 @@ from service.gate.pool import Pool
 from service.gate.settings import GateSettings
 
 COST = 42  # of a job of two blocks that nobody holds
-SMALL: dict[str, Any] = {"quantum": 100, "overtakes": 2, "lease_ms": 50, "retry_after_ms": 700}
+SMALL: dict[str, Any] = {
+    "quantum": 100,
+    "quantum_parts": 1,
+    "output_weight": 2,
+    "output_room": 1,
+    "overtakes": 2,
+    "lease_ms": 50,
+    "retry_after_ms": 700,
+}
 
 
 def pool_of(*workers: str, **changes: Any) -> Pool:

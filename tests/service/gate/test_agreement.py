@@ -15,7 +15,7 @@ from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job
 from tests.service.gate.remote import Remote
 
-SETTINGS = GateSettings(quantum=100)
+SETTINGS = GateSettings(quantum=100, quantum_parts=1)
 OTHERS = replace(SETTINGS, quantum=5_000, extend_weight=3)
 Join = Callable[[str, GateSettings], WorkerGate]
 

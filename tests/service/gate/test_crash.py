@@ -22,7 +22,7 @@ from service.gate.store import AsyncStore, Store
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import TREES, random_job
 
-SETTINGS = GateSettings(quantum=100, lease_ms=3, max_attempts=3, worker_idle_ms=50)
+SETTINGS = GateSettings(quantum=100, quantum_parts=1, lease_ms=3, max_attempts=3, worker_idle_ms=50)
 MOST_WAITING = 30
 
 

@@ -17,7 +17,7 @@ from tests.service.gate.jobs import build_job
 from tests.service.gate.overload import LARGEST_COST, NO_CAPS, WORKER, Overload
 
 QUANTUM = 200
-SETTINGS = replace(NO_CAPS, quantum=QUANTUM)
+SETTINGS = replace(NO_CAPS, quantum=QUANTUM, quantum_parts=1)
 STEPS = 1_500
 PAIRS = [("f", "g"), ("f", "g:3"), ("f:2", "g:100"), ("a/f", "a/g:2"), ("f:2/x", "g:1/y")]
 

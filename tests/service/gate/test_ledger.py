@@ -15,7 +15,7 @@ from service.gate.settings import ATTRIBUTIONS, GateSettings
 from service.gate.tree import VIRTUAL_SCALE, Node
 from tests.service.gate.jobs import build_job, levels
 
-SETTINGS = GateSettings(quantum=100, extend_weight=1, output_weight=2)
+SETTINGS = GateSettings(quantum=100, quantum_parts=1, extend_weight=1, output_weight=2)
 CONTEXT_TOKENS = 32
 
 

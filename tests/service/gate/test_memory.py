@@ -16,7 +16,7 @@ from tests.service.gate.remote import Remote
 
 HOUR_MS = 3_600_000
 TICKS_AN_HOUR = 12
-SETTINGS = replace(NO_CAPS, quantum=100, tenant_idle_ms=HOUR_MS)
+SETTINGS = replace(NO_CAPS, quantum=100, quantum_parts=1, tenant_idle_ms=HOUR_MS)
 
 
 def live(remote: Remote, store: Store, tick: int, tenants: int) -> None:

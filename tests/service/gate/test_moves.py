@@ -12,7 +12,7 @@ from service.gate.pool import ADOPTED_PER_CLAIM, ADOPTED_PER_REAP, Pool
 from service.gate.settings import GateSettings
 from tests.service.gate.jobs import build_job, chain
 
-SMALL: dict[str, Any] = {"quantum": 100, "lease_ms": 50, "worker_idle_ms": 900}
+SMALL: dict[str, Any] = {"quantum": 100, "quantum_parts": 1, "lease_ms": 50, "worker_idle_ms": 900}
 
 
 def pool_of(*workers: str, **changes: Any) -> Pool:
