@@ -62,7 +62,7 @@ class Settings:
     """B: extend tokens of one engine batch and of one job; a latency setting, nothing preempts."""
     max_batch_jobs: int = 64
     policy: str = _GATE.policy
-    """Order of a new pool: dlpm, vtc, lpm, fcfs or hrrn; `POST /admin/policy` switches it later."""
+    """Order of a new pool, one of `POLICIES`; `POST /admin/policy` switches it later."""
     attribution: str = _GATE.attribution
     """Who pays for a context that several tenants wait on: first, split or platform."""
     quantum: int = _GATE.quantum

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from service.gate.settings import Policy
+
 
 class Strict(BaseModel):
     """No coercion and no unknown fields: a mistyped option must not be ignored silently."""
@@ -241,7 +243,7 @@ class QueueAnswer(Strict):
 class PolicyRequest(Strict):
     """Body of `POST /admin/policy`, of its 200, and of that of `GET`."""
 
-    policy: Literal["dlpm", "vtc", "lpm", "fcfs", "hrrn"]
+    policy: Policy
 
 
 class ErrorDetail(Strict):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
-POLICIES = ("dlpm", "vtc", "lpm", "fcfs", "hrrn")
+Policy = Literal["dlpm", "vtc", "lpm", "fcfs", "hrrn"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 ATTRIBUTIONS = ("first", "split", "platform")
 
 
