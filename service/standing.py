@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from service.gate import policy
 from service.gate.job import GateStats, NodeStats
 
 WINDOW_MS = 60_000
@@ -45,11 +46,10 @@ def standings(
 
 def _standing(nodes: Sequence[NodeStats], refill: int, delivered: int) -> Standing:
     lowest = min(nodes, key=lambda node: node.deficit)
-    owed = 0 if lowest.deficit > 0 else -lowest.deficit // (lowest.weight * refill) + 1
     return Standing(
         service=sum(node.service for node in nodes),
         deficit=lowest.deficit,
-        refills_owed=owed,
+        refills_owed=policy.refills_owed(lowest.deficit, lowest.weight, refill),
         weight=lowest.weight,
         queued_jobs=sum(node.queued_jobs for node in nodes),
         leased_jobs=sum(node.leased_jobs for node in nodes),
