@@ -55,7 +55,7 @@ class Settings:
     """Candidates of one request for reasons."""
     max_body_bytes: int = 1 << 20
     max_field_characters: int = 256
-    """Longest candidate id, context field name and request id."""
+    """Longest `user`, candidate id, name of a stored candidate and name of a context's field."""
     default_deadline_ms: int = 10_000
     max_deadline_ms: int = 30_000
     token_budget: int = 1536
