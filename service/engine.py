@@ -26,6 +26,7 @@ from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
 from service.joint_engine import PoolEngine
+from service.loss_log import LossLog
 from service.outage_log import OutageLog
 from service.overtakes import Overtakes
 from service.scoring_line import ScoringLine
@@ -55,6 +56,7 @@ class EngineLoop:
         self._foresight = Foresight()
         self._overtakes = Overtakes()
         self._outage = OutageLog(logger, "the engine waits for Redis")
+        self._losses = LossLog(logger)
         self._stopping = threading.Event()
         self._looked_ahead = False  # while the batch in hand is scored, whatever was found
         self._unsettled: list[Settlement] = []
@@ -62,7 +64,7 @@ class EngineLoop:
 
     def run(self) -> None:
         """Joins the pool and serves until `stop`; an absent Redis is waited for."""
-        self._patiently(self._gate.join)
+        self._losses.joined(self._patiently(self._gate.join) or 0)
         with self._line:
             while not self._stopping.is_set():
                 self._collect()
@@ -80,7 +82,7 @@ class EngineLoop:
         while not self._stopping.wait(KEEPER_SECONDS):
             try:
                 self._gate.renew([*self._held.values()])
-                self._gate.reap()
+                self._losses.reaped(self._gate.reap())
                 outage.back()
             except GateUnavailableError as error:
                 outage.away(error)
@@ -120,6 +122,7 @@ class EngineLoop:
             events.inserted,
             events.evicted,
         )
+        self._losses.claimed(claim)
         self._forget_settled()
         self._looked_ahead = bool(self._line)
         if claim.jobs:
