@@ -53,13 +53,20 @@ def at_rest(stats: GateStats) -> GateStats:
 
 
 def added(latest: GateStats, other: GateStats) -> GateStats:
-    """The tenants' sums over both; what is no sum is `latest`'s."""
+    """The tenants' sums over both, and of what nobody paid; what is no sum is `latest`'s."""
     nodes = dict(other.nodes)
     for name, node in latest.nodes.items():
         nodes[name] = _both(node, nodes[name]) if name in nodes else node
     workers = dict(other.workers) | dict(latest.workers)
     now_ms = max(latest.now_ms, other.now_ms)  # two clocks, and history must not run backwards
-    return replace(latest, nodes=nodes, workers=workers, now_ms=now_ms)
+    return replace(
+        latest,
+        nodes=nodes,
+        workers=workers,
+        now_ms=now_ms,
+        platform=latest.platform + other.platform,
+        uncharged=latest.uncharged + other.uncharged,
+    )
 
 
 def _both(latest: NodeStats, other: NodeStats) -> NodeStats:

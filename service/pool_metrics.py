@@ -50,6 +50,13 @@ class PoolMetrics:
             "service",
         )
 
+        self._unbilled = _gauge(
+            registry,
+            "unbilled_cost",
+            "Tokens that no tenant paid: borne by the platform, or used above what was reserved.",
+            "why",
+        )
+
     @property
     def nodes(self) -> Sequence[str]:
         """Ids of the tenants' nodes that a snapshot should have."""
@@ -66,6 +73,8 @@ class PoolMetrics:
         for tenant, standing in found.items():
             self._show(tenant, standing)
         self._shown = set(found)
+        self._unbilled.labels("platform").set(stats.platform)
+        self._unbilled.labels("uncharged").set(stats.uncharged)
         self._history.add(
             stats.now_ms, {name: one for name, one in found.items() if name != OTHER_TENANTS}
         )

@@ -10,7 +10,8 @@ def snapshot(now_ms: int, worker: str, **services: int) -> GateStats:
     nodes = {
         name: NodeStats(service // 2, 3, 1, 10, 2, service) for name, service in services.items()
     }
-    return GateStats("dlpm", 0, 0, 0, 0, 0, 0, 0, 0, now_ms, nodes, {worker: 5})
+    platform, uncharged = now_ms // 100, now_ms // 10
+    return GateStats("dlpm", 0, 0, 0, 0, 0, platform, uncharged, 0, now_ms, nodes, {worker: 5})
 
 
 def test_sums_are_of_both_sides_and_the_rest_is_of_the_side_in_use() -> None:
@@ -26,6 +27,8 @@ def test_sums_are_of_both_sides_and_the_rest_is_of_the_side_in_use() -> None:
     in_use[0] = 0
     shared(snapshot(2_000, "far", ada=120))
     assert [stats.now_ms for stats in shown] == [1_000, 1_000, 2_000]
+    assert [stats.platform for stats in shown] == [10 + 8, 9 + 10, 20 + 9]
+    assert [stats.uncharged for stats in shown] == [100 + 80, 90 + 100, 200 + 90]
     assert [sorted(stats.workers) for stats in shown] == [["far", "near"]] * 3
     services = [{name: node.service for name, node in stats.nodes.items()} for stats in shown]
     assert services == [

@@ -71,7 +71,9 @@ def test_a_snapshot_is_shown_by_tenant_and_the_rest_together() -> None:
     pool_metrics.observe(GateStats("dlpm", 0, 0, 0, 0, 0, 0, 0, 0, 2, nodes), delivered)
     assert shown("jain_index", service="charged") == 1.0
     assert shown("jain_index", service="delivered") == pytest.approx(jain([40, 20]))
-    pool_metrics.observe(GateStats("dlpm", 0, 0, 0, 0, 0, 0, 0, 0, 3, {}), delivered)
+    pool_metrics.observe(GateStats("dlpm", 0, 0, 0, 0, 0, 8, 9, 0, 3, {}), delivered)
+    assert shown("unbilled_cost", why="platform") == 8
+    assert shown("unbilled_cost", why="uncharged") == 9
     assert shown("tenant_service", tenant="tenant-0") == 0, "the pool forgot it"
 
 
