@@ -48,11 +48,6 @@ class EmbeddedRedis:
         """Where redis-py finds the server."""
         return f"unix://{self._socket}"
 
-    @property
-    def server_pid(self) -> int | None:
-        """Process id of the server if this process started it."""
-        return self._child.pid if self._child else None
-
     def start(self, timeout_s: float = 10.0) -> str:
         """Returns the URL once a server answers, or raises GateUnavailableError."""
         self._make_directories()

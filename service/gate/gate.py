@@ -60,12 +60,8 @@ class AsyncGate:
         answer = await self._store.call("submit", arguments)
         return wire.read_verdicts(answer, jobs, self.settings)
 
-    async def cancel(self, job_id: str) -> bool:
-        """Removes a waiting job at once; True if it was waiting. A leased one is never requeued."""
-        return (await self.cancel_all([job_id]))[0]
-
     async def cancel_all(self, job_ids: Sequence[str]) -> list[bool]:
-        """`cancel` for each of these, in one call."""
+        """Removes those that wait, True for each of them; a leased one is never requeued."""
         _now, *removed = await self._store.call("cancel", job_ids)
         return [bool(flag) for flag in removed]
 

@@ -55,10 +55,6 @@ class Tree:
         """Whether deficits count: only DLPM charges and refills them."""
         return self.policy == "dlpm"
 
-    def find(self, levels: Sequence[Level]) -> Node | None:
-        """The node at the end of the path, if all of it is known."""
-        return self.nodes.get("/".join(level.name for level in levels))
-
     def parts(self, levels: Sequence[Level]) -> int:
         """Of how many equal parts the path's end has one: at each level, among those who wait."""
         parts, parent = 1, self.nodes.get("")

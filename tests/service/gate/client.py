@@ -26,7 +26,7 @@ class Api:
 
     def cancel(self, job_id: str) -> bool:
         """True if it was waiting."""
-        return self._loop.run(self._gate.cancel(job_id))
+        return self._loop.run(self._gate.cancel_all([job_id]))[0]
 
     def configure(self, policy: str) -> None:
         """Switches the policy."""

@@ -174,15 +174,15 @@ def test_a_frozen_redis_is_noticed_and_used_again_when_it_thaws(
     redis_server: EmbeddedRedis, api: Api, worker: WorkerGate
 ) -> None:
     worker.join()
-    assert redis_server.server_pid
-    os.kill(redis_server.server_pid, signal.SIGSTOP)
+    server_pid = redis_client.info("server")["process_id"]
+    os.kill(server_pid, signal.SIGSTOP)
     try:
         with pytest.raises(GateUnavailableError):
             api.submit(build_job("frozen"))
         with pytest.raises(GateUnavailableError):
             worker.wait_for_work()
     finally:
-        os.kill(redis_server.server_pid, signal.SIGCONT)
+        os.kill(server_pid, signal.SIGCONT)
     api.submit(build_job("thawed"))
     assert "thawed" in [job.job_id for job in worker.claim(1_000, 10).jobs]
 

@@ -32,8 +32,7 @@ def test_a_path_makes_its_nodes_once_and_renews_their_weights(tree: Tree) -> Non
         "batch": 5,
         "batch/acme": 1,
     }
-    assert tree.find(levels("batch/acme")) is node
-    assert tree.find(levels("batch/other")) is None
+    assert tree.nodes["batch/acme"] is node
     assert [one.id for one in node.lineage()] == ["batch/acme", "batch"]
 
 
