@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from service.gate import wire
+from service.gate.bench_store import BenchStore
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import SUBMITTED_AT_ONCE
 from service.gate.job import Job, Level, Settlement
 from service.gate.settings import GateSettings
-from service.gate.store import Store
 
 Call = tuple[str, list[wire.Argument]]
 
@@ -76,7 +76,7 @@ class Client:
     """One connection that submits, claims and settles jobs of a shape."""
 
     def __init__(self, url: str, pool: str, shape: Shape, name: str) -> None:
-        self.store = Store(url, pool, shape.settings)
+        self.store = BenchStore(url, pool, shape.settings)
         self._shape, self._name, self._made = shape, name, 0
 
     def submits(self, jobs: int) -> list[Call]:

@@ -35,7 +35,6 @@ SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
 BEFORE_ALL = b"0-0"  # the entry of a stream before its first
 LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
-SLOW_CALLS_KEPT = 4_096
 RETRY_AFTER_MS = 1_000
 # Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ...", and
 # redis-py the command of a pipeline before it. Two codes redis-py makes classes of their own.
@@ -76,7 +75,7 @@ class Store:
     def call(self, verb: str, arguments: Sequence[Argument]) -> Any:
         """Runs one verb atomically; raises GateUnavailableError when Redis is late."""
         script, cells = self._calls.script(verb), self._calls.arguments(arguments)
-        with _translated():
+        with translated():
             try:
                 return self._client.execute_command("EVALSHA", script.digest, *cells)
             except NoScriptError:
@@ -88,7 +87,7 @@ class Store:
         When Redis has forgotten a script all run again, one after the other: each must bear that.
         """
         try:
-            with _translated(), self._client.pipeline(transaction=False) as pipeline:
+            with translated(), self._client.pipeline(transaction=False) as pipeline:
                 for verb, arguments in calls:
                     digest, cells = (
                         self._calls.script(verb).digest,
@@ -102,7 +101,7 @@ class Store:
     def wait_for_wake(self, worker: str, timeout_s: float) -> bool:
         """Pops the worker's wake token; False when none came in time, LONGEST_POP_S at most."""
         timeout_s = min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S)
-        with _translated():
+        with translated():
             key = self._calls.key(f"wake:{worker}")
             return self._client.blpop([key], timeout=timeout_s) is not None
 
@@ -112,40 +111,12 @@ class Store:
 
     def delete_replies(self, reply_to: str) -> None:
         """Drops the answers of an API process that will not read them."""
-        with _translated():
+        with translated():
             self._client.unlink(self._calls.reply_key(reply_to))
-
-    def note_slow_calls(self, milliseconds: float) -> None:
-        """Has Redis note from now on what takes it so long, and forget what it noted before."""
-        with _translated():
-            self._client.config_set("slowlog-log-slower-than", round(1e3 * milliseconds))
-            self._client.config_set("slowlog-max-len", SLOW_CALLS_KEPT)
-            self._client.slowlog_reset()
-
-    def slow_calls_ms(self) -> list[float]:
-        """How long each call took that Redis noted, SLOW_CALLS_KEPT at most."""
-        with _translated():
-            return [call["duration"] / 1e3 for call in self._client.slowlog_get(SLOW_CALLS_KEPT)]
-
-    def script_times_ms(self, verbs: Sequence[str]) -> dict[str, list[float]]:
-        """How long each call of these verbs took that Redis noted, SLOW_CALLS_KEPT together."""
-        verb_of = {self._calls.script(verb).digest.encode(): verb for verb in verbs}
-        times: dict[str, list[float]] = {verb: [] for verb in verbs}
-        with _translated():
-            for call in self._client.slowlog_get(SLOW_CALLS_KEPT):
-                for digest in call["command"].split(b" ", 2)[1:2]:
-                    if verb := verb_of.get(digest):
-                        times[verb].append(call["duration"] / 1e3)
-        return times
-
-    def info(self) -> dict[str, Any]:
-        """What Redis says of itself, as its INFO command names it."""
-        with _translated():
-            return dict(self._client.info())
 
     def eviction_of_any_key(self) -> str:
         """The policy by which a full Redis may drop any key; "" if it may not, or will not say."""
-        with _translated():
+        with translated():
             try:
                 memory = self._client.info("memory")
             except NoPermissionError:
@@ -170,7 +141,7 @@ class AsyncStore:
     async def call(self, verb: str, arguments: Sequence[Argument]) -> Any:
         """Runs one verb atomically; raises GateUnavailableError when Redis is late."""
         script, cells = self._calls.script(verb), self._calls.arguments(arguments)
-        with _translated():
+        with translated():
             try:
                 return await self._client.execute_command("EVALSHA", script.digest, *cells)
             except NoScriptError:
@@ -185,7 +156,7 @@ class AsyncStore:
         wait_ms = round(1000 * min(max(timeout_s, SHORTEST_POP_S), LONGEST_POP_S))
         key, listens = self._calls.reply_key(reply_to), self._calls.key(f"listens:{reply_to}")
         read = self._read.get(reply_to)
-        with _translated():
+        with translated():
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.set(listens, 1, px=LISTENS_MS, nx=True)  # a full Redis refuses this alone
                 pipeline.pexpire(listens, LISTENS_MS)
@@ -223,7 +194,8 @@ def _options(retry: object) -> dict[str, object]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Around calls of redis-py: an outage becomes GateUnavailableError, our own mistakes pass."""
     try:
         yield
     except ResponseError as error:
@@ -239,5 +211,5 @@ def _translated() -> Iterator[None]:
         raise _unavailable() from error
 
 
-def _unavailable(why: str = "Redis is away, retry shortly") -> GateUnavailableError:
+def _unavailable(why: str = "Redis is away; retry shortly") -> GateUnavailableError:
     return GateUnavailableError(why, retry_after_ms=RETRY_AFTER_MS)
