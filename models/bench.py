@@ -31,7 +31,7 @@ from models.benches.subjects import LEFT_OUT, Subject, prepare
 from models.benches.turns import Process, ProviderError, Spec, take_turns
 
 SHAPES = ("A", "B", "C", "D", "L")
-QUALITY_STEP = 8  # of the graded slates everybody scores every so-manieth
+QUALITY_STEP = 8  # everybody scores one in so many of the graded slates
 SCORES_ALL = ("fairslate", "hf-shared fp32")  # provider, or provider and dtype
 
 

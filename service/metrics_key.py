@@ -1,4 +1,4 @@
-"""Keeps `/metrics`, which names tenants, for who holds its key. Knows nothing of its series."""
+"""Keeps `/metrics`, which names tenants, for those who hold its key. Knows none of its series."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def encode_slate(
     memory: TokenMemory = NO_MEMORY,
 ) -> Slate:
     """Raises PromptError, and InvalidRequestError when text must not be truncated but would be, or
-    for a stored candidate that is none of the catalogue's.
+    for a stored candidate that the catalogue does not hold.
 
     Equal contexts share their prefix, and equal candidates their tokens, only under equal salts.
     """

@@ -105,7 +105,7 @@ class WorkerGate:
 
     Every method raises GateUnavailableError when Redis does not answer in time, a claim also
     WorkerNameTakenError once another worker has joined under the name. Only one thread
-    may claim; the others verbs may be called from any.
+    may claim; the other verbs may be called from any.
     """
 
     def __init__(self, url: str, pool: str, settings: GateSettings, worker: str) -> None:
