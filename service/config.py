@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import Field, dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
@@ -117,24 +117,26 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and value < (0 if field.name in MAY_BE_ZERO else 1):
-                raise SettingsError(f"{PREFIX}{field.name.upper()} must be positive, not {value}")
+            lowest = 0 if field.name in MAY_BE_ZERO else 1
+            if isinstance(value, int) and value < lowest:
+                name = f"{PREFIX}{field.name.upper()}"
+                raise SettingsError(f"{name} must be {lowest} or more, not {value}")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise SettingsError(f"{PREFIX}DEVICE must be cpu or cuda, not {self.device!r}")
         if self.dtype not in DTYPES:
-            raise SettingsError(f"{PREFIX}DTYPE must be one of {', '.join(DTYPES)}")
+            raise SettingsError(_none_of("DTYPE", DTYPES, self.dtype))
         if self.without_redis not in _WITHOUT_REDIS:
-            raise SettingsError(f"{PREFIX}WITHOUT_REDIS must be one of {', '.join(_WITHOUT_REDIS)}")
+            raise SettingsError(_none_of("WITHOUT_REDIS", _WITHOUT_REDIS, self.without_redis))
         if self.serves_without_redis and not self.redis_url:
             raise SettingsError(
-                f"{PREFIX}WITHOUT_REDIS=local stands in for the Redis of {PREFIX}REDIS_URL, set "
-                "that too; the embedded one is started again by itself"
+                f"{PREFIX}WITHOUT_REDIS=local stands in for the Redis of {PREFIX}REDIS_URL; set "
+                "that too, for the embedded one is started again by itself"
             )
         if not self.default_deadline_ms <= self.max_deadline_ms <= DEADLINE_CEILING_MS:
             raise SettingsError(
                 f"{PREFIX}DEFAULT_DEADLINE_MS ({self.default_deadline_ms}) must not be above "
                 f"{PREFIX}MAX_DEADLINE_MS ({self.max_deadline_ms}), nor that above "
-                f"{DEADLINE_CEILING_MS}"
+                f"{DEADLINE_CEILING_MS}; lower what is above"
             )
         _ = self.gate  # what it refuses must end the start, not the first request
 
@@ -183,6 +185,10 @@ def pin_paths(environment: MutableMapping[str, str] = os.environ) -> None:
     for name in PATHS:
         if path := getattr(settings, name):
             environment[PREFIX + name.upper()] = str(Path(path).absolute())
+
+
+def _none_of(name: str, known: Sequence[str], given: str) -> str:
+    return f"{PREFIX}{name} must be one of {', '.join(known)}, not {given!r}"
 
 
 def _unknown_name(name: str, known: list[str]) -> str:

@@ -211,7 +211,7 @@ async def _in_time(futures: Iterable[asyncio.Future[Reply]], deadline_ms: int) -
             return await asyncio.gather(*futures)
     except TimeoutError as error:
         raise DeadlineExceededError(
-            "no answer came by the deadline, retry", param="deadline_ms"
+            "no answer came by the deadline; retry", param="deadline_ms"
         ) from error
 
 
@@ -223,17 +223,17 @@ def _tell(hear: Hear, job_id: str, future: asyncio.Future[Reply]) -> None:
 
 
 def _engine_absent() -> EngineAbsentError:
-    return EngineAbsentError("no engine is serving, retry shortly", retry_after_ms=RETRY_AFTER_MS)
+    return EngineAbsentError("no engine is serving; retry shortly", retry_after_ms=RETRY_AFTER_MS)
 
 
 def _result(reply: Reply) -> JobResult:
     if reply.outcome is Outcome.DEADLINE:
         raise DeadlineExceededError(
-            "the deadline passed in the queue, allow more time", param="deadline_ms"
+            "the deadline passed in the queue; allow more time", param="deadline_ms"
         )
     if reply.outcome is Outcome.WORKER_LOST:
         raise WorkerLostError(
-            "every engine that took the job vanished, retry", retry_after_ms=RETRY_AFTER_MS
+            "every engine that took the job vanished; retry", retry_after_ms=RETRY_AFTER_MS
         )
     result = decode_result(reply.result)
     if isinstance(result, JobFailure):

@@ -33,4 +33,6 @@ def decode_report(payload: bytes) -> EngineReport:
         worker, description, label_mass = json.loads(payload)
         return EngineReport(worker, dict(description), tuple(map(float, label_mass)))
     except (ValueError, TypeError) as error:
-        raise PayloadError(f"an engine's report that cannot be read ({error})") from error
+        raise PayloadError(
+            f"an engine's report cannot be read ({error}); drain the pool before an upgrade"
+        ) from error

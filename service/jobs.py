@@ -114,5 +114,7 @@ def _failure(content: bytes) -> JobFailure:
     try:
         code, message = json.loads(content)
     except ValueError as error:
-        raise PayloadError(f"a failure that cannot be read ({error})") from error
+        raise PayloadError(
+            f"a failure cannot be read ({error}); drain the pool before an upgrade"
+        ) from error
     return JobFailure(code, message)

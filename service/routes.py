@@ -88,7 +88,7 @@ class Inbox:
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise BodyTooLargeError(
-                f"the body is {size} bytes or more; the limit is {self._max_bytes}, "
+                f"the body is {size} bytes or more; the limit is {self._max_bytes}; "
                 "send fewer or shorter candidates"
             )
 

@@ -50,7 +50,9 @@ def _read(path: str) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error})") from error
+        raise SettingsError(
+            f"{path}: cannot be read ({error}); FAIRSLATE_TENANTS_FILE names a YAML file in UTF-8"
+        ) from error
     if not isinstance(raw, dict) or raw.keys() - set(SECTIONS):
         raise SettingsError(
             f"{path}: expected `tenants`, a non-empty list, and, optionally, `classes` and "
@@ -98,7 +100,9 @@ def _classes(where: str, item: dict[str, Any], known: Levels) -> tuple[Level, ..
     lower = [level.name for level in known.values() if level.weight < own.weight]
     listed = item.get("classes", lower)
     if not isinstance(listed, list):
-        raise SettingsError(f"{where}.classes: expected a list of {', '.join(known)}")
+        raise SettingsError(
+            f"{where}.classes: expected a list of {', '.join(known)}, not {listed!r}"
+        )
     others = [_known(f"{where}.classes", name, known) for name in listed]
     return tuple(dict.fromkeys([own, *others]))
 
@@ -119,21 +123,25 @@ def _known(where: str, name: Any, known: Levels) -> Level:
 def _flag(where: str, item: dict[str, Any], field: str) -> bool:
     value = item.get(field, False)
     if not isinstance(value, bool):
-        raise SettingsError(f"{where}.{field}: expected true or false")
+        raise SettingsError(f"{where}.{field}: expected true or false, not {value!r}")
     return value
 
 
 def _name(where: str, name: Any) -> str:
     printable = isinstance(name, str) and name.isprintable() and name.strip(string.whitespace)
     if not printable or "/" in name:
-        raise SettingsError(f"{where}: expected a name that is not empty and holds no /")
+        raise SettingsError(
+            f"{where}: expected a name that is not empty and holds no /, not {name!r}"
+        )
     assert isinstance(name, str)
     return name
 
 
 def _weight(where: str, weight: Any) -> int:
     if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
-        raise SettingsError(f"{where}: expected a whole number from 1 to {MAX_WEIGHT}")
+        raise SettingsError(
+            f"{where}: expected a whole number from 1 to {MAX_WEIGHT}, not {weight!r}"
+        )
     return weight
 
 

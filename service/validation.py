@@ -125,7 +125,8 @@ def _check_count(raw: Any, most: int) -> None:
     candidates = raw.get("candidates") if isinstance(raw, dict) else None
     if isinstance(candidates, list) and len(candidates) > most:
         raise InvalidRequestError(
-            f"candidates has {len(candidates)} entries; the limit is {most}",
+            f"candidates has {len(candidates)} entries; the limit is {most}; send the rest in "
+            "another request",
             code="too_many_candidates",
             param="candidates",
         )
@@ -137,7 +138,8 @@ def _check_errand(request: ContextRequest, settings: Settings) -> None:
     _check_length("user", request.user or "", settings)
     if request.deadline_ms is not None and request.deadline_ms > settings.max_deadline_ms:
         raise InvalidRequestError(
-            f"deadline_ms is {request.deadline_ms}; the limit is {settings.max_deadline_ms}",
+            f"deadline_ms is {request.deadline_ms}; the limit is {settings.max_deadline_ms}; "
+            "allow less, or send fewer candidates at once",
             code="deadline_too_long",
             param="deadline_ms",
         )
@@ -223,7 +225,8 @@ def _check_text(param: str, text: str) -> None:
 def _check_length(param: str, value: str, settings: Settings) -> None:
     if len(value) > settings.max_field_characters:
         raise InvalidRequestError(
-            f"{param} has {len(value)} characters; the limit is {settings.max_field_characters}",
+            f"{param} has {len(value)} characters; the limit is {settings.max_field_characters}; "
+            "shorten it",
             code="field_too_long",
             param=param,
         )

@@ -58,7 +58,7 @@ class EmbeddedRedis:
         if not any(_answers(self._socket) or self._stopping.wait(_POLL_S) for _ in range(polls)):
             self.stop()
             raise GateUnavailableError(
-                f"redis-server did not start, read {self._state_dir / 'redis.log'}"
+                f"redis-server did not start; read {self._state_dir / 'redis.log'}"
             )
         return self.url
 

@@ -16,22 +16,22 @@ def refuse(verdict: Verdict, job: Job, settings: GateSettings) -> None:
     """Raises unless the job is queued or was known."""
     retry = verdict.retry_after_ms
     if verdict.answer == "pool_full":
-        raise PoolFullError("the queue is full, retry later", retry_after_ms=retry)
+        raise PoolFullError("the queue is full; retry later", retry_after_ms=retry)
     if verdict.answer == "tenant_full":
         raise TenantThrottledError(
             f"tenant {job.tenant!r} has its limit of {settings.max_tenant_jobs} jobs or "
-            f"{settings.max_tenant_tokens} tokens queued, wait for answers before sending more",
+            f"{settings.max_tenant_tokens} tokens queued; wait for answers before sending more",
             retry_after_ms=retry,
         )
     if verdict.answer == "tenant_busy":
         raise TenantThrottledError(
             f"tenant {job.tenant!r} has its limit of {settings.max_tenant_in_flight} jobs in "
-            "flight, wait for answers before sending more",
+            "flight; wait for answers before sending more",
             retry_after_ms=retry,
         )
     if verdict.answer == "deadline":
         raise DeadlineExceededError(
-            "the deadline passed before the job was queued, allow more time", param="deadline_ms"
+            "the deadline passed before the job was queued; allow more time", param="deadline_ms"
         )
     if verdict.answer == "level_conflict":
         raise LevelConflictError(

@@ -41,14 +41,15 @@ class GateSettings:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            raise ValueError(f"policy {self.policy!r} must be one of {', '.join(POLICIES)}")
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {self.policy!r}")
         if self.attribution not in ATTRIBUTIONS:
-            raise ValueError(f"attribution must be one of {', '.join(ATTRIBUTIONS)}")
+            known = ", ".join(ATTRIBUTIONS)
+            raise ValueError(f"attribution must be one of {known}, not {self.attribution!r}")
         for field in fields(self):
             lowest = 0 if field.name in ("lease_ms", "output_weight", "overtakes") else 1
             value = getattr(self, field.name)
             if isinstance(value, int) and value < lowest:
-                raise ValueError(f"{field.name} must be at least {lowest}, raise it")
+                raise ValueError(f"{field.name} must be at least {lowest}, not {value}")
 
     @property
     def refill(self) -> int:

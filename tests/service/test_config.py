@@ -51,7 +51,9 @@ def test_an_unknown_device_is_refused(device: str) -> None:
 
 
 def test_a_local_gate_needs_a_shared_one_to_stand_in_for() -> None:
-    with pytest.raises(SettingsError, match="WITHOUT_REDIS must be one of refuse, local"):
+    with pytest.raises(
+        SettingsError, match="WITHOUT_REDIS must be one of refuse, local, not 'open'"
+    ):
         Settings(without_redis="open")
     with pytest.raises(SettingsError, match="REDIS_URL"):
         Settings(without_redis="local")
@@ -59,12 +61,12 @@ def test_a_local_gate_needs_a_shared_one_to_stand_in_for() -> None:
     assert not Settings().serves_without_redis
 
 
-def test_gate_gets_its_share() -> None:
-    settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
 def test_the_gate_is_shipped_with_its_own_defaults() -> None:
     assert Settings().gate == GateSettings()
 
 
+def test_gate_gets_its_share() -> None:
+    settings = Settings(quantum=7, lease_ms=8, max_pool_jobs=9, max_tenant_jobs=10)
     gate = settings.gate
     assert (gate.quantum, gate.lease_ms, gate.max_pool_jobs, gate.max_tenant_jobs) == (7, 8, 9, 10)
 

@@ -135,7 +135,7 @@ def test_limits_come_from_the_settings() -> None:
     candidates = [{"id": str(index), "text": "Job"} for index in range(3)]
     body = json.dumps({"context": "Nurse", "candidates": candidates}).encode()
     assert len(parse_rank_request(body, Settings(max_candidates=3)).candidates) == 3
-    with pytest.raises(InvalidRequestError, match="3 entries; the limit is 2"):
+    with pytest.raises(InvalidRequestError, match="3 entries; the limit is 2; send the rest"):
         parse_rank_request(body, Settings(max_candidates=2))
 
 
