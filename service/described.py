@@ -25,6 +25,7 @@ def describe_card(card: ModelCard, max_candidates: int, settings: Settings) -> d
             "max_body_bytes": settings.max_body_bytes,
             "max_context_tokens": card.truncation.max_context_tokens,
             "max_candidate_tokens": card.truncation.max_candidate_tokens,
+            "default_deadline_ms": settings.default_deadline_ms,
             "max_deadline_ms": settings.max_deadline_ms,
         },
     }

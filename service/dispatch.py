@@ -12,7 +12,7 @@ from functools import partial
 from models.errors import FairslateError
 from service.abandoned import Abandoned
 from service.errors import EngineAbsentError, engine_error
-from service.gate.errors import DeadlineExceededError, WorkerLostError
+from service.gate.errors import DeadlineExceededError, GateUnavailableError, WorkerLostError
 from service.gate.gate import AsyncGate
 from service.gate.job import Explanation, GateStats, Job, Outcome, Reply
 from service.jobs import JobFailure, JobResult, decode_result
@@ -61,6 +61,7 @@ class Dispatcher:
         self._seen: GateStats | None = None  # by the last look, if Redis answered it
         self._outage = OutageLog(logger, "cannot see the engines")
         self._engine_alive = False
+        self._away = False
         self._closing = False
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class Dispatcher:
         However it ends, by cancellation too, no job of the slate stays queued behind it.
         """
         if not self._engine_alive:
-            raise _engine_absent()
+            raise _redis_away() if self._away else _engine_absent()
         loop = asyncio.get_running_loop()
         futures = {job.job_id: loop.create_future() for job in jobs}
         if hear:
@@ -170,8 +171,10 @@ class Dispatcher:
         except FairslateError as error:
             # What was last known of the engines stands: submitting finds out about Redis itself.
             self._outage.away(error)
+            self._away = True
             return False
         self._outage.back()
+        self._away = False
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
         if not self._engine_alive and not stats.leased_jobs:
@@ -220,6 +223,12 @@ def _tell(hear: Hear, job_id: str, future: asyncio.Future[Reply]) -> None:
     if not future.cancelled() and future.exception() is None:
         with contextlib.suppress(FairslateError):
             hear(job_id, _result(future.result()))
+
+
+def _redis_away() -> GateUnavailableError:
+    return GateUnavailableError(
+        "Redis does not answer; retry shortly", retry_after_ms=RETRY_AFTER_MS
+    )
 
 
 def _engine_absent() -> EngineAbsentError:

@@ -71,7 +71,7 @@ class Insight:
     def _refuse_others(self, authorization: str | None) -> None:
         """Than the operator."""
         if not self._admin_key:
-            raise RouteNotFoundError("/admin is closed; the operator opens it by an admin key")
+            raise RouteNotFoundError("/admin is closed; the operator sets FAIRSLATE_ADMIN_KEY")
         given = bearer_key(authorization).encode()
         if not hmac.compare_digest(given, self._admin_key.encode()):
             raise UnauthorizedError("this is not the admin key; ask the operator")

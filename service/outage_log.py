@@ -17,7 +17,8 @@ class OutageLog:
     def away(self, error: Exception) -> None:
         """A try failed."""
         if not self._away:
-            self._logger.warning("%s: %s", self._what, error)
+            cause = f" ({error.__cause__})" if error.__cause__ else ""  # it names the address
+            self._logger.warning("%s: %s%s", self._what, error, cause)
         self._away = True
 
     def back(self) -> None:

@@ -37,6 +37,7 @@ logger = logging.getLogger("fairslate.routes")
 CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the metrics
 MAX_REQUEST_ID = 128
 MAX_ADMIN_BYTES = 1024
+BESIDE = "/readyz, /livez, /metrics, /"  # what BentoML serves
 
 Work = Coroutine[Any, Any, dict[str, Any]]
 
@@ -260,8 +261,8 @@ def _refusal(request: Request) -> FairslateError:
         if route.path_regex.match(path):
             allow = ", ".join(sorted((route.methods or set()) - {"HEAD"}))
             return MethodNotAllowedError(f"{path} takes {allow}, not {request.method}", allow=allow)
-    known = ", ".join(route.path for route in served)
-    return RouteNotFoundError(f"{path} is not a route; use one of: {known}")
+    known = ", ".join(route.path.replace("{asked:path}", "REQUEST_ID") for route in served)
+    return RouteNotFoundError(f"{path} is not a route; use one of: {known}, {BESIDE}")
 
 
 def _reasons(request: Request) -> bool:

@@ -57,9 +57,9 @@ class Tenant:
         allowed = {level.name: level for level in self.classes}
         name = priority if priority is not None else next(iter(allowed))
         if name not in allowed:
-            known = ", ".join(allowed) or "none: leave it out"
+            known = f"use {', '.join(allowed)}" if allowed else "it has no classes, send none"
             raise InvalidRequestError(
-                f"priority {name!r} is not open to tenant {self.name!r}; classes: {known}",
+                f"priority {name!r} is not open to tenant {self.name!r}; {known}",
                 code="unknown_priority",
                 param="priority",
             )

@@ -71,10 +71,11 @@ def _levels(path: str, section: str, raw: Any) -> dict[str, Level]:
 
 
 def _entry(where: str, item: Any, classes: Levels, organisations: Levels) -> tuple[str, Tenant]:
-    if not isinstance(item, dict) or item.keys() - {*REQUIRED, *OPTIONAL}:
-        raise SettingsError(
-            f"{where}: expected {', '.join(REQUIRED)} and, optionally, {', '.join(OPTIONAL)}"
-        )
+    expected = f"{', '.join(REQUIRED)} and, optionally, {', '.join(OPTIONAL)}"
+    if not isinstance(item, dict):
+        raise SettingsError(f"{where}: expected {expected}, not {item!r}")
+    for field in item.keys() - {*REQUIRED, *OPTIONAL}:
+        raise SettingsError(f"{where}: {field!r} is no field of a tenant; expected {expected}")
     name, key = _name(f"{where}.name", item.get("name")), item.get("key_sha256")
     if not isinstance(key, str) or len(key) != 64 or set(key) - set("0123456789abcdef"):
         raise SettingsError(f"{where}.key_sha256: expected 64 lower-case hex digits")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from service.config import Settings
@@ -23,6 +23,7 @@ from service.schemas import (
 )
 
 Body = TypeVar("Body", bound=Strict)
+UNKNOWN = "extra_forbidden"  # pydantic's name of an error
 
 
 def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
@@ -73,16 +74,23 @@ def _validated(model: type[Body], raw: Any) -> Body:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise _invalid(_nearest(error.errors(include_url=False, include_context=False))) from error
+        errors = error.errors(include_url=False, include_context=False)
+        raise _invalid(_nearest(errors), model) from error
 
 
 def _nearest(errors: list[ErrorDetails]) -> ErrorDetails:
-    """The first error; of a context, which is text or an object, that of the form it was sent in.
+    """The first error, or the unknown field beside a missing one: often its mistyped name.
 
-    pydantic puts the form's name behind the field's, where no client looks for it.
+    Of a context, which is text or an object, that of the form it was sent in: pydantic puts the
+    form's name behind the field's, where no client looks for it.
     """
-    if errors[0]["loc"][:1] != ("context",):
-        return errors[0]
+    first = errors[0]
+    if first["type"] == "missing":
+        where = first["loc"][:-1]
+        beside = (e for e in errors if e["type"] == UNKNOWN and e["loc"][:-1] == where)
+        return next(beside, first)
+    if first["loc"][:1] != ("context",):
+        return first
     forms = [error for error in errors if error["loc"][:1] == ("context",)]
     sent = max(forms, key=lambda error: len(error["loc"]))
     return {**sent, "loc": ("context", *sent["loc"][2:])}
@@ -105,11 +113,28 @@ def _parse_json(body: bytes) -> Any:
         ) from error
 
 
-def _invalid(detail: ErrorDetails) -> InvalidRequestError:
+def _invalid(detail: ErrorDetails, model: type[BaseModel]) -> InvalidRequestError:
     param = _dotted(detail["loc"])
-    code = "unknown_field" if detail["type"] == "extra_forbidden" else "invalid_request"
-    reason = "is not a field of this request" if code == "unknown_field" else detail["msg"]
+    code = "unknown_field" if detail["type"] == UNKNOWN else "invalid_request"
+    reason = detail["msg"]
+    if code == "unknown_field":
+        reason = f"is no field here; use {', '.join(_fields_beside(model, detail['loc']))}"
     return InvalidRequestError(f"{param or 'body'}: {reason}", code=code, param=param or None)
+
+
+def _fields_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Of the object, within a body of this kind, that holds the field at `location`."""
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """What a list holds."""
+    model: type[BaseModel]
+    [model] = get_args(annotation)
+    return model
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -65,6 +66,18 @@ def test_a_refusal_says_when_to_come_back_and_leaves_no_chunk_queued(
             await dispatcher.score([job("a", 5000), job("b", 5000)])
         assert refusal.value.retry_after_ms == 700
         await asyncio.to_thread(wait_until, nothing_queued, 5.0, "an empty queue")
+        await gate.close()
+
+    asyncio.run(ask())
+
+
+def test_before_redis_was_ever_reached_it_is_redis_that_is_missing(tmp_path: Path) -> None:
+    async def ask() -> None:
+        gate = AsyncGate(f"unix://{tmp_path}/nobody", "pool", GateSettings())
+        dispatcher = Dispatcher(gate)
+        assert not await dispatcher.ready()
+        with pytest.raises(GateUnavailableError, match="Redis does not answer"):
+            await dispatcher.score([job("a", 5000)])
         await gate.close()
 
     asyncio.run(ask())

@@ -91,7 +91,7 @@ def test_priority_chooses_among_the_tenants_classes_only() -> None:
     assert ada.nodes == ("interactive/ada", "batch/ada")
     with pytest.raises(InvalidRequestError, match=r"'bulk' is not open .* interactive, batch"):
         ada.path(priority="bulk")
-    with pytest.raises(InvalidRequestError, match="leave it out"):
+    with pytest.raises(InvalidRequestError, match="no classes, send none"):
         Tenant("bob").path(priority="batch")
 
 

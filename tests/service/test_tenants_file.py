@@ -66,7 +66,7 @@ def test_a_tenants_own_class_comes_first_and_lower_ones_are_open_to_it(
         ({"key_sha256": ADA["key_sha256"].upper()}, "key_sha256"),
         ({"weight": 0}, "weight: .* not 0"),
         ({"weight": True}, "weight"),
-        ({"wieght": 1}, "expected name"),
+        ({"wieght": 1}, "'wieght' is no field of a tenant; expected name"),
         ({"organisation": "acne"}, "organisation: 'acne' is not known.*acme"),
         ({"class": "bulk"}, "class: 'bulk' is not known.*interactive, batch"),
         ({"classes": ["batch", "bulk"]}, "classes: 'bulk' is not known"),

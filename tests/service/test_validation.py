@@ -79,6 +79,27 @@ def test_a_candidate_is_either_a_text_or_an_entry(
 
 
 @pytest.mark.parametrize(
+    ("wrong", "param", "fields"),
+    [
+        (GOOD | {"topn": 3}, "topn", "context, deadline_ms.*, top_n"),
+        ({"candidate": []}, "candidate", "context, .*, candidates"),
+        (
+            GOOD | {"candidates": [{"id": "a", "txt": "b"}]},
+            r"candidates\[0\].txt",
+            "id, text, embed",
+        ),
+        (GOOD | {"candidates": [{"text": "b", "key": "a"}]}, r"candidates\[0\].key", "id, text"),
+    ],
+    ids=["option", "mistyped", "mistyped in a candidate", "beside a missing one"],
+)
+def test_an_unknown_field_is_named_with_those_there_are(
+    wrong: dict[str, Any], param: str, fields: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=f"{param}: is no field here; use {fields}"):
+        parse_rank_request(json.dumps(wrong).encode(), Settings())
+
+
+@pytest.mark.parametrize(
     ("context", "param"),
     [
         (None, "context"),
