@@ -13,9 +13,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from models.card import ModelCard
+from service import series
 from service.engine_report import decode_report
 from service.payload_bytes import PayloadError
 
@@ -24,6 +25,8 @@ logger = logging.getLogger("fairslate.engines")
 LABEL_MASS_FLOOR = 0.95
 SAMPLES = 512
 WARNING_SECONDS = 60.0
+_MASS = f"Mean probability on the model's labels, of the last {SAMPLES} candidates sampled."
+_ALARM = f"1 while that is below {LABEL_MASS_FLOOR}."
 
 
 class EngineBoard:
@@ -46,14 +49,8 @@ class EngineBoard:
         self._warned = -math.inf
         self._descriptions: dict[str, Mapping[str, str]] = {}
         self._samples: deque[float] = deque(maxlen=SAMPLES)
-        self._mass = _gauge(
-            registry,
-            "fairslate_label_mass",
-            f"Mean probability on the model's labels, of the last {SAMPLES} candidates sampled.",
-        )
-        self._alarm = _gauge(
-            registry, "fairslate_label_mass_alarm", f"1 while that is below {LABEL_MASS_FLOOR}."
-        )
+        self._mass = series.gauge(registry, "label_mass", _MASS)
+        self._alarm = series.gauge(registry, "label_mass_alarm", _ALARM)
 
     @property
     def label_mass(self) -> float | None:
@@ -114,7 +111,3 @@ def calibrated_label_mass(card: ModelCard) -> float | None:
     """What the card says of the split that the model was calibrated on, if it says anything."""
     recorded = card.metrics.get("label_mass")
     return None if recorded is None else float(recorded["mean"])
-
-
-def _gauge(registry: CollectorRegistry, name: str, text: str) -> Gauge:
-    return Gauge(name, text, registry=registry, multiprocess_mode="livemostrecent")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
+from service import series
 from service.errors import error_code
-from service.fallback import MODES
 from service.gate.job import GateStats
+from service.mode_metrics import ModeMetrics
 from service.pool_metrics import OTHER_TENANTS, PoolMetrics, labels
+from service.queue_metrics import QueueMetrics
 from service.tenants import Tenant
-
-QUANTILES = (0.5, 0.99)
-_QUEUE_SAMPLES = 512
-_BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,25 @@ class Timings:
         return {stage: round(value, 3) for stage, value in asdict(self).items()}
 
 
+_COUNTERS: dict[str, tuple[str, ...]] = {  # name, text, labels
+    "requests": ("Requests by outcome.", "tenant", "code"),
+    "tokens": (
+        "Tokens of answered requests, of prompts but for the kind output.",
+        "tenant",
+        "kind",
+    ),
+    "candidates": ("Candidates of answered requests, by who knew the score.", "tenant", "source"),
+    "tenant_overtakes": (
+        "Times that a later job with a warm context went before one of an answered request.",
+        "tenant",
+    ),
+}
+_STAGES = {  # of "<name>_milliseconds"
+    "stage": "Time of answered rank requests by stage.",
+    "reason": "Time of answered requests for reasons by stage.",
+}
+
+
 class Metrics:
     """Tenants beyond the first hundred share the label "other"; codes are a closed set."""
 
@@ -43,82 +59,21 @@ class Metrics:
     ) -> None:
         self._labels = labels(tenant.name for tenant in tenants)
         self._pool = PoolMetrics(tenants, refill, registry)
-        self._waits: defaultdict[str, deque[float]] = defaultdict(
-            lambda: deque(maxlen=_QUEUE_SAMPLES)
-        )
+        self._queue = QueueMetrics(registry)
+        self._mode = ModeMetrics(registry)
+        self._counters = {
+            name: series.counter(registry, name, *table) for name, table in _COUNTERS.items()
+        }
+        self._stages = {
+            name: series.milliseconds(registry, f"{name}_milliseconds", text, "stage")
+            for name, text in _STAGES.items()
+        }
         self._delivered: defaultdict[str, int] = defaultdict(int)  # tokens, cached or not
-        self._children: dict[tuple[str, str], Counter] = {}  # each look-up of one takes a lock
-        self._requests = Counter(
-            "fairslate_requests",
-            "Requests by outcome.",
-            ["tenant", "code"],
-            registry=registry,
-        )
-        self._stages = Histogram(
-            "fairslate_stage_milliseconds",
-            "Time of answered rank requests by stage.",
-            ["stage"],
-            buckets=_BUCKETS_MS,
-            registry=registry,
-        )
-        self._reason_stages = Histogram(
-            "fairslate_reason_milliseconds",
-            "Time of answered requests for reasons by stage.",
-            ["stage"],
-            buckets=_BUCKETS_MS,
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "fairslate_tokens",
-            "Tokens of answered requests, of prompts but for the kind output.",
-            ["tenant", "kind"],
-            registry=registry,
-        )
-        self._candidates = Counter(
-            "fairslate_candidates",
-            "Candidates of answered requests, by who knew the score.",
-            ["tenant", "source"],
-            registry=registry,
-        )
-        self._overtakes = Counter(
-            "fairslate_tenant_overtakes",
-            "Times that a later job with a warm context went before one of an answered request.",
-            ["tenant"],
-            registry=registry,
-        )
-        self._queue = Gauge(
-            "fairslate_tenant_queue_milliseconds",
-            f"Time in the queue of a tenant's last {_QUEUE_SAMPLES} answers.",
-            ["tenant", "quantile"],
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
-
-        self._mode = Gauge(
-            "fairslate_gate_mode",
-            "1 for where slates go now: the shared Redis, this server's own, or nowhere.",
-            ["mode"],
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
-        self._turns = Counter(
-            "fairslate_gate_turns",
-            "Times that the gate's mode changed to this one.",
-            ["mode"],
-            registry=registry,
-        )
-        for mode in MODES:
-            self._turns.labels(mode)  # a series that an alert can watch before the first turn
-        self._shown_mode = ""
+        self._outcomes: dict[tuple[str, str], Counter] = {}  # each look-up of one takes a lock
 
     def show_mode(self, mode: str) -> None:
         """Where the gate is; to be called often."""
-        if mode != self._shown_mode:
-            for name in MODES:
-                self._mode.labels(name).set(name == mode)
-            if self._shown_mode:
-                self._turns.labels(mode).inc()
-            self._shown_mode = mode
+        self._mode.show(mode)
 
     def answered(
         self,
@@ -131,13 +86,10 @@ class Metrics:
         """Counts one ranked slate with its times, tokens, candidates and overtakes of its jobs."""
         label = self._label(tenant)
         self._count(label, "ok", usage)
-        self._overtakes.labels(label).inc(overtaken)
         reused = usage["reused_candidates"]
-        self._candidates.labels(label, "engine").inc(candidates - reused)
-        self._candidates.labels(label, "score_cache").inc(reused)
-        for stage, milliseconds in asdict(timings).items():
-            self._stages.labels(stage).observe(milliseconds)
-        self._waits[label].append(timings.queue)
+        self._counters["candidates"].labels(label, "engine").inc(candidates - reused)
+        self._counters["candidates"].labels(label, "score_cache").inc(reused)
+        self._time(label, "stage", timings, overtaken)
 
     def prewarmed(self, tenant: str, usage: dict[str, int]) -> None:
         """Counts one context that was computed ahead; nobody waits for it, so no times."""
@@ -149,10 +101,7 @@ class Metrics:
         """Counts one answered request for reasons with its times, tokens and overtakes."""
         label = self._label(tenant)
         self._count(label, "reasoned", usage)
-        self._overtakes.labels(label).inc(overtaken)
-        for stage, milliseconds in asdict(timings).items():
-            self._reason_stages.labels(stage).observe(milliseconds)
-        self._waits[label].append(timings.queue)
+        self._time(label, "reason", timings, overtaken)
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -162,9 +111,7 @@ class Metrics:
     def observe(self, stats: GateStats) -> None:
         """Shows a snapshot of the pool, and the queue times so far."""
         self._pool.observe(stats, self._delivered)
-        for label, waits in self._waits.items():
-            for share in QUANTILES:
-                self._queue.labels(label, str(share)).set(quantile(waits, share))
+        self._queue.show()
 
     @contextmanager
     def failures_of(self, tenant: str) -> Iterator[None]:
@@ -172,28 +119,28 @@ class Metrics:
         try:
             yield
         except BaseException as error:
-            self._outcomes(self._label(tenant), error_code(error)).inc()
+            self._outcome(self._label(tenant), error_code(error)).inc()
             raise
 
     def _count(self, label: str, code: str, usage: dict[str, int]) -> None:
-        self._outcomes(label, code).inc()
+        self._outcome(label, code).inc()
         delivered = ("context_tokens", "candidate_tokens", "output_tokens")
         self._delivered[label] += sum(usage.get(name, 0) for name in delivered)
         for name, count in usage.items():
             if (kind := name.removesuffix("_tokens")) != name:
-                self._tokens.labels(label, kind).inc(count)
+                self._counters["tokens"].labels(label, kind).inc(count)
 
-    def _outcomes(self, label: str, code: str) -> Counter:
+    def _time(self, label: str, series_of: str, timings: Timings, overtaken: int) -> None:
+        for stage, milliseconds in asdict(timings).items():
+            self._stages[series_of].labels(stage).observe(milliseconds)
+        self._queue.add(label, timings.queue)
+        self._counters["tenant_overtakes"].labels(label).inc(overtaken)
+
+    def _outcome(self, label: str, code: str) -> Counter:
         key = (label, code)
-        if key not in self._children:
-            self._children[key] = self._requests.labels(label, code)
-        return self._children[key]
+        if key not in self._outcomes:
+            self._outcomes[key] = self._counters["requests"].labels(label, code)
+        return self._outcomes[key]
 
     def _label(self, tenant: str) -> str:
         return self._labels.get(tenant, OTHER_TENANTS)
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """The least value that at least `share` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry
 
+from service import series
 from service.gate.job import GateStats
 from service.standing import FORGOTTEN, History, Standing, standings
 from service.tenants import Tenant
@@ -40,17 +41,17 @@ class PoolMetrics:
         self._history = History()
         self._shown: set[str] = set()
         self._gauges = {
-            name: _gauge(registry, f"tenant_{name}", text, "tenant")
+            name: series.gauge(registry, f"tenant_{name}", text, "tenant")
             for name, text in _OF_TENANTS.items()
         }
-        self._jain = _gauge(
+        self._jain = series.gauge(
             registry,
             "jain_index",
             "Over a service by weight of the last minute's backlogged tenants.",
             "service",
         )
 
-        self._unbilled = _gauge(
+        self._unbilled = series.gauge(
             registry,
             "unbilled_cost",
             "Tokens that no tenant paid: borne by the platform, or used above what was reserved.",
@@ -90,14 +91,3 @@ def labels(tenant_names: Iterable[str]) -> dict[str, str]:
     """Label of each tenant: its own name for the first hundred."""
     own = dict.fromkeys(tenant_names)
     return {name: name for name in list(own)[:MAX_TENANT_LABELS]}
-
-
-def _gauge(registry: CollectorRegistry, name: str, text: str, *label_names: str) -> Gauge:
-    # One API process shows the whole pool; of two that did, the last word is the right one.
-    return Gauge(
-        f"fairslate_{name}",
-        text,
-        label_names,
-        registry=registry,
-        multiprocess_mode="livemostrecent",
-    )
