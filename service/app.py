@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import sys
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import bentoml
 from starlette.applications import Starlette
 
-import kernels
-import models
-import service
-from models.directory import load_model_directory
 from models.errors import FairslateError
-from service.config import DEADLINE_CEILING_MS, Settings, pin_paths
-from service.dispatch import Dispatcher
-from service.engine_board import EngineBoard, calibrated_label_mass
-from service.fallback import Fallback
-from service.gate.gate import AsyncGate
-from service.gate.job import GateStats
-from service.insight import Insight
-from service.ledgers import Ledgers
-from service.metrics import Metrics
+from service.api_process import ApiProcess
+from service.config import DEADLINE_CEILING_MS, Settings
 from service.metrics_key import MetricsKey
-from service.processes import (
-    Housekeeper,
-    check_packages,
-    open_catalogue,
-    open_reasoner,
-    pool_name,
-    run_or_exit,
-    running_redis,
-    spare_collector,
-    try_engine,
-)
-from service.ranking import Ranker
-from service.reasoning import Reasoner
+from service.preflight import check_start
 from service.reception import Reception
 from service.routes import http_app
-from service.tenants_file import load_tenants
+from service.running_redis import running_redis
 from service.unread import RefusedUnread
 
 # BentoML makes some 300 objects a request for spans that nobody collects; "false" brings them back.
@@ -63,68 +37,16 @@ def engine_workers() -> int:
         return 1
 
 
-def check_start() -> None:
-    """Ends `bentoml serve` before it starts any process when no start could succeed."""
-    try:
-        check_packages(kernels, models, service)
-        pin_paths()
-        settings = Settings.from_environment()
-        load_tenants(settings.tenants_file)
-        open_catalogue(settings, load_model_directory(settings.model_path))
-        open_reasoner(settings)
-        try_engine(settings)
-    except FairslateError as error:
-        sys.exit(f"fairslate refuses to start: {error}")
-
-
 @contextlib.asynccontextmanager
 async def open_service(app: Starlette) -> AsyncIterator[None]:
     """Puts what answers calls into `app.state` for as long as the API process serves."""
     settings = Settings.from_environment()
-    directory = load_model_directory(settings.model_path)
-    catalogue, reasoner = open_catalogue(settings, directory), open_reasoner(settings)
-    tenants = load_tenants(settings.tenants_file)
     with running_redis(settings) as urls:
-        metrics = Metrics(tenants.all, settings.gate.refill)
-        housekeeper = Housekeeper()
-        board = EngineBoard(calibrated_label_mass(directory.card))
-
-        def observe(stats: GateStats) -> None:
-            metrics.observe(stats)
-            board.forget_all_but(stats.workers)
-
-        name = pool_name(directory, catalogue, reasoner)
-        ledgers = Ledgers(observe, lambda: gateway.side)
-        reply_to = uuid.uuid4().hex
-        gates = [AsyncGate(url, name, settings.gate) for url in urls]
-        dispatchers = [
-            Dispatcher(
-                gate,
-                ledgers.of(side),
-                lambda _: housekeeper.tidy(gateway.in_flight),
-                metrics.nodes,
-                reply_to,
-            )
-            for side, gate in enumerate(gates)
-        ]
-        gateway = Fallback(*dispatchers, show=metrics.show_mode)
-        app.state.insight = Insight(settings, tenants, gateway)
-        app.state.reception = reception = Reception(
-            settings, tenants, gateway, app.state.insight, metrics, board
-        )
-        app.state.ranker = Ranker(reception, directory.card, directory.prompt, catalogue)
-        app.state.reasoner = reasoner and Reasoner(reception, reasoner.card, reasoner.prompt)
-        tasks = [run_or_exit(loop) for loop in gateway.loops()]
-        spare_collector()
-        housekeeper.take_over()
-        yield
-        gateway.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await gateway.finish()
-        for gate in gates:
-            await gate.close()
+        process = ApiProcess(settings, urls)
+        app.state.insight, app.state.reception = process.insight, process.reception
+        app.state.ranker, app.state.reasoner = process.ranker, process.reasoner
+        async with process.serving():
+            yield
 
 
 api = http_app(open_service)

@@ -19,17 +19,13 @@ from models.engines.reason_writer import ReasonWriter
 from models.reasons.lattice import Lattice
 from service.config import Settings
 from service.engine import EngineLoop
+from service.garbage_collection import spare_collector
 from service.gate.gate import WorkerGate
 from service.joint_engine import JointEngine, PoolEngine
-from service.processes import (
-    open_catalogue,
-    open_reasoner,
-    or_exit,
-    pool_name,
-    running_redis,
-    spare_collector,
-)
+from service.running_redis import running_redis
+from service.served_models import open_catalogue, open_reasoner, pool_name
 from service.shared_engine import SharedEngine
+from service.supervision import or_exit
 
 logger = logging.getLogger("fairslate.engine")
 

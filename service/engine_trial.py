@@ -11,7 +11,7 @@ from models.directory import load_model_directory
 from models.errors import FairslateError
 from service.config import Settings
 from service.engine_process import warm_engine
-from service.processes import open_catalogue, open_reasoner
+from service.served_models import open_catalogue, open_reasoner
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter
 from service import series
 from service.errors import error_code
 from service.gate.job import GateStats
-from service.mode_metrics import ModeMetrics
 from service.pool_metrics import OTHER_TENANTS, PoolMetrics, labels
 from service.queue_metrics import QueueMetrics
 from service.tenants import Tenant
@@ -60,7 +59,6 @@ class Metrics:
         self._labels = labels(tenant.name for tenant in tenants)
         self._pool = PoolMetrics(tenants, refill, registry)
         self._queue = QueueMetrics(registry)
-        self._mode = ModeMetrics(registry)
         self._counters = {
             name: series.counter(registry, name, *table) for name, table in _COUNTERS.items()
         }
@@ -70,10 +68,6 @@ class Metrics:
         }
         self._delivered: defaultdict[str, int] = defaultdict(int)  # tokens, cached or not
         self._outcomes: dict[tuple[str, str], Counter] = {}  # each look-up of one takes a lock
-
-    def show_mode(self, mode: str) -> None:
-        """Where the gate is; to be called often."""
-        self._mode.show(mode)
 
     def answered(
         self,

@@ -30,9 +30,9 @@ from service.bench import new_engine, read_rows
 from service.config import Settings
 from service.engine_process import warm_writer
 from service.jobs import decode_job
-from service.processes import open_reasoner
 from service.reasons import encode_reasons, reason_jobs
 from service.schemas import Candidate, RankRequest, ReasonRequest
+from service.served_models import open_reasoner
 from service.slate import Errand, encode_slate, slate_jobs
 from service.tenants import OPEN_TENANT
 

@@ -15,8 +15,7 @@ def counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> 
 
 def gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
     """Shows what was set last: of two processes that set it, the last word is the right one."""
-    mode = "livemostrecent"
-    return Gauge(PREFIX + name, text, labels, registry=registry, multiprocess_mode=mode)
+    return Gauge(PREFIX + name, text, labels, registry=registry, multiprocess_mode="livemostrecent")
 
 
 def milliseconds(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Histogram:

@@ -17,7 +17,7 @@ import httpx
 
 from models.directory import ModelDirectory
 from service.config import Settings
-from service.processes import open_reasoner, pool_name
+from service.served_models import open_reasoner, pool_name
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0

@@ -11,8 +11,8 @@ from models.directory import ModelDirectory
 from service.answer import Heads, assemble
 from service.candidates import encode_candidates
 from service.errors import InvalidRequestError
-from service.processes import pool_name
 from service.schemas import Candidate, RankRequest
+from service.served_models import pool_name
 from service.slate import SlateScores, encode_slate
 from tests.models.catalogues import JOBS, PROMPT, small_catalogue
 

@@ -15,7 +15,7 @@ import redis
 
 from service.gate import scripts
 from service.gate.gate import WorkerGate
-from service.processes import pool_name
+from service.served_models import pool_name
 from tests.service.gate.audit import audit
 from tests.service.gate.client import SETTINGS, Api
 from tests.service.gate.jobs import build_job, scored
@@ -26,7 +26,7 @@ OTHER_VERSION = """
 import json, sys
 from types import SimpleNamespace
 from service.gate.gate import WorkerGate
-from service.processes import pool_name
+from service.served_models import pool_name
 from tests.service.gate import client
 from tests.service.gate.jobs import build_job, scored
 
@@ -112,5 +112,5 @@ def test_a_pool_is_named_by_the_code_of_its_scripts_and_by_its_payloads(
     script.write_text(script.read_text() + "local unused\n")
     assert pool_name(DIRECTORY) != before
     monkeypatch.undo()
-    monkeypatch.setattr("service.processes.PAYLOAD_FORMAT", "other")
+    monkeypatch.setattr("service.served_models.PAYLOAD_FORMAT", "other")
     assert pool_name(DIRECTORY) != before

@@ -1,0 +1,15 @@
+"""What the settings name is opened, and refused where it is something else."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.errors import ModelDirectoryError
+from service.config import Settings
+from service.served_models import open_reasoner
+
+
+def test_a_ranker_is_no_reasoner() -> None:
+    with pytest.raises(ModelDirectoryError, match=r"FAIRSLATE_REASONER=models/demo is no reasoner"):
+        open_reasoner(Settings(reasoner="models/demo"))
+    assert open_reasoner(Settings(reasoner="")) is None
