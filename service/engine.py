@@ -3,7 +3,7 @@
 While a batch is scored the one before it is settled, and shortly before it ends the next one is
 claimed, so that the engine never waits for Redis.
 
-What that does to fairness: two batches may be leased at a time, the second for `Foresight.lead`
+What that does to fairness: two batches may be leased at a time, the second for `ClaimTimer.lead`
 before the first one ends. Whoever comes then waits for the rest of the first and all of the second,
 so the batch that cannot be preempted lasts (B + lead x rate) tokens in place of B, and what is in
 flight, which a gap between two tenants may hold beside the policy's bound, is 2 B at most.
@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 from service.batch import Scored, pack, settlements
 from service.cache_news import CacheNews
+from service.claim_timer import ClaimTimer
 from service.engine_report import EngineReport, encode_report
-from service.foresight import Foresight
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
@@ -53,7 +53,7 @@ class EngineLoop:
         self._max_batch_jobs = max_batch_jobs
         self._line = ScoringLine(engine)
         self._news = CacheNews()
-        self._foresight = Foresight()
+        self._claim_timer = ClaimTimer()
         self._overtakes = Overtakes()
         self._outage = OutageLog(logger, "the engine waits for Redis")
         self._losses = LossLog(logger)
@@ -99,7 +99,7 @@ class EngineLoop:
             self._looked_ahead = False
             self._news.hear(scored.events)
             if scored.batch.cost:
-                self._foresight.scored(scored.batch.cost, scored.seconds)
+                self._claim_timer.scored(scored.batch.cost, scored.seconds)
             self._unsettled += settlements(scored, self._report(scored))
 
     def _is_time_to_claim(self) -> bool:
@@ -107,7 +107,7 @@ class EngineLoop:
 
     @property
     def _claim_due(self) -> float:
-        return self._foresight.due(self._line.first_began, self._line.first.cost)
+        return self._claim_timer.due(self._line.first_began, self._line.first.cost)
 
     def _claim(self) -> None:
         """Settles what is scored and claims, in one round trip."""
@@ -129,7 +129,7 @@ class EngineLoop:
             self._held = self._held | {job.job_id: job for job in claim.jobs}
             overtaken, now = self._overtakes.count(claim), time.perf_counter()
             self._line.add(pack(claim.jobs, self._check, now, overtaken))
-            self._foresight.claimed(time.perf_counter() - asked)
+            self._claim_timer.claimed(time.perf_counter() - asked)
 
     def _settle(self) -> None:
         events = self._news.take()

@@ -10,7 +10,7 @@ KEPT = 7 / 8  # of what was believed before, at each new measurement
 SPARE_SECONDS = 0.001  # what the end of a batch is off its forecast, about
 
 
-class Foresight:
+class ClaimTimer:
     """Moving averages of what a batch takes per token, and of what a claim takes, in seconds."""
 
     def __init__(self) -> None:
