@@ -43,7 +43,7 @@ REPLY_TO = "bench"
 DEADLINE_MS = 600_000
 
 
-class NotedEngine:
+class RecordingEngine:
     """An engine that keeps the batches it scored, and adds up the seconds that took."""
 
     def __init__(self, engine: Engine) -> None:
@@ -104,7 +104,7 @@ def measure(settings: Settings, url: str, slates: int, rounds: int) -> dict[str,
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as reader:
         for seed in range(rounds):
             jobs = draw_jobs(directory, settings, slates, seed)
-            engine = NotedEngine(new_engine(settings, directory))
+            engine = RecordingEngine(new_engine(settings, directory))
             gated = serve(settings, engine, url, f"bench-{seed}", jobs, reader)
             bare = replay(new_engine(settings, directory), engine.batches)
             found.append(Round(gated, engine.seconds, bare))
