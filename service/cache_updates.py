@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from models.engines.base import CacheEvents, EngineJob
 
 
-class CacheNews:
+class CacheUpdates:
     """Events to send with the next call of the gate."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from service.batch import Scored, pack, settlements
-from service.cache_news import CacheNews
+from service.cache_updates import CacheUpdates
 from service.claim_timer import ClaimTimer
 from service.engine_report import EngineReport, encode_report
 from service.gate.errors import GateUnavailableError
@@ -33,9 +33,9 @@ from service.scoring_line import ScoringLine
 
 logger = logging.getLogger("fairslate.engine")
 
-KEEPER_SECONDS = 1.0
+RENEW_SECONDS = 1.0
 RETRY_SECONDS = 0.1
-FAREWELL_SECONDS = 2.0  # then the leases run out by themselves
+LEAVE_SECONDS = 2.0  # then the leases run out by themselves
 
 Answer = TypeVar("Answer")
 
@@ -52,7 +52,7 @@ class EngineLoop:
         self._token_budget = token_budget
         self._max_batch_jobs = max_batch_jobs
         self._line = ScoringLine(engine)
-        self._news = CacheNews()
+        self._cache_updates = CacheUpdates()
         self._claim_timer = ClaimTimer()
         self._overtakes = Overtakes()
         self._outage = OutageLog(logger, "the engine waits for Redis")
@@ -79,7 +79,7 @@ class EngineLoop:
     def keep(self) -> None:
         """Renews the leases of what is in hand and reaps those of dead engines, until `stop`."""
         outage = OutageLog(logger, "leases are not renewed")
-        while not self._stopping.wait(KEEPER_SECONDS):
+        while not self._stopping.wait(RENEW_SECONDS):
             try:
                 self._gate.renew([*self._held.values()])
                 self._losses.reaped(self._gate.reap())
@@ -97,7 +97,7 @@ class EngineLoop:
         """Turns what is scored into settlements."""
         for scored in self._line.take():
             self._looked_ahead = False
-            self._news.hear(scored.events)
+            self._cache_updates.hear(scored.events)
             if scored.batch.cost:
                 self._claim_timer.scored(scored.batch.cost, scored.seconds)
             self._unsettled += settlements(scored, self._report(scored))
@@ -113,8 +113,8 @@ class EngineLoop:
         """Settles what is scored and claims, in one round trip."""
         asked = time.perf_counter()
         if self._line:
-            self._news.expect(self._line.first.jobs)
-        events = self._news.take()
+            self._cache_updates.expect(self._line.first.jobs)
+        events = self._cache_updates.take()
         claim = self._gate.exchange(
             self._unsettled,
             self._token_budget,
@@ -132,7 +132,7 @@ class EngineLoop:
             self._claim_timer.claimed(time.perf_counter() - asked)
 
     def _settle(self) -> None:
-        events = self._news.take()
+        events = self._cache_updates.take()
         self._gate.settle(self._unsettled, events.inserted, events.evicted)
         self._forget_settled()
 
@@ -152,7 +152,7 @@ class EngineLoop:
 
     def _leave(self) -> None:
         """An embedded Redis that was told to stop as well comes back for whoever still runs."""
-        patience_ends = time.monotonic() + FAREWELL_SECONDS
+        patience_ends = time.monotonic() + LEAVE_SECONDS
         while time.monotonic() < patience_ends:
             with contextlib.suppress(GateUnavailableError):
                 self._settle()

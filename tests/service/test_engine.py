@@ -17,7 +17,7 @@ from models.engines.base import ScoreJob
 from models.errors import CandidateTooLongError
 from service import dispatch
 from service.dispatch import Dispatcher
-from service.engine import FAREWELL_SECONDS, EngineLoop
+from service.engine import LEAVE_SECONDS, EngineLoop
 from service.engine_report import EngineReport, decode_report
 from service.errors import EngineAbsentError, ScoringError
 from service.gate.errors import GateUnavailableError
@@ -229,7 +229,7 @@ def test_a_stop_beside_a_redis_that_hangs_waits_for_seconds_and_not_for_tries(
     )
     loop.stop()
     loop.run()
-    assert FAREWELL_SECONDS <= now[0] <= FAREWELL_SECONDS + 0.75
+    assert LEAVE_SECONDS <= now[0] <= LEAVE_SECONDS + 0.75
 
 
 def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) -> None:
