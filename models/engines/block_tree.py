@@ -70,7 +70,8 @@ class BlockTree(Generic[Payload]):
     def hold(self, name: str, nbytes: int, make: Callable[[], Payload]) -> bool:
         """Holds one block, whose ancestors are held and pinned; False when no room can be made.
 
-        `make` is called once room is there, and not at all for a block already held.
+        `make` is called once room is there, and not at all for a block already held. Whoever holds
+        the blocks of a chain calls `match` at the end, which puts them in order of use.
         """
         if name in self._blocks:
             return True
