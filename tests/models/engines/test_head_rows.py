@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,7 @@ class WatchedHeads(ScoringHeads):
         return super().raw_logits(hidden)
 
 
+@settings(max_examples=10)
 @given(st.lists(st.integers(0, len(HIDDEN) - 1), min_size=1, max_size=40))
 def test_a_row_has_the_same_bits_alone_and_in_any_company(rows: list[int]) -> None:
     together = raw_logits_by_block(HEADS, HIDDEN[rows])
