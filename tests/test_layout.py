@@ -111,6 +111,35 @@ def test_rooms_of_a_package_make_no_circle(package: str) -> None:
     tuple(graphlib.TopologicalSorter(room_imports(ROOT, package)).static_order())  # else CycleError
 
 
+def drawn_rooms() -> list[set[str]]:
+    """The folders of compress as README.md draws them, line by line from the top."""
+    drawing = (ROOT / "README.md").read_text("utf-8").partition("\ncompress/pipeline.py")[2]
+    lines = drawing.partition("```")[0].splitlines()[1:]
+    return [{f"compress/{room}" for room in re.findall(r"(\w+)/(?:  |$)", x)} for x in lines]
+
+
+def upward_imports(rooms: dict[str, set[str]], drawn: list[set[str]]) -> dict[str, set[str]]:
+    """By room, those that it imports and that are not drawn below it."""
+    below: set[str] = set()
+    upward: dict[str, set[str]] = {}
+    for line in reversed(drawn):
+        upward |= {room: rooms[room] - below for room in line if rooms[room] - below}
+        below |= line
+    return upward
+
+
+def test_the_rooms_of_compress_stand_as_the_readme_draws_them() -> None:
+    rooms, drawn = room_imports(ROOT, "compress"), drawn_rooms()
+    assert set().union(*drawn) == rooms.keys() - {"compress"}
+    assert upward_imports(rooms, drawn) == {}
+
+
+def test_a_room_that_imports_from_its_line_or_above_is_seen() -> None:
+    rooms: dict[str, set[str]] = {"top": {"low"}, "side": {"top"}, "low": {"top"}}
+    upward = upward_imports(rooms, [{"top", "side"}, {"low"}])
+    assert upward == {"side": {"top"}, "low": {"top"}}
+
+
 def test_kernels_know_none_of_their_tools() -> None:
     rooms = room_imports(ROOT, "kernels")
     known = {room: rooms[room] & KERNEL_TOOLS for room in rooms.keys() - KERNEL_TOOLS}

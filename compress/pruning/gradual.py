@@ -24,9 +24,9 @@ from compress.distillation import distill
 from compress.pruning import prune
 from compress.pruning.budgets import Budget, uniform_budget
 from compress.pruning.prune_options import PruneOptions
-from compress.recipes.recipe import TEACHER
 from compress.stages.alone import run_alone
 from compress.stages.stage import (
+    TEACHER,
     Cost,
     RecipeError,
     Shape,

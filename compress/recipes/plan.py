@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from compress.data.requests import halves, load_requests
-from compress.recipes.recipe import TEACHER, Recipe
+from compress.recipes.recipe import Recipe
 from compress.recipes.records import SLATES
 from compress.stages.costs import pass_cost, shape_of
-from compress.stages.stage import CPU, Cost, Shape
+from compress.stages.stage import CPU, TEACHER, Cost, Shape
 from models.card import CARD_NAME
 from models.config_reader import read_config
 

@@ -14,9 +14,16 @@ from typing import Any
 
 from compress.recipes.gates import WRITTEN, Gate
 from compress.recipes.reading import UNREADABLE, read_yaml
-from compress.stages.stage import CPU, DEVICES, RecipeError, StageKind, parse_options
+from compress.stages.stage import (
+    CPU,
+    DEVICES,
+    SOURCE,
+    TEACHER,
+    RecipeError,
+    StageKind,
+    parse_options,
+)
 
-TEACHER, SOURCE = "teacher", "source"
 TITLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 STAGES = {
     "encoder_teacher": "compress.encoders.encoder_teacher",

@@ -21,7 +21,7 @@ from compress.data.requests import Request, halves, load_requests
 from compress.measure.scorers import SCORER_NAME
 from compress.measure.slices import FEWEST, slice_names
 from compress.recipes.places import publish, refuse_taken, work_of
-from compress.recipes.recipe import SOURCE, TEACHER, Recipe, RecipeStage
+from compress.recipes.recipe import Recipe, RecipeStage
 from compress.recipes.records import (
     MEASURED_NAME,
     Record,
@@ -34,6 +34,8 @@ from compress.stages.loop import LOSSES_NAME
 from compress.stages.own_work import alone_in, named_digests, refuse_others_work
 from compress.stages.stage import (
     CPU,
+    SOURCE,
+    TEACHER,
     GateError,
     RecipeError,
     StageInput,

@@ -23,6 +23,7 @@ Options = TypeVar("Options")
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
 DEVICES = (CPU, CUDA, AUTO)
 ON_CPU = torch.device(CPU)
+TEACHER, SOURCE = "teacher", "source"  # what a recipe calls the two that it starts from
 MOST_WORKERS = 14  # more hand batches over no faster
 
 MEMBER_FIELDS = {
