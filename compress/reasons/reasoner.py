@@ -42,19 +42,18 @@ from compress.reasons.marks import token_marks
 from compress.reasons.rationales import fact_texts
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
+from compress.stages.ranker_card import MEMBER_FIELDS, new_card
 from compress.stages.stage import (
-    MEMBER_FIELDS,
     Cost,
     RecipeError,
     Shape,
     StageInput,
     StageKind,
     lineage_entry,
-    new_card,
     parse_options,
     prepare_process,
 )
-from models.card import ModelCard, PromptTemplate, Truncation
+from models.card import ModelCard, PromptTemplate
 from models.checkpoint import save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
@@ -114,11 +113,7 @@ def matching_decoder(options: ReasonerOptions, marks: TokenMarks) -> Decoder:
 def reason_card(name: str, version: str) -> ModelCard:
     """The ranker's card with the one prompt that asks for a reason."""
     ask = PromptTemplate("<member>{context}", "<candidate_job>{candidate}" + ASK, MEMBER_FIELDS)
-    return replace(
-        new_card(name, version),
-        prompts={"member_to_jobs": ask},
-        truncation=Truncation(max_context_tokens=512, max_candidate_tokens=256),
-    )
+    return replace(new_card(name, version), prompts={"member_to_jobs": ask})
 
 
 def cased_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -15,7 +15,7 @@ import torch
 
 from compress.stages.option_values import wrong_count, wrong_value
 from models.allocator import keep_freed_memory
-from models.card import Labels, ModelCard, PromptTemplate, Truncation
+from models.card import ModelCard
 from models.errors import FairslateError
 
 Options = TypeVar("Options")
@@ -25,21 +25,6 @@ DEVICES = (CPU, CUDA, AUTO)
 ON_CPU = torch.device(CPU)
 TEACHER, SOURCE = "teacher", "source"  # what a recipe calls the two that it starts from
 MOST_WORKERS = 14  # more hand batches over no faster
-
-MEMBER_FIELDS = {
-    "headline": "Headline: {value}.",
-    "background": "Background: {value}.",
-    "skills": "Skills: {value}.",
-    "knowledge": "Knowledge: {value}.",
-    "experience": "Experience: {value}.",
-    "tools": "Tools used: {value}.",
-}
-JOB_FIELDS = {
-    "title": "{value}.",
-    "duties": "Duties: {value}.",
-    "tools": "Tools: {value}.",
-    "level": "Level: {value}.",
-}
 
 
 class RecipeError(FairslateError):
@@ -195,25 +180,6 @@ def prepare_process(stage: StageInput) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not outlive a fork
         torch.cuda.set_device(stage.device)
         torch.set_float32_matmul_precision("high")
-
-
-def new_card(name: str, version: str) -> ModelCard:
-    """The ranker's card before anything was measured: both prompts, labels and limits."""
-    return ModelCard(
-        name=name,
-        version=version,
-        prompts={
-            "member_to_jobs": PromptTemplate(
-                "<member>{context}", "<candidate_job>{candidate}<match>", MEMBER_FIELDS
-            ),
-            "job_to_members": PromptTemplate(
-                "<job>{context}", "<candidate_member>{candidate}<match>", JOB_FIELDS
-            ),
-        },
-        default_prompt="member_to_jobs",
-        labels=Labels(yes="<yes>", no="<no>"),
-        truncation=Truncation(max_context_tokens=512, max_candidate_tokens=256),
-    )
 
 
 def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, Any]:

@@ -30,13 +30,13 @@ from compress.encoders.teacher_steps import TOWERS
 from compress.stages.ahead import Ahead
 from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.ranker_card import new_card
 from compress.stages.stage import (
     RecipeError,
     StageInput,
     StageKind,
     directory_digest,
     lineage_entry,
-    new_card,
     parse_options,
     prepare_process,
 )

@@ -32,13 +32,13 @@ from compress.stages.costs import (
     shape_of,
 )
 from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.ranker_card import new_card
 from compress.stages.stage import (
     Cost,
     Shape,
     StageInput,
     StageKind,
     lineage_entry,
-    new_card,
     parse_options,
     prepare_process,
 )

@@ -25,6 +25,7 @@ from compress.decoders.wiring import JOB, wire
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.ranker_card import new_card
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -32,7 +33,6 @@ from compress.stages.stage import (
     StageInput,
     StageKind,
     lineage_entry,
-    new_card,
     parse_options,
     prepare_process,
 )

@@ -20,7 +20,8 @@ from compress.distillation.distill_options import DistillOptions, Phase
 from compress.distillation.teacher_cache import TeacherCacheError
 from compress.distillation.text_distillation import TextTask, is_sampled
 from compress.reasons.text_examples import ExamplesError
-from compress.stages.stage import RecipeError, StageInput, new_card
+from compress.stages.ranker_card import new_card
+from compress.stages.stage import RecipeError, StageInput
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 

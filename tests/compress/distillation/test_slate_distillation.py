@@ -26,7 +26,8 @@ from compress.distillation.teachers import (
     VocabularyTeacher,
     WeightedTeacher,
 )
-from compress.stages.stage import RecipeError, new_card
+from compress.stages.ranker_card import new_card
+from compress.stages.stage import RecipeError
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import ModelDirectory

@@ -20,7 +20,7 @@ from compress.distillation.teachers import (
     open_teacher,
     rare_grades,
 )
-from compress.stages.stage import new_card
+from compress.stages.ranker_card import new_card
 from models.checkpoint import load_model_directory, save_model_directory
 from models.decoder import Decoder
 

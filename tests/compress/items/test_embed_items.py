@@ -20,7 +20,8 @@ from compress.items import embed_items
 from compress.items.embed_items import distillation_loss
 from compress.items.item_lessons import LessonPlan
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, raw_logits
-from compress.stages.stage import GateError, RecipeError, StageInput, new_card
+from compress.stages.ranker_card import new_card
+from compress.stages.stage import GateError, RecipeError, StageInput
 from models.checkpoint import load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import ModelDirectory

@@ -10,7 +10,8 @@ import torch
 from tokenizers import Tokenizer
 
 from compress.decoders.wiring import layers_of
-from compress.stages.stage import RecipeError, StageInput, new_card
+from compress.stages.ranker_card import new_card
+from compress.stages.stage import RecipeError, StageInput
 from compress.students import train
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
