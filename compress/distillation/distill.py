@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlateSource
 from compress.decoders.wiring import layers_of
-from compress.distillation.distill_options import RATIONALES, STORAGE, DistillOptions
+from compress.distillation.distill_options import RATIONALES, DistillOptions
 from compress.distillation.distill_teachers import (
     ranking_teachers,
     text_teacher,
@@ -41,6 +41,7 @@ from compress.stages.stage import (
     lineage_entry,
     prepare_process,
 )
+from compress.stages.storage import STORAGE
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from compress.stages.loop import Schedule
 from compress.stages.stage import RecipeError, parse_options
+from compress.stages.storage import STORAGE
 from kernels.losses.divergence_terms import resolve
 from kernels.losses.ranking_terms import KINDS
 
@@ -18,7 +17,6 @@ SCOPES = ("labels", "vocabulary")
 TASKS = ("ranking", "text")
 SLATES = ("generated", "requests")
 RATIONALES = "rationales"
-STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)

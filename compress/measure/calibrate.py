@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from compress.data.requests import Request, halves, load_requests
 from compress.measure.evaluation import evaluate
 from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
@@ -27,6 +25,7 @@ from compress.stages.stage import (
     parse_options,
     prepare_process,
 )
+from compress.stages.storage import STORAGE
 from models.calibration import KINDS, AnyCalibration, fit_calibration
 from models.card import ModelCard, write_card
 from models.checkpoint import (
@@ -38,8 +37,6 @@ from models.checkpoint import (
 from models.directory import TOKENIZER_NAME
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
-
-STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)

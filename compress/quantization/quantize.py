@@ -34,13 +34,13 @@ from compress.stages.stage import (
     parse_options,
     prepare_process,
 )
+from compress.stages.storage import STORAGE
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
 from models.quantization import Quantization
 from models.quantized_weights import CodedWeight, QuantizedWeights, kv_scale_names
 
-STORAGE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 LARGEST_FP8 = 448.0
 # Products that read the same inputs: taken together, and moments are those of the named one.
 TOGETHER = {
