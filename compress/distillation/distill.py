@@ -31,9 +31,9 @@ from compress.reasons.text_tokens import TextEncoder
 from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.stages.loop import Checkpoints, run_steps
+from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
-    RecipeError,
     Shape,
     StageInput,
     StageKind,
@@ -56,10 +56,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     Raises RecipeError, TeacherError or TeacherCacheError before the first step.
     """
     options = DistillOptions.parse(raw_options)
-    if stage.source is None:
-        raise RecipeError("distill starts from a model directory; put a stage that makes one first")
+    source = required_source(stage, "distill")
     prepare_process(stage)
-    directory = load_model_directory(stage.source)
+    directory = load_model_directory(source)
     decoder = load_decoder(directory).to(stage.device).train().requires_grad_(True)
     loss, taught_by = _task(stage, directory, decoder, options)
     run_steps(
@@ -77,7 +76,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
         teacher["path"] = Path(teacher["path"]).name  # the folders above mean nothing elsewhere
     card = card_after(directory.card, directory.digest, entry)
     dtype = STORAGE[options.storage]
-    save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card, dtype)
+    save_model_directory(stage.out, decoder, source / TOKENIZER_NAME, card, dtype)
 
 
 def optimizer_of(decoder: Decoder, options: DistillOptions) -> torch.optim.Optimizer:
@@ -150,8 +149,7 @@ def _blend(trained: Decoder, source: Decoder, share: float) -> None:
 
 def cost(options: DistillOptions, shape: Shape | None) -> Cost:
     """Of slates or sequences of the usual length; teachers count as being of the student's size."""
-    if shape is None:
-        raise RecipeError("distill starts from a model directory; put a stage that makes one first")
+    shape = required_shape(shape, "distill")
     tokens = options.batch * (CONTEXT_TOKENS + CANDIDATE_TOKENS)
     if options.task == "ranking":
         tokens = options.batch * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)

@@ -25,6 +25,7 @@ from compress.items.item_lessons import LessonPlan
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
 from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.required import required_source
 from compress.stages.stage import (
     GateError,
     RecipeError,
@@ -73,10 +74,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     Raises GateError below `least_gauc`; nothing is published then.
     """
     options = parse_options(EmbedOptions, raw_options)
-    if stage.source is None:
-        raise RecipeError("embed_items needs a model directory; name it with --source")
+    source = required_source(stage, "embed_items")
     prepare_process(stage)
-    directory = load_model_directory(stage.source)
+    directory = load_model_directory(source)
     prompt = directory.prompt.prompt_name(options.prompt)
     encoder = stage.work / ENCODER_PATH
     save_item_encoder(encoder, _train(stage, options, directory, prompt), directory, prompt)

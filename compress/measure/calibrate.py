@@ -16,6 +16,7 @@ from compress.measure.evaluation import evaluate
 from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
 from compress.measure.slices import slice_names
 from compress.stages.alone import run_alone
+from compress.stages.required import required_source
 from compress.stages.stage import (
     RecipeError,
     StageInput,
@@ -70,10 +71,9 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     Raises CalibrationError for too few labels, and RecipeError for a head that the model lacks.
     """
     options = parse_options(CalibrateOptions, raw_options)
-    if stage.source is None:
-        raise RecipeError("calibrate needs a model directory; name it with --source")
+    source = required_source(stage, "calibrate")
     prepare_process(stage)
-    parent = load_model_directory(stage.source)
+    parent = load_model_directory(source)
     _refuse_unknown_heads(options, parent.card)
     card = _store(parent, stage, options)
     fits = _Fits(load_model_directory(stage.out), options.kind)

@@ -25,6 +25,7 @@ from compress.pruning import prune
 from compress.pruning.budgets import Budget, uniform_budget
 from compress.pruning.prune_options import PruneOptions
 from compress.stages.alone import run_alone
+from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     TEACHER,
     Cost,
@@ -148,9 +149,7 @@ def _towards(first: int, last: int, share: float, multiple: int) -> int:
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes what the last recovery made; its card has the entries of all steps."""
     options = parse_options(GradualOptions, raw_options)
-    source = stage.source
-    if source is None:
-        raise RecipeError("gradual needs a model directory; name it with --source")
+    source = required_source(stage, "gradual")
     dense, teacher = source, stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
     config, seed = read_config(source), stage.seed
@@ -178,8 +177,8 @@ def _finished(run_step: Stage, options: Mapping[str, Any], stage: StageInput, na
 
 def cost(options: GradualOptions, shape: Shape | None) -> Cost:
     """Of all recoveries; pruning itself is small beside them."""
+    shape = required_shape(shape, "gradual")
     one = distill.cost(distill.STAGE.parse(options.recover), shape)
-    assert shape is not None  # or else distill would have refused it
     return replace(
         one,
         shape=prune.left_of(shape, parse_options(PruneOptions, options.prune)),

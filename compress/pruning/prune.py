@@ -32,6 +32,7 @@ from compress.pruning.sensitivity import (
 )
 from compress.pruning.slicing import LayerCut, sliced
 from compress.stages.alone import run_alone
+from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -51,10 +52,9 @@ from models.directory import TOKENIZER_NAME, ModelDirectory
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes the pruned model; the card says what every layer kept and its relative error."""
     options = parse_options(PruneOptions, raw_options)
-    if stage.source is None:
-        raise RecipeError("prune needs a model directory; name it with --source")
+    source = required_source(stage, "prune")
     prepare_process(stage)
-    directory = load_model_directory(stage.source)
+    directory = load_model_directory(source)
     decoder = load_decoder(directory)
     _check(decoder, options)
     aim = _aim(stage, directory, options)
@@ -76,7 +76,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     if aim:
         entry["teachers"] = [aim.directory.digest]
     card = card_after(directory.card, directory.digest, entry, prune=report)
-    save_model_directory(stage.out, sliced(decoder, cuts), stage.source / TOKENIZER_NAME, card)
+    save_model_directory(stage.out, sliced(decoder, cuts), source / TOKENIZER_NAME, card)
 
 
 def prune_decoder(
@@ -178,8 +178,7 @@ def _without_least_needed(
 
 def cost(options: PruneOptions, shape: Shape | None) -> Cost:
     """Of the calibration in the model and its unchanged copy."""
-    if shape is None:
-        raise RecipeError("prune needs a model directory; put a stage that makes one first")
+    shape = required_shape(shape, "prune")
     return replace(options.calibration.cost(shape, decoders=2), shape=left_of(shape, options))
 
 

@@ -23,6 +23,7 @@ from compress.layers.streaming import ATTENTION, MLP, Half, LayerInputs, Streams
 from compress.quantization.quantizers import METHODS, SCHEMES, QuantizerSettings, quantize_layer
 from compress.quantization.smoothquant import fold, smoothing_scales
 from compress.stages.alone import run_alone
+from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -107,10 +108,9 @@ class QuantizeOptions:
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes the quantized model; the card says every layer's relative output error."""
     options = parse_options(QuantizeOptions, raw_options)
-    if stage.source is None:
-        raise RecipeError("quantize needs a model directory; name it with --source")
+    source = required_source(stage, "quantize")
     prepare_process(stage)
-    directory = load_model_directory(stage.source)
+    directory = load_model_directory(source)
     decoder = load_decoder(directory)
     _refuse_widths(decoder, options.settings)
 
@@ -123,7 +123,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     quantized = QuantizedWeights(options.quantization, found.coded, kv_scales)
     entry, errors = lineage_entry("quantize", stage, options), {"layers": found.errors}
     card = card_after(directory.card, directory.digest, entry, quantize=errors)
-    tokenizer, storage = stage.source / TOKENIZER_NAME, STORAGE[options.storage]
+    tokenizer, storage = source / TOKENIZER_NAME, STORAGE[options.storage]
     save_model_directory(stage.out, decoder, tokenizer, card, storage, quantized)
 
 
@@ -235,8 +235,7 @@ def _refuse_widths(decoder: Decoder, settings: QuantizerSettings) -> None:
 
 def cost(options: QuantizeOptions, shape: Shape | None) -> Cost:
     """Of the calibration; embeddings are stored at `storage`, the rest in codes."""
-    if shape is None:
-        raise RecipeError("quantize needs a model directory; put a stage that makes one first")
+    shape = required_shape(shape, "quantize")
     body = (0.5 + 2 / options.group_size) if options.scheme == "w4a16" else 1.0
     plain = STORAGE[options.storage].itemsize * shape.embeddings
     size = (plain + (body + 8 * options.outlier_share) * shape.body) / shape.parameters

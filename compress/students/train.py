@@ -20,9 +20,9 @@ from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.parallel import share
+from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
-    RecipeError,
     Shape,
     StageInput,
     StageKind,
@@ -64,12 +64,11 @@ class TrainOptions:
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes the trained model directory; the card gains one lineage entry."""
     options = parse_options(TrainOptions, raw_options)
-    if stage.source is None:
-        raise RecipeError("train starts from a model directory; put a lexicon stage before it")
+    source = required_source(stage, "train")
     prepare_process(stage)
-    directory = load_model_directory(stage.source)
+    directory = load_model_directory(source)
     decoder = load_decoder(directory).to(stage.device).train().requires_grad_(True)
-    tokenizer = Tokenizer.from_file(str(stage.source / TOKENIZER_NAME))
+    tokenizer = Tokenizer.from_file(str(source / TOKENIZER_NAME))
     sampler = SlateSampler.load(
         stage.data, tokenizer, stage.seed + 1, options.steps_per_world, options.inverted_share
     )
@@ -94,7 +93,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     _blend(decoder.cpu(), load_decoder(directory), options.trained_share)
     entry = lineage_entry("train", stage, options)
     card = card_after(directory.card, directory.digest, entry)
-    save_model_directory(stage.out, decoder, stage.source / TOKENIZER_NAME, card)
+    save_model_directory(stage.out, decoder, source / TOKENIZER_NAME, card)
 
 
 @torch.no_grad()
@@ -116,8 +115,7 @@ def _optimizer(decoder: Decoder, options: TrainOptions) -> torch.optim.Optimizer
 
 def cost(options: TrainOptions, shape: Shape | None) -> Cost:
     """Of slates of the usual length."""
-    if shape is None:
-        raise RecipeError("train starts from a model directory; put a lexicon stage before it")
+    shape = required_shape(shape, "train")
     tokens = options.slates * (CONTEXT_TOKENS + options.candidates * CANDIDATE_TOKENS)
     return training_cost(options.steps, tokens, shape)
 

@@ -45,5 +45,5 @@ def test_the_trained_share_lies_between_source_and_trained(source: Path, small_d
 
 
 def test_it_needs_a_source(small_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="lexicon"):
+    with pytest.raises(RecipeError, match="train starts from a model directory"):
         train.run(StageInput(None, small_data, tmp_path / "out", tmp_path, 1, 1), {})
