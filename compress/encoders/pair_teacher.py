@@ -28,6 +28,7 @@ from compress.encoders.encoder import CONFIG_NAME, TOKENIZER_NAME, Encoder, Enco
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Chunks, Marks, joint_logits, tower_vectors
 from compress.stages.stage import AUTO, device_of, pass_dtype
+from models.card import file_digest
 from models.errors import ModelDirectoryError
 from models.saved_tensors import save_tensors
 
@@ -201,6 +202,6 @@ def _load_part(directory: Path, part: str) -> PairEncoder:
 
 def _digest(path: Path) -> str:
     try:
-        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise ModelDirectoryError(f"{path} cannot be read ({error}); train it again") from error
