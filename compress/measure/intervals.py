@@ -3,7 +3,9 @@
 gauc is the plain mean over requests with both classes, uauc the plain mean over users with both,
 and requests without gains are left out of NDCG. A resample says how often each group was drawn,
 (resamples, groups); every metric is computed for all resamples at once, so that thousands cost
-little. The bins of ECE are those of the whole data in every resample.
+little. normalised_entropy is the log-loss over that of always answering the share of positives (He
+et al. 2014, "Practical lessons from predicting clicks on ads at Facebook", 2.1). ece: over bins of
+equal mass, which are those of the whole data in every resample.
 """
 
 from __future__ import annotations
@@ -198,7 +200,7 @@ def _pooled_auc(scores: Floats, labels: Flags, members: Integers, draws: Floats)
 
 
 def _calibration_error(scores: Floats, labels: Flags, members: Integers, draws: Floats) -> Floats:
-    """Sum over bins of |sum of scores - sum of labels|, over pairs, by draw."""
+    """(draws,) mean over bins of |mean score - share relevant|, weighted by what a bin holds."""
     bins, count = equal_mass_bins(scores), draws.shape[1]
     gaps = np.bincount(members * BINS + bins, scores - labels, count * BINS)
     errors: Floats = np.abs(draws @ gaps.reshape(count, BINS)).sum(axis=1)

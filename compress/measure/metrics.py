@@ -1,7 +1,7 @@
 """Ranking and calibration metrics of plain arrays. Knows nothing of requests, models or files.
 
-AUC: ties count one half. NDCG: gain 2^grade - 1, discount 1 / log2(rank + 1). ECE: 15 bins
-of equal mass.
+AUC: ties count one half. NDCG: gain 2^grade - 1, discount 1 / log2(rank + 1). Bins of
+calibration: 15 of equal mass.
 """
 
 from __future__ import annotations
@@ -69,27 +69,6 @@ def divergences(teacher: Floats, student: Floats) -> Floats:
     return terms
 
 
-def logloss(scores: Floats, labels: Flags) -> float:
-    """Mean negative log-likelihood in nats."""
-    return float(losses(scores, labels).mean())
-
-
-def normalised_entropy(scores: Floats, labels: Flags) -> float:
-    """Log-loss over that of always answering the share of positives; nan without both classes.
-
-    Source: He et al. 2014, "Practical lessons from predicting clicks on ads at Facebook", 2.1.
-    """
-    share = labels.mean()
-    if share in (0, 1):
-        return float("nan")
-    return logloss(scores, labels) / logloss(np.full(len(labels), share), labels)
-
-
-def brier(scores: Floats, labels: Flags) -> float:
-    """Mean squared error of the probabilities."""
-    return float(((scores - labels) ** 2).mean())
-
-
 def equal_mass_bins(scores: Floats) -> Integers:
     """The bin of each score, 0 to 14; bins differ in size by one at most."""
     bins = np.empty(len(scores), dtype=np.int64)
@@ -107,9 +86,3 @@ def calibration_curve(scores: Floats, labels: Flags) -> list[tuple[float, float,
         for part in parts
         if part.any()
     ]
-
-
-def expected_calibration_error(scores: Floats, labels: Flags) -> float:
-    """Mean over equal-mass bins of |mean score - share relevant|, weighted by bin size."""
-    curve = calibration_curve(scores, labels)
-    return sum(pairs * abs(score - share) for score, share, pairs in curve) / len(scores)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
+from sklearn.metrics import brier_score_loss, log_loss
 
 from compress.data.requests import Request
 from compress.measure.intervals import ComparisonError, Scored, _summaries, compare, measure, values
-from compress.measure.metrics import (
-    auc,
-    brier,
-    expected_calibration_error,
-    logloss,
-    normalised_entropy,
-)
+from compress.measure.metrics import auc, calibration_curve
 
 
 def _scored(group: str, scores: list[float], grades: list[int]) -> Scored:
@@ -63,15 +59,30 @@ def test_pooled_metrics_are_those_of_all_pairs_together() -> None:
     scored = _random(20, 1, 2.0)
     scores = np.concatenate([item.scores for item in scored])
     labels = np.concatenate([item.labels for item in scored])
+    share, curve = labels.mean(), calibration_curve(scores, labels)
+    expected = {
+        "auc": auc(scores, labels),
+        "brier": brier_score_loss(labels, scores),
+        "logloss": log_loss(labels, scores),
+        "ece": sum(pairs * abs(score - yes) for score, yes, pairs in curve) / len(scores),
+        "normalised_entropy": log_loss(labels, scores) / entropy([share, 1 - share]),
+    }
     ours = values(scored)
-    for name, metric in (
-        ("auc", auc),
-        ("brier", brier),
-        ("logloss", logloss),
-        ("ece", expected_calibration_error),
-        ("normalised_entropy", normalised_entropy),
-    ):
-        assert ours[name] == pytest.approx(metric(scores, labels), abs=1e-12)
+    assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_normalised_entropy_is_one_for_the_base_rate_and_unknown_for_one_class() -> None:
+    base_rate = _scored("a", [0.25] * 4, [4, 0, 0, 0])
+    assert values([base_rate])["normalised_entropy"] == pytest.approx(1)
+    assert np.isnan(values([_scored("a", [0.5], [4])])["normalised_entropy"])
+
+
+def test_calibrated_scores_have_no_calibration_error() -> None:
+    scores = [0.2] * 150 + [0.8] * 150
+    grades = [4, 0, 0, 0, 0] * 30 + [0, 4, 4, 4, 4] * 30
+    assert values([_scored("a", scores, grades)])["ece"] < 1e-9
+    high = [score + 0.1 for score in scores]
+    assert values([_scored("a", high, grades)])["ece"] == pytest.approx(0.1)
 
 
 def test_a_resampled_auc_is_that_of_the_drawn_groups_repeated() -> None:

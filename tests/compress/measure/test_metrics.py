@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ir_measures import RR, nDCG, pytrec_eval
 from scipy.stats import entropy, kendalltau
 from sklearn.calibration import calibration_curve as quantile_curve
-from sklearn.metrics import brier_score_loss, log_loss, ndcg_score, roc_auc_score
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 from torchmetrics.functional import kendall_rank_corrcoef
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.retrieval import (
@@ -22,14 +22,11 @@ from torchmetrics.functional.retrieval import (
 
 from compress.measure.metrics import (
     auc,
-    brier,
     calibration_curve,
     divergences,
-    expected_calibration_error,
     kendall_tau,
-    logloss,
+    losses,
     ndcg,
-    normalised_entropy,
     reciprocal_rank,
 )
 
@@ -59,11 +56,11 @@ def test_ndcg_is_scikit_learns_on_exponential_gains(
 
 
 @given(PAIRS)
-def test_logloss_and_brier_are_scikit_learns(pairs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_losses_average_to_scikit_learns(pairs: tuple[np.ndarray, np.ndarray]) -> None:
     scores, grades = pairs
     scores, labels = scores * 0.98 + 0.01, grades >= 2
-    assert logloss(scores, labels) == pytest.approx(log_loss(labels, scores, labels=[0, 1]))
-    assert brier(scores, labels) == pytest.approx(brier_score_loss(labels, scores))
+    expected = log_loss(labels, scores, labels=[0, 1])
+    assert losses(scores, labels).mean() == pytest.approx(expected)
 
 
 def _slate(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,14 +108,6 @@ def test_kendall_tau_is_scipys_with_ties(pairs: list[tuple[int, int]]) -> None:
     assert kendall_tau(first, second) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_normalised_entropy_is_one_for_the_base_rate_and_unknown_for_one_class() -> None:
-    labels = np.array([True, False, False, False])
-    assert normalised_entropy(np.full(4, 0.25), labels) == pytest.approx(1)
-    expected = logloss(np.array([0.7, 0.1, 0.2, 0.3]), labels) / entropy([0.25, 0.75])
-    assert normalised_entropy(np.array([0.7, 0.1, 0.2, 0.3]), labels) == pytest.approx(expected)
-    assert math.isnan(normalised_entropy(np.array([0.5]), np.array([True])))
-
-
 def test_divergences_go_from_teacher_to_student() -> None:
     teacher, student = np.array([0.9, 0.5]), np.array([0.6, 0.5])
     expected = [entropy([p, 1 - p], [q, 1 - q]) for p, q in zip(teacher, student, strict=True)]
@@ -145,10 +134,3 @@ def test_one_class_has_no_auc_and_no_gain_no_ndcg() -> None:
 def test_reciprocal_rank_counts_from_one() -> None:
     assert reciprocal_rank(np.array([0.9, 0.5, 0.7]), np.array([False, False, True])) == 0.5
     assert reciprocal_rank(np.array([0.9]), np.array([False])) == 0
-
-
-def test_calibrated_scores_have_no_calibration_error() -> None:
-    scores = np.repeat([0.2, 0.8], 150)
-    labels = np.concatenate([np.tile([True] + [False] * 4, 30), np.tile([False] + [True] * 4, 30)])
-    assert expected_calibration_error(scores, labels) < 1e-9
-    assert expected_calibration_error(scores + 0.1, labels) == pytest.approx(0.1)
