@@ -36,7 +36,10 @@ class TeacherOptions:
 
     def __post_init__(self) -> None:
         if not self.weight > 0 or not 0 <= self.rare_share < 1:
-            raise RecipeError(f"teacher {self.path}: weight above 0 and rare_share from 0 below 1")
+            raise RecipeError(
+                f"teacher {self.path}: weight is {self.weight} and rare_share {self.rare_share}; "
+                "use above 0, and 0 to below 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,9 @@ class DistillOptions:
                 f"{self.task!r} and {self.slates_of!r}"
             )
         if self.storage not in STORAGE:
-            raise RecipeError(f"distill: storage is one of {', '.join(STORAGE)}")
+            raise RecipeError(
+                f"distill: storage is {self.storage!r}; use one of {', '.join(STORAGE)}"
+            )
         if not 0 < self.labelled_share <= 1:
             raise RecipeError(f"distill: labelled_share is {self.labelled_share}; use above 0 to 1")
         if self.labelled_share < 1 and self.slates_of != "requests":
@@ -199,7 +204,9 @@ class DistillOptions:
 
     def _refuse(self, phase: Phase) -> None:
         if phase.soft_share and not self.teachers:
-            raise RecipeError("distill: a phase has a soft_share but there are no teachers")
+            raise RecipeError(
+                "distill: a phase has a soft_share but no teacher; name one, or set it to 0"
+            )
         if self.task == "ranking" and phase.prefix_source != "data":
             raise RecipeError("distill: a ranker writes nothing; its prefix_source must be data")
         if self.task == "text" and phase.ranking:

@@ -169,7 +169,8 @@ class WeightedTeacher:
         if [len(row) for row in answers] != [len(slate) for slate in candidates]:
             raise TeacherError(
                 f"teacher {self.teacher.digest} answered {[len(row) for row in answers]} "
-                f"candidates for slates of {[len(slate) for slate in candidates]}; one each"
+                f"candidates for slates of {[len(slate) for slate in candidates]}; mend its "
+                "label_log_odds to answer one each"
             )
         return self.judged(np.stack(answers), grades)
 

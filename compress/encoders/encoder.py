@@ -129,7 +129,10 @@ def load_encoder(directory: Path) -> Encoder:
     try:
         encoder.load_state_dict({name: stored[name].float() for name in wanted})
     except (KeyError, RuntimeError) as error:
-        raise ModelDirectoryError(f"{directory}: weights do not fit ({error})") from error
+        raise ModelDirectoryError(
+            f"{directory}: weights do not fit ({error}); take {CONFIG_NAME} and "
+            f"{WEIGHTS_NAME} of one and the same encoder"
+        ) from error
     return encoder
 
 

@@ -196,7 +196,9 @@ def _load_part(directory: Path, part: str) -> PairEncoder:
     try:
         model.load_state_dict({name: x.float() for name, x in stored.items()})
     except RuntimeError as error:
-        raise ModelDirectoryError(f"{directory}: {part} does not fit ({error})") from error
+        raise ModelDirectoryError(
+            f"{directory}: {part} does not fit ({error}); train the teacher again"
+        ) from error
     return model.eval().requires_grad_(False)
 
 

@@ -51,10 +51,11 @@ class FixedExamples:
             examples = [TextExample(**row) for row in read_rows(path)]
         except (OSError, TypeError, ValueError) as error:
             raise ExamplesError(
-                f"{path}: not gzipped JSON lines of context, candidate and answer ({error})"
+                f"{path}: not gzipped JSON lines of context, candidate and answer ({error}); write "
+                "one object with these three texts a line"
             ) from error
         if not examples:
-            raise ExamplesError(f"{path}: holds no example")
+            raise ExamplesError(f"{path}: holds no example; write one a line, or name another file")
         return cls(examples, seed)
 
     def draw(self, step: int, count: int) -> list[TextExample]:

@@ -273,7 +273,7 @@ def test_a_label_of_one_is_relevant_to_losses(tmp_path: Path) -> None:
         ({"phases": [{"steps": 1, "divergence": "tvd", "mixture": 0.5}]}, "mixture"),
         ({"phases": [{"steps": 1, "soft_share": 1.5}]}, "soft_share"),
         ({"phases": [{"steps": 1, "colour": 1}]}, "colour"),
-        ({"phases": [{"steps": 1}], "teachers": []}, "no teachers"),
+        ({"phases": [{"steps": 1}], "teachers": []}, "no teacher; name one"),
         ({"phases": [{"steps": 1, "prefix_source": "student"}]}, "must be data"),
         ({"phases": [{"steps": 1, "ranking": "listnet"}], "task": "text"}, "leave ranking out"),
         ({"phases": [{"steps": 1, "hidden_weight": 1.0}], "task": "text"}, "hidden_weight: 0"),
