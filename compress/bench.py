@@ -1,8 +1,8 @@
-"""Recomputes what the compression methods promise: `python -m compress.bench --json -`.
+"""Recomputes what the compression methods promise. Knows nothing of trained models.
 
-Prints rows {name, value, target, met}; times are of this machine, with as many threads as
---threads says. Figures of training are not recomputed but read from the runs that are kept, with
-their manifests, in compress/results/runs. Knows the methods, no model.
+`python -m compress.bench --json -` prints rows {name, value, target, met}; times are of this
+machine, with as many threads as --threads says. Figures of training are not recomputed but read
+from the runs that are kept, with their manifests, in compress/results/runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Measures a model on a split, scored as served: native engine, fp32, calibrated.
+"""Measures a model on a split, scored as served. Knows nothing of training.
 
 python -m compress.evaluate MODEL --data DIR --split NAME --json - [--against MODEL2]
-MODEL is a model directory, or that of a teacher of another kind. Knows nothing of training.
+MODEL is a model directory, or that of a teacher of another kind. A served one scores with
+the native engine in fp32, calibrated.
 """
 
 from __future__ import annotations

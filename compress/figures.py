@@ -1,10 +1,10 @@
-"""Writes README.md's tables of compression from what is kept: python -m compress.figures
+"""Writes README.md's tables of compression from what is kept. Knows nothing of how it was measured.
 
-Reads, of compress/results, the methods' rows (bench.jsonl, as `compress.bench` printed them), the
-training runs that are kept, what `compress.evaluate` said of the ranker of films (movielens.json),
-and the records of the shipped ranker's stages (demo.json, which its pipeline left beside it); the
-table of stored candidates is of what `compress.benches.bench_items` kept.
-Measures nothing.
+`python -m compress.figures` reads, of compress/results, the methods' rows (bench.jsonl, as
+`compress.bench` printed them), the training runs that are kept, what `compress.evaluate` said of
+the ranker of films (movielens.json), and the records of the shipped ranker's stages (demo.json,
+which its pipeline left beside it); the table of stored candidates is of what
+`compress.benches.bench_items` kept.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Measures the arms of a training figure on the same data and keeps the result with its manifest.
+"""Measures the arms of a training figure and keeps the result. Knows nothing of their training.
 
     python -m compress.keep_run kd_minus_sft_auc --metric auc --data DIR --split test \\
         --arm kd=DIR[,DIR...] --arm sft=DIR[,DIR...] --note "equal steps" --out FILE
 
 Several models of an arm are several seeds: the figure is a mean over them, paired in their order.
-Trains nothing.
+What is kept with it is the manifest of every model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command that runs a recipe; the run itself is in compress.recipes.run.
+"""The command that runs a recipe. Knows nothing of the run itself, which compress.recipes.run is.
 
     python -m compress.pipeline compress/recipes/demo_quick.yaml --out DIR [--dry-run]
     torchrun --nproc-per-node 2 -m compress.pipeline ...

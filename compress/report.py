@@ -1,4 +1,7 @@
-"""Writes the page of a model that a pipeline made: python -m compress.report DIR --out FILE"""
+"""Writes the page of a model that a pipeline made. Knows nothing of its weights and no data.
+
+python -m compress.report DIR --out FILE
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Memory and time of one distillation loss and its gradients, each way in a process of its own.
+"""Memory and time of one distillation loss with its gradients. Knows nothing of models.
 
     python -m compress.benches.bench_distillation chunked|plain [--tokens N] [--threads N]
 
-Prints {seconds, peak_mb, loss, gradients}: the peak is resident memory above what the operands
-take, in MB; gradients are norms, for comparison. Knows no model: operands are random.
+Each way runs in a process of its own. Prints {seconds, peak_mb, loss, gradients}: the peak is
+resident memory above what the operands take, in MB; gradients are norms, for comparison. Operands
+are random.
 """
 
 from __future__ import annotations

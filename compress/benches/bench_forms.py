@@ -1,9 +1,9 @@
-"""Size and quality of one model in every quantized form, by method, beside itself in fp32.
+"""Size and quality of one model in every quantized form. Knows nothing of the methods' insides.
 
     python -m compress.benches.bench_forms MODEL --data DIR --out FILE
 
-Scores the selecting half of `valid` as each form is served: int8 arithmetic for w8a8, fp32 with the
-stored weights for w4a16. Knows no method's inside.
+Scores the selecting half of `valid` as each form is served, by method, beside the model in fp32:
+int8 arithmetic for w8a8, fp32 with the stored weights for w4a16.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Compares candidates sent as text with the same ones stored as vectors: quality and speed.
+"""Compares candidates sent as text with stored ones. Knows nothing of how vectors are trained.
 
 python -m compress.benches.bench_items MODEL --data DIR --json - [--csv FILE]
-Shape C is the model on the slates of its `test` split, shape A a random one of 27 M parameters with
-64 candidates of 24 tokens. Text and vectors take turns on each slate, its context warm.
+Compares quality and speed. Shape C is the model on the slates of its `test` split, shape A a random
+one of 27 M parameters with 64 candidates of 24 tokens. Text and vectors take turns on each slate,
+its context warm.
 """
 
 from __future__ import annotations

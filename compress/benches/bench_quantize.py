@@ -1,9 +1,9 @@
-"""Time of quantizing a whole model of 27 M to W8A8, smoothing and QuantEase included.
+"""Times the quantization of a whole model of 27 M to W8A8. Knows nothing of model directories.
 
     python -m compress.benches.bench_quantize [--threads N] [--slates N]
 
-Prints {name, value, target, met}. Weights and tokens are random: neither changes the work. Knows no
-model directory.
+Smoothing and QuantEase are included. Prints {name, value, target, met}. Weights and tokens are
+random: neither changes the work.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Figures of training runs that are kept: what was compared, on what, and how it came out.
+"""Figures of training runs that are kept, each computed from its arms. Knows nothing of models.
 
 One file of compress/results/runs is one figure. Its value is computed from its arms, each a kind of
-model, measured on the same data; the manifest names every model and how it was made. Knows no
-models; `compress.keep_run` measures them.
+model, measured on the same data; the manifest names every model and how it was made.
+`compress.keep_run` measures them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes answers with a decoder, token by token over a cache of keys and values.
 
-Knows nothing of training and of what the tokens mean.
+Knows nothing of training or of what the tokens mean.
 """
 
 from __future__ import annotations

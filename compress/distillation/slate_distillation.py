@@ -1,5 +1,6 @@
-"""The loss of one step of a ranker that learns from teachers on slates. Knows no files, no steps'
-order: what a step draws comes from its source.
+"""The loss of one step of a ranker that learns from teachers on slates. Knows no files.
+
+Nor does it know the steps' order: what a step draws comes from its source.
 """
 
 from __future__ import annotations

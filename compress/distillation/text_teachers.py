@@ -1,4 +1,4 @@
-"""What a teacher of texts takes part in: the loss of a student's states at answers' tokens.
+"""The part of a teacher of texts in a loss: what it says of answers' tokens. Knows no schedule.
 
 A teacher is a decoder that reads along, or what one once said about a fixed list of examples.
 """

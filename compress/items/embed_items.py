@@ -1,6 +1,6 @@
-"""Stage: trains the encoder whose vectors the ranker reads in place of candidates' text.
+"""Stage: trains the encoder whose vectors replace candidates' text. Knows nothing of serving.
 
-The ranker is frozen and its own teacher: what it says of texts is what it shall say of vectors,
+The ranker is frozen and its own teacher: what it says of texts is what it learns to say of vectors,
 with grades beside it (after MixLM, arXiv 2512.07846, which trains the ranker too; here texts keep
 their scores). The model comes out as it went in, with `item_encoder` beside it.
 Run alone: python -m compress.items.embed_items --source MODEL --data DIR --out DIR

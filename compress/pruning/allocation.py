@@ -1,6 +1,7 @@
 """What every layer keeps: alike, or where scores lose least for the time or the weights it takes.
 
-Measures losses and times on calibration slates; knows not how a half is pruned to its width.
+Measures losses and times on calibration slates; knows nothing of how a half is
+pruned to its width.
 """
 
 from __future__ import annotations

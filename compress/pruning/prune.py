@@ -1,4 +1,4 @@
-"""Stage: prunes MLP neurons and KV groups by OSSCAR, drops whole layers, writes the smaller model.
+"""Stage: prunes MLP neurons, KV groups and whole layers of a model. Knows nothing of training.
 
 Run alone: python -m compress.pruning.prune --source MODEL --data DIR --out DIR --options JSON
 Halves of layers are pruned in the order in which they run, so each is fitted to the inputs that the

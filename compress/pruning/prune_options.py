@@ -1,4 +1,4 @@
-"""What a pruning is told: what goes, where, and on which slates. Knows not how it is done."""
+"""What a pruning is told: what goes, where, on which slates. Knows nothing of how it is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage: a small decoder that answers as an encoder teacher does. Knows not how that was made.
+"""Stage: a small decoder that answers as an encoder teacher does. Does not know how it was made.
 
 Its words start from the teacher's towers, are moved while the decoder is a comparison of bags, and
 then the whole decoder learns, all on the teacher's log-odds of generated slates.
