@@ -18,7 +18,7 @@ from torch import Tensor
 from compress.data.worlds import Kind, Worlds, WorldSource
 from compress.encoders.encoder import WEIGHTS_NAME, EncoderConfig, load_encoder
 from compress.encoders.pair_encoder import PairEncoder
-from compress.encoders.pair_slates import Marks
+from compress.encoders.pair_slates import SpecialTokens
 from compress.encoders.pair_teacher import (
     EncoderTeacher,
     encoder_tokenizer,
@@ -149,7 +149,7 @@ def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> 
     return TeacherSteps(
         worlds.source,
         worlds.of,
-        Marks.of(reader),
+        SpecialTokens.of(reader),
         stage.device,
         options.slates,
         options.candidates,

@@ -20,18 +20,18 @@ from compress.data.worlds import Texts
 from compress.encoders.pair_encoder import Ids, PairEncoder, TextBatch, by_length
 from models.errors import ModelDirectoryError
 
-LONGEST = 254  # of either text of a pair, so that both and their marks fit 512 positions
+LONGEST = 254  # of either text of a pair, so that both and their special tokens fit 512 positions
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class SpecialTokens:
     """What stands before the first text and after each."""
 
     first: int
     last: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Marks:
+    def of(cls, tokenizer: Tokenizer) -> SpecialTokens:
         """A BERT tokenizer's [CLS] and [SEP]."""
         first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         if first is None or last is None:
@@ -87,7 +87,7 @@ def dropped(ids: Ids, dropout: float, random: np.random.Generator) -> Ids:
 def joint_chunks(
     drawn: Draw,
     texts: tuple[Texts, Texts],
-    marks: Marks,
+    special: SpecialTokens,
     size: int,
     dropout: float,
     random: np.random.Generator,
@@ -95,9 +95,11 @@ def joint_chunks(
     """Every pair of the slates, row by row; the member comes first whoever is ranked."""
     sides = drawn.rows, drawn.chosen
     member_rows, posting_rows = sides if drawn.jobs_are_candidates else sides[::-1]
-    members = {i: marks.open(dropped(texts[0][i], dropout, random)) for i in np.unique(member_rows)}
+    members = {
+        i: special.open(dropped(texts[0][i], dropout, random)) for i in np.unique(member_rows)
+    }
     postings = {
-        i: marks.close(dropped(texts[1][i], dropout, random)) for i in np.unique(posting_rows)
+        i: special.close(dropped(texts[1][i], dropout, random)) for i in np.unique(posting_rows)
     }
     shape = drawn.chosen.shape
     pairs = drawn.rows[:, None].repeat(shape[1], 1).ravel(), drawn.chosen.ravel()
@@ -106,11 +108,15 @@ def joint_chunks(
 
 
 def tower_chunks(
-    texts: tuple[Texts, Texts], marks: Marks, size: int, dropout: float, random: np.random.Generator
+    texts: tuple[Texts, Texts],
+    special: SpecialTokens,
+    size: int,
+    dropout: float,
+    random: np.random.Generator,
 ) -> Chunks:
     """Every member, then every posting of a world."""
     sides = [side[i] for side in texts for i in range(len(side))]
-    return Chunks.pack([marks.open(dropped(ids, dropout, random)) for ids in sides], None, size)
+    return Chunks.pack([special.open(dropped(ids, dropout, random)) for ids in sides], None, size)
 
 
 def joint_logits(

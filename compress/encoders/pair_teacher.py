@@ -26,7 +26,7 @@ from torch import Tensor
 from compress.data.requests import Request
 from compress.encoders.encoder import CONFIG_NAME, TOKENIZER_NAME, Encoder, EncoderConfig
 from compress.encoders.pair_encoder import PairEncoder
-from compress.encoders.pair_slates import Chunks, Marks, joint_logits, tower_vectors
+from compress.encoders.pair_slates import Chunks, SpecialTokens, joint_logits, tower_vectors
 from compress.stages.stage import AUTO, device_of, pass_dtype
 from models.card import file_digest
 from models.errors import ModelDirectoryError
@@ -165,14 +165,15 @@ class EncoderTeacher:
         return total.float().cpu().numpy()
 
     def _joint(self, model: PairEncoder, members: list[_Ids], postings: list[_Ids]) -> Tensor:
-        marks = Marks.of(self.tokenizer)
-        firsts, seconds = [marks.open(ids) for ids in members], [marks.close(i) for i in postings]
+        special = SpecialTokens.of(self.tokenizer)
+        firsts = [special.open(ids) for ids in members]
+        seconds = [special.close(ids) for ids in postings]
         chunks = Chunks.pack(firsts, seconds, ROWS_AT_ONCE)
         return joint_logits(model, chunks, self.device, self.dtype, 0.0)
 
     def _towers(self, model: PairEncoder, members: list[_Ids], postings: list[_Ids]) -> Tensor:
-        marks = Marks.of(self.tokenizer)
-        texts = {id(ids): marks.open(ids) for ids in (*members, *postings)}  # each text once
+        special = SpecialTokens.of(self.tokenizer)
+        texts = {id(ids): special.open(ids) for ids in (*members, *postings)}  # each text once
         places = {key: place for place, key in enumerate(texts)}
         chunks = Chunks.pack(list(texts.values()), None, ROWS_AT_ONCE)
         vectors = tower_vectors(model, chunks, self.device, self.dtype, 0.0)

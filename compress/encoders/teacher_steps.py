@@ -15,7 +15,7 @@ from compress.decoders.losses import slate_loss
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import (
     Chunks,
-    Marks,
+    SpecialTokens,
     joint_chunks,
     joint_logits,
     tower_chunks,
@@ -49,7 +49,7 @@ class TeacherSteps:
 
     source: WorldSource
     world_of: Callable[[int], TokenWorld]  # by step
-    marks: Marks
+    special: SpecialTokens
     device: torch.device
     slates: int
     candidates: int
@@ -64,8 +64,8 @@ class TeacherSteps:
         count = self.slates if part == JOINT else len(self.source.occupations)
         drawn = self.source.draw(random, count, self.candidates, self.inverted_share)
         if part == JOINT:
-            return drawn, joint_chunks(drawn, texts, self.marks, self.chunk, dropout, random)
-        return drawn, tower_chunks(texts, self.marks, self.chunk, dropout, random)
+            return drawn, joint_chunks(drawn, texts, self.special, self.chunk, dropout, random)
+        return drawn, tower_chunks(texts, self.special, self.chunk, dropout, random)
 
     def loss(self, model: PairEncoder, batch: Batch) -> Tensor:
         """The slates' loss against the tiers' grades."""

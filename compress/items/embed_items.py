@@ -21,7 +21,7 @@ from torch import Tensor
 from compress.data.requests import halves, load_requests
 from compress.decoders.losses import slate_loss
 from compress.decoders.slates import score_slates
-from compress.items.item_lessons import LessonPlan
+from compress.items.item_sampling import ItemSampler
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
 from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
@@ -99,16 +99,16 @@ def _train(
     stage: StageInput, options: EmbedOptions, directory: ModelDirectory, prompt: str
 ) -> ItemEncoder:
     requests = load_requests(stage.data, "train")
-    plan = LessonPlan(directory, requests, prompt, options.vectors)
+    sampler = ItemSampler(directory, requests, prompt, options.vectors)
     encoder = ItemEncoder(directory.config.hidden_size, options.vectors, options.inner)
-    encoder.normalise(plan.features)
+    encoder.normalise(sampler.features)
     decoder, labels = load_decoder(directory), directory.prompt.label_ids
 
     def loss_of_step(step: int) -> Tensor:
-        lesson = plan.draw(stage.seed, step, options.slates)
-        extend_embedding(decoder, encoder(lesson.features).flatten(0, 1))
-        student = score_slates(decoder, lesson.batch, labels)
-        return distillation_loss(student, lesson.teacher, lesson.grades, options.grade_weight)
+        drawn = sampler.draw(stage.seed, step, options.slates)
+        extend_embedding(decoder, encoder(drawn.features).flatten(0, 1))
+        student = score_slates(decoder, drawn.batch, labels)
+        return distillation_loss(student, drawn.teacher, drawn.grades, options.grade_weight)
 
     run_steps(
         encoder,

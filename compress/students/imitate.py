@@ -24,7 +24,7 @@ from torch import nn
 from compress.data.substitution import Neighbours
 from compress.data.tokenizer import MARKERS
 from compress.data.worlds import Worlds, WorldSource
-from compress.encoders.pair_slates import Marks
+from compress.encoders.pair_slates import SpecialTokens
 from compress.encoders.pair_teacher import EncoderTeacher
 from compress.encoders.teacher_steps import TOWERS
 from compress.stages.ahead import Ahead
@@ -162,9 +162,9 @@ def _steps(
 
 
 def _states(teacher: EncoderTeacher, projection: Projection, chunk: int) -> TeacherStates:
-    marks, device = Marks.of(teacher.tokenizer), teacher.device
+    special, device = SpecialTokens.of(teacher.tokenizer), teacher.device
     towers = teacher.parts[TOWERS]
-    return TeacherStates(towers, projection.to(device), marks, device, teacher.dtype, chunk)
+    return TeacherStates(towers, projection.to(device), special, device, teacher.dtype, chunk)
 
 
 def _train_bags(

@@ -22,7 +22,7 @@ from compress.distillation.teacher_cache import (
     write_cache,
 )
 from compress.encoders.pair_slates import (
-    Marks,
+    SpecialTokens,
     joint_chunks,
     joint_logits,
     tower_chunks,
@@ -60,16 +60,16 @@ class TeacherLabels:
     @torch.inference_mode()
     def _ask(self, step: int) -> Tensor:
         teacher, drawn, texts = self.teacher, self.draw_of(step), self.world_of(step).encoder
-        device, dtype, marks = teacher.device, teacher.dtype, Marks.of(teacher.tokenizer)
+        device, dtype, special = teacher.device, teacher.dtype, SpecialTokens.of(teacher.tokenizer)
         total = torch.zeros(drawn.chosen.shape, device=device)
         random = np.random.default_rng(0)  # for dropout, of which there is none
         for part, weight in teacher.weights.items():
             model = teacher.parts[part]
             if model.joint:
-                pairs = joint_chunks(drawn, texts, marks, self.chunk, 0.0, random)
+                pairs = joint_chunks(drawn, texts, special, self.chunk, 0.0, random)
                 total += weight * joint_logits(model, pairs, device, dtype, 0.0).view(total.shape)
             else:
-                sides = tower_chunks(texts, marks, self.chunk, 0.0, random)
+                sides = tower_chunks(texts, special, self.chunk, 0.0, random)
                 vectors = tower_vectors(model, sides, device, dtype, 0.0)
                 total += weight * tower_logits(model, drawn, vectors)
         return total

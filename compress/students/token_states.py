@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.data.worlds import TokenWorld
 from compress.encoders.pair_encoder import PairEncoder, TextBatch
-from compress.encoders.pair_slates import LONGEST, Chunks, Marks
+from compress.encoders.pair_slates import LONGEST, Chunks, SpecialTokens
 from compress.students.whole_batches import MARKER, Places
 from compress.students.word_table import Projection
 
@@ -41,7 +41,7 @@ class TeacherStates:
 
     towers: PairEncoder
     projection: Projection
-    marks: Marks
+    special: SpecialTokens
     device: torch.device
     dtype: torch.dtype
     chunk: int  # texts that one pass takes
@@ -58,7 +58,7 @@ class TeacherStates:
         members = len(world.encoder[0])
         read = [world.encoder[0][i] if i < members else world.encoder[1][i - members] for i in used]
         spans = np.minimum(world.places[held].astype(np.int64), LONGEST - 1)
-        chunks = Chunks.pack([self.marks.open(ids) for ids in read], None, self.chunk)
+        chunks = Chunks.pack([self.special.open(ids) for ids in read], None, self.chunk)
         return StateBatch(chunks, text, spans, is_text, row[is_text])
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ Knows nothing of decoders or training.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
-from compress.data.requests import load_occupations
+from compress.data.requests import Occupation, load_occupations
 from compress.data.tokenizer import MARKERS
 from compress.decoders.wiring import RESERVED
 from compress.encoders.pair_encoder import PairEncoder, TextBatch, by_length
@@ -42,7 +42,8 @@ def word_tokenizer(
     splitter = pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(w for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        words = splitter.pre_tokenize_str(normalizer.normalize_str(text))
+        counts.update(word for word, _ in words)
     tokens = _kept(source, counts, common_words)
     tokens += [
         word
@@ -59,8 +60,8 @@ def word_tokenizer(
 
 
 def _kept(source: Tokenizer, counts: Counter[str], common_words: int) -> list[str]:
-    words = list(counts)
-    used = {t for e in source.encode_batch(words, add_special_tokens=False) for t in e.tokens}
+    encodings = source.encode_batch(list(counts), add_special_tokens=False)
+    used = {token for encoding in encodings for token in encoding.tokens}
     by_id = sorted(source.get_vocab().items(), key=lambda item: item[1])
     return [
         token
@@ -136,12 +137,18 @@ def vocabulary_of(
     """`word_tokenizer` over the facts of the training occupations of `data`."""
     texts = [
         text
-        for o in load_occupations(data)
-        for facts in ((o.title, o.description), o.titles, o.tasks, o.tools, o.skills, o.knowledge)
+        for occupation in load_occupations(data)
+        for facts in _facts(occupation)
         for text in facts
     ]
     texts += [FIELDS] * minimum_count
     return word_tokenizer(source, texts, common_words, minimum_count)
+
+
+def _facts(occupation: Occupation) -> Iterator[Sequence[str]]:
+    yield occupation.title, occupation.description
+    yield from (occupation.titles, occupation.tasks, occupation.tools)
+    yield from (occupation.skills, occupation.knowledge)
 
 
 def tokens_of(tokenizer: Tokenizer) -> list[str]:

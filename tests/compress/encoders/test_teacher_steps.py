@@ -13,7 +13,7 @@ from torch import nn
 from compress.data.worlds import Kind, WorldSource
 from compress.encoders.encoder import load_encoder
 from compress.encoders.pair_encoder import PairEncoder
-from compress.encoders.pair_slates import Marks
+from compress.encoders.pair_slates import SpecialTokens
 from compress.encoders.pair_teacher import encoder_tokenizer
 from compress.encoders.teacher_steps import JOINT, PARTS, TeacherRates, TeacherSteps
 from tests.compress.small_encoders import write_encoder
@@ -30,8 +30,8 @@ def steps(encoder: Path, small_data: Path) -> TeacherSteps:
     source = WorldSource.load(small_data, reader, reader, seed=1)
     world = source.build(Kind.PLAIN, 0)
     rates = TeacherRates(encoder=1e-3, head=1e-2, token_dropout=0.0, dropout=0.0)
-    marks, cpu = Marks.of(reader), torch.device("cpu")
-    return TeacherSteps(source, lambda step: world, marks, cpu, 2, 6, 0.5, rates, chunk=16)
+    special, cpu = SpecialTokens.of(reader), torch.device("cpu")
+    return TeacherSteps(source, lambda step: world, special, cpu, 2, 6, 0.5, rates, chunk=16)
 
 
 def _model(encoder: Path, part: str) -> PairEncoder:
@@ -71,7 +71,7 @@ def _alone(
 ) -> float:
     from compress.encoders.pair_encoder import TextBatch
 
-    open_, close = steps.marks.open, steps.marks.close
+    open_, close = steps.special.open, steps.special.close
     if model.joint:
         return float(model.pairs(TextBatch.pack([open_(member)], [close(posting)]), torch.float32))
     vectors = model.towers(TextBatch.pack([open_(member), open_(posting)]), torch.float32)

@@ -18,7 +18,7 @@ from compress.data.requests import DataError, load_requests
 from compress.decoders.losses import slate_loss
 from compress.items import embed_items
 from compress.items.embed_items import distillation_loss
-from compress.items.item_lessons import LessonPlan
+from compress.items.item_sampling import ItemSampler
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, raw_logits
 from compress.stages.ranker_card import new_card
 from compress.stages.stage import GateError, RecipeError, StageInput
@@ -100,15 +100,15 @@ def test_a_killed_run_goes_on_to_the_same_encoder(
 ) -> None:
     options = {"steps": 6, "vectors": 2, "checkpoint_every": 2}
     whole = run(source, data, tmp_path / "whole", **options)
-    draw, steps = LessonPlan.draw, []
+    draw, steps = ItemSampler.draw, []
 
-    def draw_until_killed(plan: Any, seed: int, step: int, count: int) -> Any:
+    def draw_until_killed(sampler: Any, seed: int, step: int, count: int) -> Any:
         steps.append(step)
         if steps == [0, 1, 2]:
             raise KeyboardInterrupt
-        return draw(plan, seed, step, count)
+        return draw(sampler, seed, step, count)
 
-    monkeypatch.setattr(LessonPlan, "draw", draw_until_killed)
+    monkeypatch.setattr(ItemSampler, "draw", draw_until_killed)
     with pytest.raises(KeyboardInterrupt):
         run(source, data, tmp_path / "cut", **options)
     cut = run(source, data, tmp_path / "cut", **options)

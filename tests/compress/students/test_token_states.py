@@ -16,7 +16,7 @@ from compress.data.worlds import Kind, TokenWorld, WorldSource
 from compress.decoders.wiring import RESERVED
 from compress.encoders.encoder import load_encoder
 from compress.encoders.pair_encoder import PairEncoder
-from compress.encoders.pair_slates import LONGEST, Marks
+from compress.encoders.pair_slates import LONGEST, SpecialTokens
 from compress.encoders.pair_teacher import encoder_tokenizer
 from compress.students.student import StudentShape, student_of
 from compress.students.student_steps import StepDraws, StudentRates, StudentSteps, scored
@@ -50,7 +50,7 @@ def states(reader: Path) -> TeacherStates:
     hidden = towers.encoder.config.hidden_size
     projection = Projection(torch.randn(hidden), torch.randn(hidden, 6))
     return TeacherStates(
-        towers, projection, Marks.of(encoder_tokenizer(reader)), CPU, torch.float32, chunk=3
+        towers, projection, SpecialTokens.of(encoder_tokenizer(reader)), CPU, torch.float32, chunk=3
     )
 
 
@@ -80,7 +80,7 @@ def test_every_token_has_the_state_of_its_place_in_its_text(
 
 
 def _alone(states: TeacherStates, text: np.ndarray[tuple[int], np.dtype[np.int64]]) -> torch.Tensor:
-    ids = torch.from_numpy(states.marks.open(text))[None]
+    ids = torch.from_numpy(states.special.open(text))[None]
     with torch.no_grad():
         x = states.towers.encoder(ids, torch.tensor([ids.shape[1]]), torch.zeros_like(ids))[0]
     return states.projection(x / x.mean(0).norm())[1:]

@@ -23,7 +23,7 @@ FEATURE_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ItemBatch:
     """Slates whose candidates are tokens behind the vocabulary, each of its own vectors.
 
     features: (items, features), of the candidates in the order in which `batch` numbers them.
@@ -36,8 +36,8 @@ class Lesson:
     grades: Tensor
 
 
-class LessonPlan:
-    """Draws lessons from the requests of a split; every candidate of a slate is of use."""
+class ItemSampler:
+    """Draws batches from the requests of a split; every candidate of a slate is of use."""
 
     def __init__(
         self, directory: ModelDirectory, requests: Sequence[Request], prompt: str, vectors: int
@@ -50,7 +50,7 @@ class LessonPlan:
         self._rows = {text: row for row, text in enumerate(texts)}
         self.features = text_features(directory, list(texts), prompt)
 
-    def draw(self, seed: int, step: int, count: int) -> Lesson:
+    def draw(self, seed: int, step: int, count: int) -> ItemBatch:
         """`count` slates of one step, fewer where there are no more."""
         random = np.random.default_rng([seed, step])
         chosen = [self._requests[i] for i in random.permutation(len(self._requests))[:count]]
@@ -58,7 +58,7 @@ class LessonPlan:
         places = {text: place for place, text in enumerate(texts)}
         jobs = [job_of(self._directory, one, self._prompt) for one in chosen]
         slates = [[self._stored(places[text]) for text in one.candidates] for one in chosen]
-        return Lesson(
+        return ItemBatch(
             SlateBatch.pack([np.array(job.context_ids) for job in jobs], slates),
             self.features[[self._rows[text] for text in texts]],
             torch.tensor(list(raw_logits(self._teacher, jobs))),
