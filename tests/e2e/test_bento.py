@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ pytestmark = pytest.mark.long
 
 LARGEST_BENTO = 30 << 20  # the ranker has 14 MB, the reasoner 8
 READ_BY_SOURCES = {".cpp", ".hpp", ".json", ".lua"}
+OURS = re.compile(r"(kernels|models|service)(\.\w+)+")
+TOOLS = re.compile(r"/src/(kernels/(aot|bench|catalogue|kept|readme|selfcheck)\b|.*/(gpu_)?bench)")
 REQUEST = {
     "context": "Headline: Staff nurse. Skills: patient assessment.",
     "candidates": [{"id": "roofer", "text": "Roofer."}, {"id": "nurse", "text": "Nurse."}],
@@ -76,7 +80,10 @@ def test_it_carries_what_serves_and_nothing_else(bento: Path) -> None:
     carried = {path.name for path in (bento / "src").iterdir()}
     packages, papers = {"kernels", "models", "service"}, {"LICENSE", "NOTICE"}
     assert carried == {"bentofile.yaml", "requirements"} | packages | papers
-    assert not (bento / "src" / "models" / "demo" / "onet_jobs").exists()
+    data = bento / "src" / "models" / "demo" / "onet_jobs"
+    assert [path.name for path in data.iterdir()] == ["README.md"]  # the notice of their licence
+    tools = [path for path in (bento / "src").rglob("*") if TOOLS.search(path.as_posix())]
+    assert tools == []
     assert sum(path.stat().st_size for path in bento.rglob("*") if path.is_file()) < LARGEST_BENTO
 
 
@@ -89,6 +96,30 @@ def test_no_file_that_a_source_reads_stays_behind(bento: Path) -> None:
     ]
     assert {path.suffix for path in beside} == READ_BY_SOURCES
     assert not [path for path in beside if not (bento / "src" / path).exists()]
+
+
+def named_modules(source: Path) -> Iterator[Path]:
+    """Of ours, relative to the root: what a file imports, and what it starts by its name."""
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        names: list[object] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant):
+            names = [node.value]
+        for name in names:
+            if isinstance(name, str) and OURS.fullmatch(name):
+                path = Path(*name.split(".")).with_suffix(".py")
+                if (ROOT / path).is_file():
+                    yield path
+
+
+def test_no_module_that_a_carried_one_names_stays_behind(bento: Path) -> None:
+    carried = bento / "src"
+    named = {path for source in carried.rglob("*.py") for path in named_modules(source)}
+    assert Path("service/engine_trial.py") in named
+    assert [path for path in named if not (carried / path).exists()] == []
 
 
 def test_its_lock_is_ours(bento: Path) -> None:
