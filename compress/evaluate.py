@@ -2,7 +2,7 @@
 
 python -m compress.evaluate MODEL --data DIR --split NAME --json - [--against MODEL2]
 MODEL is a model directory, or that of a teacher of another kind. A served one scores with
-the native engine in fp32, calibrated.
+the native engine, calibrated, in fp32 or, where its weights are stored so, in int8.
 """
 
 from __future__ import annotations

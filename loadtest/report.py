@@ -106,7 +106,7 @@ def read_lines(path: Path) -> list[Any]:
 def quality_rows(card: dict[str, Any]) -> list[Row]:
     """The shipped ranker on `test`, with intervals over occupations."""
     test = card["metrics"]["test"]
-    where = f"O*NET `test`: {test['requests']} requests, {test['groups']} occupations, as served"
+    where = f"O*NET `test`: {test['requests']} requests, {test['groups']} occupations, in fp32"
     names = {"gauc": "gAUC", "auc": "AUC", "ndcg@10": "NDCG@10", "ece": "ECE"}
     return [(f"demo ranker, {names[name]}", interval(test[name]), where) for name in names]
 
