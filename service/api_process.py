@@ -21,6 +21,7 @@ from service.insight import Insight
 from service.ledgers import Ledgers
 from service.metrics import Metrics
 from service.mode_metrics import ModeMetrics
+from service.policy_metrics import PolicyMetrics
 from service.ranking import Ranker
 from service.reasoning import Reasoner
 from service.reception import Reception
@@ -43,6 +44,7 @@ class ApiProcess:
         tenants = load_tenants(settings.tenants_file)
         self._metrics = metrics = Metrics(tenants.all, settings.gate.refill, registry)
         self._board = board = EngineBoard(calibrated_label_mass(directory.card), registry)
+        self._policy = PolicyMetrics(settings.policy, registry)
         self._collector = GarbageCollector()
         pool = pool_name(directory, catalogue, reasoner)
         self._gates = [AsyncGate(url, pool, settings.gate) for url in urls]
@@ -78,6 +80,7 @@ class ApiProcess:
 
     def _observe(self, stats: GateStats) -> None:
         self._metrics.observe(stats)
+        self._policy.show(stats.policy)
         self._board.forget_all_but(stats.workers)
 
     def _side_in_use(self) -> int:
