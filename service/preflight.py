@@ -10,10 +10,9 @@ from types import ModuleType
 import kernels
 import models
 import service
-from models.directory import load_model_directory
 from models.errors import FairslateError
 from service.config import ROOT, Settings, SettingsError, pin_paths
-from service.served_models import open_catalogue, open_reasoner
+from service.served_models import open_catalogue, open_ranker, open_reasoner
 from service.tenants_file import load_tenants
 
 
@@ -30,7 +29,7 @@ def check_start() -> None:
         pin_paths()
         settings = Settings.from_environment()
         load_tenants(settings.tenants_file)
-        open_catalogue(settings, load_model_directory(settings.model_path))
+        open_catalogue(settings, open_ranker(settings))
         open_reasoner(settings)
         try_engine(settings)
     except FairslateError as error:

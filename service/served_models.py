@@ -17,6 +17,22 @@ from service.gate.scripts import scripts_digest
 from service.jobs import PAYLOAD_FORMAT
 
 
+def open_ranker(settings: Settings) -> ModelDirectory:
+    """The ranker of the settings. Raises ModelDirectoryError naming the setting."""
+    try:
+        directory = load_model_directory(settings.model_path)
+    except ModelDirectoryError as error:
+        raise ModelDirectoryError(f"FAIRSLATE_MODEL: {error}") from error
+    try:
+        ReasonTokens(directory.prompt)
+    except ModelDirectoryError:
+        return directory
+    raise ModelDirectoryError(
+        f"FAIRSLATE_MODEL={settings.model} writes reasons and ranks nothing; name it as "
+        "FAIRSLATE_REASONER, and a ranker here"
+    )
+
+
 def open_catalogue(settings: Settings, directory: ModelDirectory) -> Catalogue | None:
     """The catalogue of the settings, if they name one. Raises CatalogueError."""
     return load_catalogue(Path(settings.catalogue), directory) if settings.catalogue else None

@@ -30,7 +30,7 @@ def test_damaged_model_directory_ends_the_start(tmp_path: Path, tiny_model_dir: 
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     said = refusal(tmp_path, model=str(model))
-    assert said.startswith(f"fairslate refuses to start: {weights}")
+    assert said.startswith(f"fairslate refuses to start: FAIRSLATE_MODEL: {weights}")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -50,5 +50,7 @@ def test_weights_that_are_not_finite_end_the_start(
     save_file(weights, model / WEIGHTS_NAME)
     write_card(model, tiny_card)
     said = refusal(tmp_path, model=str(model))
-    assert said.startswith(f"fairslate refuses to start: {model / WEIGHTS_NAME}: value 0 of {NORM}")
+    assert said.startswith(
+        f"fairslate refuses to start: FAIRSLATE_MODEL: {model / WEIGHTS_NAME}: value 0 of {NORM}"
+    )
     assert said.endswith("train or export the model again")

@@ -52,7 +52,7 @@ def test_damaged_model_directory_is_named(
 ) -> None:
     check_start()
     damage(model)
-    with pytest.raises(SystemExit, match=f"refuses to start: {model / named}"):
+    with pytest.raises(SystemExit, match=f"refuses to start: FAIRSLATE_MODEL: {model / named}"):
         check_start()
 
 
