@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +90,13 @@ def check_times(times: dict[str, float]) -> None:
     stages = [times[stage] for stage in ("queue", "tokenize", "score")]
     require(min(stages) >= 0, f"a negative time: {times}")
     require(max(stages) <= times["total"], f"a stage longer than the total: {times}")
+
+
+def reason_of(body: str) -> str:
+    """The code and message of a refusal: the same for all that are refused for one reason."""
+    try:
+        error = json.loads(body)["error"]
+        said = f"{error['code']}: {error['message']}"
+    except (ValueError, TypeError, KeyError):
+        return body
+    return f"{said}; name keys by --api-keys" if error["code"] == "invalid_api_key" else said

@@ -18,7 +18,7 @@ from typing import Any
 
 from locust import FastHttpUser, between, events, task
 
-from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons
+from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons, reason_of
 from loadtest.traffic import Catalogue, Traffic, load_catalogue
 
 RANK, REASON = "/v1/rank", "/v1/reason"
@@ -94,7 +94,7 @@ class TenantUser(FastHttpUser):
             route, json=body, headers=self.headers, catch_response=True
         ) as response:
             if response.status_code != 200:
-                response.failure(f"HTTP {response.status_code}: {response.text}")
+                response.failure(f"HTTP {response.status_code}: {reason_of(response.text)}")
                 return None
             try:
                 answer: dict[str, Any] = response.json()

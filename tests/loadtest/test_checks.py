@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons
+from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons, reason_of
 
 REQUEST = {
     "context": "Welder",
@@ -111,3 +112,14 @@ def test_every_promise_of_a_reason_is_checked(complaint: str) -> None:
     BROKEN_REASONS[complaint](answer)
     with pytest.raises(WrongAnswerError, match=complaint):
         AnswerChecker(check_reasons).check(REASONS_REQUEST, answer)
+
+
+def test_refusals_for_one_reason_read_alike_whatever_the_request() -> None:
+    def body(request_id: str, code: str) -> str:
+        return json.dumps({"error": {"code": code, "message": "no", "request_id": request_id}})
+
+    assert (
+        reason_of(body("a", "queue_full")) == reason_of(body("b", "queue_full")) == "queue_full: no"
+    )
+    assert reason_of(body("a", "invalid_api_key")).endswith("name keys by --api-keys")
+    assert [reason_of(text) for text in ("", "[]", "<html>")] == ["", "[]", "<html>"]
