@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from models.card import ModelCard, PromptTemplate
 from models.errors import ModelDirectoryError, PromptError
 from models.head_card import HeadCard, HeadOutputs
+from models.text_tokenizer import TextTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,6 @@ class EncodedContext:
 
     ids: tuple[int, ...]
     truncated: bool
-    uncut_tokens: int = 0  # as many as `ids` had it not been cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,6 @@ class EncodedCandidate:
 
     ids: tuple[int, ...]
     truncated: bool
-    uncut_tokens: int = 0  # as many as `ids` had it not been cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +41,14 @@ class _Frame:
     tail: tuple[int, ...]
     room: int
 
-    def around(self, text_ids: Sequence[int]) -> tuple[tuple[int, ...], bool, int]:
-        """The ids of template and text, whether the text was cut, and how many they were before."""
+    def around(self, text_ids: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+        """The ids of template and text, and whether the text was cut."""
         ids = (*self.head, *text_ids[: self.room], *self.tail)
-        whole = len(self.head) + len(text_ids) + len(self.tail)
-        return ids, whole > len(ids), whole
+        return ids, len(text_ids) > self.room
+
+    def tokens(self, text_tokens: int) -> int:
+        """How many template and text would have together, were the text not cut."""
+        return len(self.head) + text_tokens + len(self.tail)
 
 
 class PromptBuilder:
@@ -61,16 +61,15 @@ class PromptBuilder:
     def __init__(self, tokenizer_path: Path, card: ModelCard) -> None:
         self._card = card
         self._digest = card.digest
-        self._template_tokenizer = _load_tokenizer(tokenizer_path)
-        self._text_tokenizer = _load_tokenizer(tokenizer_path)
-        self._text_tokenizer.encode_special_tokens = True
-        limits = card.truncation
+        self.limits = card.truncation
+        self._template_tokenizer = load_tokenizer(tokenizer_path)
+        self._texts = TextTokenizer(tokenizer_path)
         self._context_frames = {
-            name: self._frame(prompt.context, "{context}", limits.max_context_tokens)
+            name: self._frame(prompt.context, "{context}", self.limits.max_context_tokens)
             for name, prompt in card.prompts.items()
         }
         self._candidate_frames = {
-            name: self._frame(prompt.candidate, "{candidate}", limits.max_candidate_tokens)
+            name: self._frame(prompt.candidate, "{candidate}", self.limits.max_candidate_tokens)
             for name, prompt in card.prompts.items()
         }
         self.heads = tuple(self._outputs(name, head) for name, head in card.scoring_heads.items())
@@ -78,7 +77,7 @@ class PromptBuilder:
     @property
     def largest_token(self) -> int:
         """The largest id that text may be turned into."""
-        return max(self._text_tokenizer.get_vocab(with_added_tokens=True).values())
+        return self._texts.largest_token
 
     @property
     def label_ids(self) -> tuple[int, int]:
@@ -102,11 +101,8 @@ class PromptBuilder:
     ) -> EncodedContext:
         """Raises PromptError for an unknown prompt or field, or text that is not Unicode."""
         name = self.prompt_name(prompt)
-        text = context
-        if not isinstance(text, str):
-            text = render_fields(self._card.prompts[name], text)
         frame = self._context_frames[name]
-        text_ids = self.text_ids([text])[0]
+        (text_ids,) = self._texts.first_ids([self._rendered(context, name)], frame.room)
         return EncodedContext(*frame.around(text_ids))
 
     def encode_candidates(
@@ -114,19 +110,30 @@ class PromptBuilder:
     ) -> list[EncodedCandidate]:
         """One per text, in order. Raises PromptError as `encode_context` does."""
         frame = self._candidate_frames[self.prompt_name(prompt)]
-        return [EncodedCandidate(*frame.around(text_ids)) for text_ids in self.text_ids(texts)]
+        found = self._texts.first_ids(texts, frame.room)
+        return [EncodedCandidate(*frame.around(text_ids)) for text_ids in found]
 
     def frame_candidate(self, ids: Sequence[int], prompt: str | None = None) -> EncodedCandidate:
         """The template around tokens that no text stands for: those of a stored candidate."""
         return EncodedCandidate(*self._candidate_frames[self.prompt_name(prompt)].around(ids))
 
+    def context_tokens(self, context: str | Mapping[str, str], prompt: str | None = None) -> int:
+        """Of the rendered context and its template, nothing cut off. Takes long for long text."""
+        name = self.prompt_name(prompt)
+        return self._context_frames[name].tokens(self._texts.count(self._rendered(context, name)))
+
+    def candidate_tokens(self, text: str, prompt: str | None = None) -> int:
+        """As `context_tokens`."""
+        frame = self._candidate_frames[self.prompt_name(prompt)]
+        return frame.tokens(self._texts.count(text))
+
     def context_read(self, text: str, prompt: str | None = None) -> str:
         """The part of a context's text that is not cut off."""
-        return self._read(text, self._context_frames[self.prompt_name(prompt)].room)
+        return self._texts.first_part(text, self._context_frames[self.prompt_name(prompt)].room)
 
     def candidate_read(self, text: str, prompt: str | None = None) -> str:
         """The part of a candidate's text that is not cut off."""
-        return self._read(text, self._candidate_frames[self.prompt_name(prompt)].room)
+        return self._texts.first_part(text, self._candidate_frames[self.prompt_name(prompt)].room)
 
     def block_hashes(self, ids: Sequence[int], block_size: int, salt: str = "") -> tuple[str, ...]:
         """`block_hashes` of this model: the same ids under another model hash otherwise."""
@@ -141,17 +148,12 @@ class PromptBuilder:
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text without a template. Raises PromptError for what is no Unicode."""
-        try:
-            for text in texts:
-                text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError("text holds a lone surrogate; send valid Unicode") from error
-        encodings = self._text_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return self._texts.ids(texts)
 
-    def _read(self, text: str, room: int) -> str:
-        encoding = self._text_tokenizer.encode(text, add_special_tokens=False)
-        return text if len(encoding.ids) <= room else text[: encoding.offsets[room - 1][1]]
+    def _rendered(self, context: str | Mapping[str, str], name: str) -> str:
+        if isinstance(context, str):
+            return context
+        return render_fields(self._card.prompts[name], context)
 
     def _template_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._template_tokenizer.encode(text, add_special_tokens=False).ids)
@@ -214,13 +216,3 @@ def block_hashes(ids: Sequence[int], block_size: int, salt: str = "") -> tuple[s
         parent = hashlib.blake2b(parent + content, digest_size=16).digest()
         chain.append(parent.hex())
     return tuple(chain)
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ModelDirectoryError(f"{path}: cannot be read ({error}); export it again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

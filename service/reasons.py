@@ -65,10 +65,14 @@ def encode_reasons(
     texts = [candidate.text for candidate in request.candidates]
     context, encoded = prompt.encode_context(text, name), prompt.encode_candidates(texts, name)
     if request.truncation == "error":
-        refuse_truncated(context, encoded, card)
-    ours = Side(text, member_facts(prompt.context_read(text, name), context.truncated))
+        refuse_truncated(request, (context, encoded), texts, prompt)
+    read = prompt.context_read(text, name) if context.truncated else text
+    ours = Side(text, member_facts(read, context.truncated))
     theirs = [
-        Side(one, job_facts(prompt.candidate_read(one, name), ids.truncated))
+        Side(
+            one,
+            job_facts(prompt.candidate_read(one, name) if ids.truncated else one, ids.truncated),
+        )
         for one, ids in zip(texts, encoded, strict=True)
     ]
     grammars = tokens.grammars(ours.facts, [side.facts for side in theirs])

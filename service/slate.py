@@ -93,7 +93,7 @@ def encode_slate(
     name = prompt.prompt_name(request.prompt)
     candidates = encode_candidates(listed, prompt, name, catalogue, memory, salt)
     if request.truncation == "error":
-        refuse_truncated(context, candidates, card)
+        refuse_truncated(request, (context, candidates), [one.text for one in listed], prompt)
     hashes = prompt.block_hashes(context.ids, card.block_size, salt)
     return Slate(context, hashes, candidates)
 
@@ -140,15 +140,21 @@ def _job(slate: Slate, chunk: range, errand: Errand, index: int, block_size: int
 
 
 def refuse_truncated(
-    context: EncodedContext, candidates: Sequence[EncodedCandidate], card: ModelCard
+    request: ContextRequest,
+    encoded: tuple[EncodedContext, Sequence[EncodedCandidate]],
+    texts: Sequence[str | None],
+    prompt: PromptBuilder,
 ) -> None:
-    """Raises InvalidRequestError for the first text that was cut."""
+    """Raises InvalidRequestError for the first text that was cut; stored candidates never are."""
+    context, candidates = encoded
+    limits = prompt.limits
     if context.truncated:
-        raise _too_long("context", context.uncut_tokens, card.truncation.max_context_tokens)
-    for index, candidate in enumerate(candidates):
-        if candidate.truncated:
-            limit = card.truncation.max_candidate_tokens
-            raise _too_long(f"candidates[{index}].text", candidate.uncut_tokens, limit)
+        tokens = prompt.context_tokens(request.context, request.prompt)
+        raise _too_long("context", tokens, limits.max_context_tokens)
+    for index, (text, candidate) in enumerate(zip(texts, candidates, strict=True)):
+        if candidate.truncated and text is not None:
+            tokens = prompt.candidate_tokens(text, request.prompt)
+            raise _too_long(f"candidates[{index}].text", tokens, limits.max_candidate_tokens)
 
 
 def _too_long(param: str, tokens: int, limit: int) -> InvalidRequestError:

@@ -114,6 +114,7 @@ def test_truncation_is_reported_exactly_at_the_limit(
     roomy = PromptBuilder(tiny_tokenizer_path, tiny_card)
     text = "inspect roofs"
     exact = len(roomy.encode_candidates([text])[0].ids)
+    assert exact == roomy.candidate_tokens(text)
     for limit, truncated in ((exact, False), (exact - 1, True)):
         card = replace(tiny_card, truncation=Truncation(limit, limit))
         (candidate,) = PromptBuilder(tiny_tokenizer_path, card).encode_candidates([text])

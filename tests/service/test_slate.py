@@ -107,9 +107,21 @@ def test_truncation_error_names_the_candidate_and_the_limit(
     ]
     with pytest.raises(InvalidRequestError, match=r"candidates\[1\]\.text.* 96 tokens") as refusal:
         encode_slate(request(texts, "error"), card, prompt)
-    longer = prompt.encode_candidates([texts[1] + "Nurse "])[0].uncut_tokens
     (said,) = re.findall(r"has (\d+) tokens", str(refusal.value))
-    assert 200 < int(said) < longer
+    assert int(said) == prompt.candidate_tokens(texts[1]) > 200
+
+
+@pytest.mark.parametrize("context", ["Nurse; " * 2000, {"headline": "x", "skills": "a, " * 2000}])
+def test_truncation_error_counts_the_tokens_of_the_whole_context(
+    tiny_directory: ModelDirectory, context: str | dict[str, str]
+) -> None:
+    card, prompt = tiny_directory.card, tiny_directory.prompt
+    asked = ContextRequest.model_validate({"context": context, "truncation": "error"})
+    assert len(prompt.encode_context(context).ids) == 256
+    tokens = prompt.context_tokens(context)
+    assert tokens > 2000
+    with pytest.raises(InvalidRequestError, match=f"context has {tokens} tokens.* 256 tokens"):
+        encode_slate(asked, card, prompt)
 
 
 def test_a_context_alone_is_one_job_without_candidates(tiny_directory: ModelDirectory) -> None:
