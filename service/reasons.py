@@ -68,17 +68,16 @@ def encode_reasons(
         refuse_truncated(request, (context, encoded), texts, prompt)
     read = prompt.context_read(text, name) if context.truncated else text
     ours = Side(text, member_facts(read, context.truncated))
-    theirs = [
-        Side(
-            one,
-            job_facts(prompt.candidate_read(one, name) if ids.truncated else one, ids.truncated),
-        )
-        for one, ids in zip(texts, encoded, strict=True)
-    ]
+    theirs = [_job_side(one, ids, prompt, name) for one, ids in zip(texts, encoded, strict=True)]
     grammars = tokens.grammars(ours.facts, [side.facts for side in theirs])
     items = tuple(map(ReasonItem, theirs, encoded, grammars))
     chain = prompt.block_hashes(context.ids, card.block_size, salt)
     return ReasonSlate(ours, context, chain, items)
+
+
+def _job_side(text: str, encoded: EncodedCandidate, prompt: PromptBuilder, name: str) -> Side:
+    read = prompt.candidate_read(text, name) if encoded.truncated else text
+    return Side(text, job_facts(read, encoded.truncated))
 
 
 def reason_jobs(slate: ReasonSlate, errand: Errand, block_size: int) -> Iterator[tuple[int, Job]]:

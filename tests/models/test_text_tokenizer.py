@@ -15,7 +15,8 @@ from models.text_tokenizer import CHARACTERS, GROWTH, TextTokenizer
 from tests.models.test_text_cut import TEXTS
 from tests.models.tokenizers import cuttable, uncuttable
 
-KNOWN = cuttable() | {name: uncuttable()[name] for name in ("no splits", "metaspace", "stripped")}
+UNSAFE = ("no splits", "metaspace", "stripped", "across a cut")
+KNOWN = cuttable() | {name: uncuttable()[name] for name in UNSAFE}
 LONG = st.lists(TEXTS, max_size=8).map("".join)
 
 
@@ -50,9 +51,8 @@ def pairs(paths: dict[str, Path]) -> dict[str, Pair]:
 class Spy:
     """Encodes as a tokenizer does, in batches only, and notes how many characters of what."""
 
-    def __init__(self, path: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.encode_special_tokens = True
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self.lengths: list[int] = []
 
     def encode_batch(self, texts: list[str], add_special_tokens: bool) -> list[Encoding]:
@@ -71,7 +71,7 @@ def old_read(tokenizer: Tokenizer, text: str, room: int) -> tuple[list[int], str
 
 @pytest.mark.parametrize("name", KNOWN)
 @given(texts=st.lists(LONG, max_size=3), room=st.integers(1, 6))
-@example(["a" + " " * 60 + "b", "a b" * 20, "\0" * 50 + "a;b" * 9], 1)
+@example(["a" + " " * 60 + "b", "a b" * 20, "\0" * 50 + "a;b" * 9, "long two words more"], 1)
 def test_the_first_of_a_long_text_are_those_of_the_whole(
     name: str, pairs: dict[str, Pair], texts: list[str], room: int
 ) -> None:
@@ -87,33 +87,46 @@ def test_the_first_of_a_long_text_are_those_of_the_whole(
         assert tokenizer.ids([text]) == [whole]
 
 
-@pytest.mark.parametrize("text", ["b;" * 9000, "word " * 4000, "a" + " " * 9999 + ".b" * 4000])
+@pytest.mark.parametrize("text", ["b;" * 9000, "word " * 4000, ("é" * 50 + "x ") * 2000])
 @pytest.mark.parametrize("name", ["demo", "demo_reason"])
-def test_no_more_is_encoded_than_can_be_read(
-    name: str, text: str, paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+def test_little_more_is_encoded_than_can_be_read(
+    name: str, text: str, pairs: dict[str, Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, spy = TextTokenizer(paths[name]), Spy(paths[name])
+    tokenizer, room = pairs[name].texts, 10
+    needed = len(old_read(pairs[name].peer, text, room + 1)[1])
+    spy = Spy(pairs[name].peer)
     monkeypatch.setattr(tokenizer, "_tokenizer", spy)
-    room = 10
     tokenizer.first_ids([text], room)
     tokenizer.first_part(text, room)
-    longest = max(CHARACTERS * room, len(text) - len(text.lstrip("a ")))
-    assert max(spy.lengths) <= GROWTH * longest + 10
-    assert len(spy.lengths) >= 2
+    assert room < max(spy.lengths) <= GROWTH * max(CHARACTERS * room, needed) + 60
+
+
+@pytest.mark.parametrize("words", [65_615, 65_616, 65_617])
+def test_the_first_cut_is_found_wherever_it_stands(
+    words: int, pairs: dict[str, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, tokenizer, spy = (
+        "é" * words + "a" + ";b" * 300,
+        pairs["demo"].texts,
+        Spy(pairs["demo"].peer),
+    )
+    monkeypatch.setattr(tokenizer, "_tokenizer", spy)
+    tokenizer.first_ids([text], 10)
+    assert spy.lengths[0] == words + 1
 
 
 def test_a_text_that_cannot_be_cut_is_encoded_once(
-    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    pairs: dict[str, Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "中" * 500
-    tokenizer, spy = TextTokenizer(paths["demo"]), Spy(paths["demo"])
+    tokenizer, spy = pairs["demo"].texts, Spy(pairs["demo"].peer)
     monkeypatch.setattr(tokenizer, "_tokenizer", spy)
     assert len(tokenizer.first_ids([text, "a"], 3)[0]) > 3
     assert spy.lengths == [500, 1]
 
 
-def test_a_lone_surrogate_behind_what_is_read_is_refused(paths: dict[str, Path]) -> None:
-    tokenizer, text = TextTokenizer(paths["demo"]), "a b " * 1000 + "\ud800"
+def test_a_lone_surrogate_behind_what_is_read_is_refused(pairs: dict[str, Pair]) -> None:
+    tokenizer, text = pairs["demo"].texts, "a b " * 1000 + "\ud800"
     for ask in (
         lambda: tokenizer.first_ids(["a", text], 3),
         lambda: tokenizer.first_part(text, 3),

@@ -99,7 +99,7 @@ def uncuttable() -> dict[str, Tokenizer]:
         "spaces replaced": byte_level(gpt2, normalizers.Replace(" ", "_")),
         "marks made words": byte_level(gpt2, normalizers.Replace(Regex("[;]"), "x")),
         "stripped": byte_level(gpt2, normalizers.Strip()),
-        "across a cut": byte_level(gpt2, added=["two words"]),
+        "across a cut": byte_level(gpt2, added=["long two words more"]),
         "across a cut, normalized": byte_level(gpt2, normalizers.NFKC(), ["a\N{NO-BREAK SPACE}b"]),
         "hidden": byte_level(gpt2, added=["<y"]),
         "dropping": dropping,

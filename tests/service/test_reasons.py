@@ -147,6 +147,24 @@ def test_a_fact_behind_the_cut_is_not_named_because_its_letters_stand_before_it(
     assert "tool" not in slate.side.facts.by_kind
 
 
+def test_a_candidates_fact_behind_the_cut_is_not_named_either() -> None:
+    duties = "; ".join(f"Weld beam number {number}" for number in range(300))
+    (item,) = slate_of(MEMBER, f"Welder. Duties: {duties}. Tools: beam, number.").items
+    assert item.encoded.truncated
+    assert "listed_tool" not in item.side.facts.by_kind
+    assert 10 < len(item.side.facts.of("duty")) < 300
+
+
+@pytest.mark.parametrize(
+    "text", [f"Nurse. Skills: {'a, ' * 150_000}", "Experience: " + "b;" * 99_999]
+)
+def test_facts_of_a_very_long_context_are_those_of_its_beginning(text: str) -> None:
+    long, short = slate_of(text, JOB), slate_of(text[:6000], JOB)
+    assert long.context.truncated
+    assert long.context == short.context
+    assert long.side.facts == short.side.facts
+
+
 def test_a_sentence_that_a_text_does_not_state_is_never_answered() -> None:
     slate = slate_of(MEMBER, JOB)
     answer, other = written(slate, 0), Side("Roofer.", job_facts("Roofer."))
