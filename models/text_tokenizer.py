@@ -54,8 +54,9 @@ class TextTokenizer:
         (encoding,) = self._first(_checked([text]), room, self._encode_with_places)
         if len(encoding) <= room:
             return text
-        _, end = encoding.token_to_chars(room - 1)
-        return text[:end]
+        place = encoding.token_to_chars(room - 1)
+        assert place is not None, "a token of a text has its place there"
+        return text[: place[1]]
 
     def _first(self, texts: list[str], room: int, encode: _Encode) -> list[Encoding]:
         """Of the beginning of each text that holds more than `room` tokens, or of the whole."""
