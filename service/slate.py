@@ -13,11 +13,11 @@ from service.candidates import are_remembered, encode_candidates
 from service.errors import InvalidRequestError
 from service.gate.job import Job, Level
 from service.jobs import JobResult, encode_job
-from service.schemas import ContextRequest, RankRequest
+from service.schemas import Candidate, ContextRequest, RankRequest
 from service.token_memory import NO_MEMORY, TokenMemory
 
 BRIEF_CANDIDATES = 64  # each takes some microseconds though its tokens are known
-BRIEF_CHARACTERS = 4096  # of a context, which is tokenized anew
+BRIEF_CHARACTERS = 4096  # of a text that is tokenized anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,14 @@ def is_brief(
     return (
         len(listed) <= BRIEF_CANDIDATES
         and sum(map(len, texts)) <= BRIEF_CHARACTERS
+        and (request.truncation != "error" or _longest(listed) <= BRIEF_CHARACTERS)
         and are_remembered(listed, prompt.prompt_name(request.prompt), memory, salt)
     )
+
+
+def _longest(listed: Sequence[Candidate]) -> int:
+    """Characters that are tokenized anew, all of them, should a candidate be refused as cut."""
+    return max((len(candidate.text or "") for candidate in listed), default=0)
 
 
 def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int) -> list[Job]:

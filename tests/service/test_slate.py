@@ -145,6 +145,17 @@ def test_only_what_is_small_and_known_is_brief(tiny_directory: ModelDirectory) -
     assert not is_brief(request(["Nurse"] * (BRIEF_CANDIDATES + 1)), prompt, "", memory)
 
 
+def test_a_known_candidate_that_may_be_refused_as_long_is_not_brief(
+    tiny_directory: ModelDirectory,
+) -> None:
+    card, prompt, memory = tiny_directory.card, tiny_directory.prompt, TokenMemory(1 << 20)
+    short, long = "x" * BRIEF_CHARACTERS, "x" * (BRIEF_CHARACTERS + 1)
+    encode_slate(request([short, long]), card, prompt, memory=memory)
+    assert is_brief(request([short, long]), prompt, "", memory)
+    assert is_brief(request([short], "error"), prompt, "", memory)
+    assert not is_brief(request([short, long], "error"), prompt, "", memory)
+
+
 @pytest.mark.parametrize("context", ["{}", {"headline": "{}"}])
 def test_a_long_context_is_not_brief(
     tiny_directory: ModelDirectory, context: str | dict[str, str]
