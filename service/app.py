@@ -28,6 +28,9 @@ TRACING = {"excluded_urls": ".*" if UNTRACED else ""}
 TRAFFIC = {"timeout": DEADLINE_CEILING_MS / 1000 + 5}
 LOGGING = {"access": {"enabled": False}}
 
+# BentoML's own series have a label for every path that anybody asked for; ours are at `/metrics`.
+METRICS = {"enabled": False}
+
 
 def engine_workers() -> int:
     """Read before `check_start` can refuse anything, so a bad setting counts as one engine here."""
@@ -52,7 +55,7 @@ async def open_service(app: Starlette) -> AsyncIterator[None]:
 api = http_app(open_service)
 
 
-@bentoml.service(workers=engine_workers(), logging=LOGGING)
+@bentoml.service(workers=engine_workers(), logging=LOGGING, metrics=METRICS)
 class EngineService:
     """One engine per process; each takes its work from the gate and answers no calls."""
 
@@ -72,6 +75,7 @@ class EngineService:
     workers=1,
     traffic=TRAFFIC,
     logging=LOGGING,
+    metrics=METRICS,
     tracing=TRACING,
     runner_probe={"enabled": False},  # readiness asks the gate who is alive, not BentoML
 )

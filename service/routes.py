@@ -26,6 +26,7 @@ from service.errors import (
 )
 from service.event_stream import EventSource, EventStream, Tell, is_acceptable
 from service.insight import Insight
+from service.metrics_page import metrics_page
 from service.names import new_name
 from service.openapi import openapi
 from service.ranking import Ranker
@@ -37,7 +38,7 @@ logger = logging.getLogger("fairslate.routes")
 CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the metrics
 MAX_REQUEST_ID = 128
 MAX_ADMIN_BYTES = 1024
-BESIDE = "/readyz, /livez, /metrics, /"  # what BentoML serves
+BESIDE = "/readyz, /livez, /metrics, /"  # for operators and browsers
 
 Work = Coroutine[Any, Any, dict[str, Any]]
 
@@ -153,7 +154,10 @@ ROUTES = (
     Route("/v1/queue/{asked:path}", queue, methods=["GET"]),
     Route("/docs.json", docs, methods=["GET"]),
 )
-OPERATOR_ROUTES = (Route("/admin/policy", policy, methods=["GET", "POST"]),)
+OPERATOR_ROUTES = (
+    Route("/admin/policy", policy, methods=["GET", "POST"]),
+    Route("/metrics", metrics_page, methods=["GET"]),
+)
 
 
 class Unclaimed:

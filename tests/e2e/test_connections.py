@@ -1,0 +1,36 @@
+"""What clients send before a route is chosen, and that none of it stays. Knows no rankings."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.server import RunningServer
+
+BODY = json.dumps({"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}).encode()
+
+
+def test_paths_that_anybody_asks_for_make_no_series(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    client.post("/v1/rank", content=BODY)
+    for path in (
+        "/unheard-of",
+        "/unheard-of%00",
+        "/v1/queue/unheard-of",
+        "/static_content/unheard-of",
+    ):
+        assert httpx.get(server.url + path).status_code in (401, 404)
+    page = client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=")
+    assert "unheard-of" not in page.text
+    names = {family.name for family in text_string_to_metric_families(page.text)}
+    assert "fairslate_requests" in names
+    assert [name for name in names if not name.startswith("fairslate_")] == []
+
+
+def test_metrics_are_only_read(client: httpx.Client) -> None:
+    refused = client.post("/metrics")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
