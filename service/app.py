@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import bentoml
 from starlette.applications import Starlette
+from uvicorn.config import HTTP_PROTOCOLS
 
 from models.errors import FairslateError
 from service.api_process import ApiProcess
@@ -30,6 +31,9 @@ LOGGING = {"access": {"enabled": False}}
 
 # BentoML's own series have a label for every path that anybody asked for; ours are at `/metrics`.
 METRICS = {"enabled": False}
+
+# What uvicorn takes where BentoML names no protocol; nothing else there bounds headers.
+HTTP_PROTOCOLS["auto"] = "service.bounded_protocol:BoundedProtocol"
 
 
 def engine_workers() -> int:

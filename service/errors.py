@@ -25,6 +25,7 @@ _TYPES = {
     HTTPStatus.REQUEST_TIMEOUT: "timeout_error",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "invalid_request_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "invalid_request_error",
     HTTPStatus.SERVICE_UNAVAILABLE: "unavailable_error",
     HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
@@ -53,6 +54,20 @@ class BodyTimeoutError(FairslateError):
 
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "body_timeout"
+
+
+class HeadersTooLargeError(FairslateError):
+    """The request line and headers are longer than the byte limit, or the trailers are."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    code = "headers_too_large"
+
+
+class HeadersTimeoutError(FairslateError):
+    """The headers did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "headers_timeout"
 
 
 class UnauthorizedError(FairslateError):

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.schemas import ErrorEnvelope
 from tests.e2e.server import RunningServer
 
 BODY = json.dumps({"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}).encode()
+
+
+def answer(server: RunningServer, *pieces: bytes) -> tuple[bytes, bytes]:
+    """Status line and headers, and the body, of a connection that the server closes."""
+    url = httpx.URL(server.url)
+    received = b""
+    with socket.create_connection((url.host, url.port or 80), timeout=60.0) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        while piece := connection.recv(1 << 16):
+            received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    return head, body
+
+
+def test_headers_without_end_are_refused(server: RunningServer) -> None:
+    endless = [b"X-A: " + b"a" * 300_000, b"a" * 100_000]
+    head, body = answer(server, b"GET /livez HTTP/1.1\r\nHost: x\r\n", *endless)
+    assert head.startswith(b"HTTP/1.1 431 ")
+    error = ErrorEnvelope.model_validate_json(body).error
+    assert error.code == "headers_too_large"
+    assert "65536" in error.message
 
 
 def test_paths_that_anybody_asks_for_make_no_series(

@@ -1,0 +1,150 @@
+"""Bounds what a client may send before a route is chosen. Knows no routes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from models.errors import FairslateError
+from service.errors import HeadersTimeoutError, HeadersTooLargeError
+from service.names import new_name
+from service.routes import error_response
+
+FRAMING = len(b": \r\n")  # of one header
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, which keeps headers without end and waits for them without end."""
+
+    max_header_bytes = 64 << 10
+    header_seconds = 10.0
+    linger_seconds = 2.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_headers = False
+        self._advanced = False  # within the piece in hand: more than headers or trailers was read
+        self._withheld = 0  # bytes since then
+        self._deaf = False  # the connection was refused, or has become a WebSocket
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """In place of uvicorn's, which refuses with one answer alone."""
+        self._unset_keepalive_if_required()
+        if self._deaf:
+            return
+        self._advanced = False
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self.send_400_response("Invalid HTTP request received.")
+            return
+        if not self._deaf:
+            self._watch(len(data))
+
+    def on_message_begin(self) -> None:
+        self._in_headers = self._advanced = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        # Exact, where `_watch` lets the piece pass in which the headers begin.
+        size = len(self.url) + sum(len(name) + len(value) + FRAMING for name, value in self.headers)
+        if size > self.max_header_bytes:
+            self._refuse_size()
+            raise httptools.HttpParserError  # so that nothing more is parsed
+        self._in_headers = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._advanced = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._advanced = True
+        super().on_message_complete()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no answer is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self._deaf = True
+                self.handle_websocket_upgrade()
+
+    def _watch(self, size: int) -> None:
+        self._withheld = 0 if self._advanced else self._withheld + size
+        if self._withheld > self.max_header_bytes:
+            self._refuse_size()
+        elif self._in_headers and self._advanced:
+            self._stop_timer()
+            self._start_timer()
+        elif self._timer is None and self._idle:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.header_seconds, self._late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        """Nobody was being answered, and no request came; an answer to an earlier one may run."""
+        if not self._idle:
+            self._start_timer()
+        elif self._in_headers:
+            self._refuse(
+                HeadersTimeoutError(
+                    f"the headers did not arrive within {self.header_seconds:g} s of their first "
+                    "byte; send them at once"
+                )
+            )
+        else:
+            self.transport.close()
+
+    def _refuse_size(self) -> None:
+        self._refuse(
+            HeadersTooLargeError(
+                f"the request line with the headers, or the trailers, are above the limit of "
+                f"{self.max_header_bytes} bytes; send fewer or shorter ones"
+            )
+        )
+
+    def _refuse(self, error: FairslateError) -> None:
+        """Answers and closes. What still comes is dropped for a while: closing at once would reset
+        the connection, and the client lose the answer."""
+        self._deaf = True
+        self._stop_timer()
+        if not self._idle:  # there is no place for another answer within the one under way
+            self.transport.close()
+            return
+        self.transport.write(_on_the_wire(error))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
+
+
+def _on_the_wire(error: FairslateError) -> bytes:
+    response = error_response(error, new_name())
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    lines = [b"%s: %s\r\n" % header for header in headers]
+    return b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])

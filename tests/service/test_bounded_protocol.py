@@ -1,0 +1,283 @@
+"""Headers without end and silence against uvicorn's own server. Knows no service."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import threading
+from collections.abc import Iterator
+
+import anyio.to_thread
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.bounded_protocol import BoundedProtocol
+
+LIMIT = 64 << 10
+PATIENCE = 5.0  # of a test's socket; far above the protocol's
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LENGTH = b"Content-Length: 5\r\n\r\n"
+TRAILERS = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+RELEASE = threading.Event()
+
+
+class Hasty(BoundedProtocol):
+    header_seconds = 0.2
+    linger_seconds = 0.2
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Repeats the body; /unread does not read it, /held and WebSockets end when released."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await anyio.to_thread.run_sync(RELEASE.wait)
+        await send({"type": "websocket.close"})
+        return
+    body = b""
+    while scope["path"] != "/unread":
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    if scope["path"] == "/held":
+        await anyio.to_thread.run_sync(RELEASE.wait)
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextlib.contextmanager
+def serving(protocol: type[BoundedProtocol]) -> Iterator[int]:
+    """The port of a server of this protocol, whose keep-alive alone ends no connection here."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=3600
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        RELEASE.set()
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def hasty_port() -> Iterator[int]:
+    with serving(Hasty) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def patient_port() -> Iterator[int]:
+    with serving(BoundedProtocol) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def connected(port: int, *pieces: bytes) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            connection.sendall(piece)
+        yield connection
+
+
+def to_the_end(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    received = b""
+    while piece := connection.recv(1 << 16):
+        received += piece
+    return received
+
+
+def up_to(connection: socket.socket, end: bytes) -> bytes:
+    """What comes first and ends like this."""
+    received = b""
+    while not received.endswith(end):
+        piece = connection.recv(1 << 16)
+        assert piece, received
+        received += piece
+    return received
+
+
+def let_the_time_pass(port: int) -> None:
+    """Returns when the time for headers that began before has run out."""
+    for _ in range(2):
+        with connected(port) as silent:
+            assert to_the_end(silent) == b""
+
+
+def refused(answer: bytes, status: int, code: str) -> None:
+    head, body = answer.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+    assert b"\r\nconnection: close" in head
+    error = json.loads(body)["error"]
+    assert error["code"] == code
+    assert f"x-request-id: {error['request_id']}".encode() in head
+
+
+def pour(connection: socket.socket, piece: bytes) -> bytes:
+    """The answer to pieces of which there is no end; far more of them than a limit allows."""
+    for _ in range(1000):
+        if select.select([connection], [], [], 0)[0]:
+            break
+        connection.sendall(piece)
+    return to_the_end(connection)
+
+
+def drip(connection: socket.socket, until_answered: bool = False) -> bool:
+    """Sends a byte now and then, for many times the hasty limits; whether an answer came."""
+    for _ in range(200):
+        watched = [connection] if until_answered else []
+        if select.select(watched, [], [], 0.02)[0]:
+            return True
+        connection.sendall(b"a")
+    return False
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        pytest.param(GET + b"X-A: ", b"a" * 10_000, id="one header"),
+        pytest.param(GET, b"X-A: a\r\n" * 1000, id="many headers"),
+        pytest.param(b"GET /", b"a" * 10_000, id="path"),
+    ],
+)
+def test_headers_without_end_are_refused(patient_port: int, start: bytes, piece: bytes) -> None:
+    with connected(patient_port, start) as connection:
+        refused(pour(connection, piece), 431, "headers_too_large")
+
+
+@pytest.mark.parametrize("piece", [b"X-A: a\r\n" * 1000, b"a" * 10_000])
+def test_trailers_without_end_end_the_connection(patient_port: int, piece: bytes) -> None:
+    with connected(patient_port, TRAILERS) as connection, contextlib.suppress(ConnectionError):
+        assert pour(connection, piece) == b""
+
+
+def test_trailers_are_no_part_of_the_next_headers(patient_port: int) -> None:
+    with connected(patient_port, TRAILERS, b"A: b\r\n\r\n", GET, b"\r\n") as connection:
+        assert up_to(connection, b"content-length: 0\r\n\r\n").count(b"200 OK") == 2
+
+
+@pytest.mark.parametrize(("spare", "status"), [(0, b"200"), (-1, b"431")])
+def test_the_limit_holds_to_the_byte_in_one_piece(
+    patient_port: int, spare: int, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = len(b"/") + len(b"Host: x\r\nConnection: close\r\nX-A: \r\n")
+    value = b"a" * (LIMIT - named - spare)
+    headers = GET + b"Connection: close\r\nX-A: " + value + b"\r\n\r\n"
+    with connected(patient_port, headers) as connection:
+        assert to_the_end(connection).startswith(b"HTTP/1.1 " + status)
+    assert caplog.messages == []  # of a second answer on the heels of the first
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n",
+            id="small chunks",
+        ),
+        pytest.param(b"Content-Length: 2000000\r\n\r\n" + b"x" * 2_000_000, id="one piece"),
+    ],
+)
+def test_a_long_body_is_not_taken_for_headers(patient_port: int, request_: bytes) -> None:
+    with connected(patient_port, POST, b"Connection: close\r\n", request_) as connection:
+        assert to_the_end(connection).endswith(b"x" * 200_000)
+
+
+def test_half_a_header_is_refused_in_time(hasty_port: int) -> None:
+    with connected(hasty_port, GET) as connection:
+        refused(to_the_end(connection), 408, "headers_timeout")
+
+
+def test_drops_of_a_header_buy_no_time(hasty_port: int) -> None:
+    with connected(hasty_port, GET + b"X-A: ") as connection:
+        assert drip(connection, until_answered=True)
+        refused(to_the_end(connection), 408, "headers_timeout")
+
+
+def test_a_refused_connection_does_not_linger_for_ever(hasty_port: int) -> None:
+    with connected(hasty_port, GET) as connection:
+        to_the_end(connection)
+        with pytest.raises(ConnectionError):
+            drip(connection)
+
+
+def test_a_silent_connection_is_closed_without_a_word(hasty_port: int) -> None:
+    with connected(hasty_port) as connection:
+        assert to_the_end(connection) == b""
+
+
+@pytest.mark.parametrize("rest", [b"\r\n", b"GET / HTTP"])
+def test_a_kept_connection_is_not_kept_for_less_than_a_request(
+    hasty_port: int, rest: bytes
+) -> None:
+    with connected(hasty_port, GET, b"\r\n") as connection:
+        up_to(connection, b"\r\n\r\n")
+        connection.sendall(rest)
+        to_the_end(connection)
+
+
+def test_a_body_that_nobody_reads_keeps_no_connection(hasty_port: int) -> None:
+    with connected(hasty_port, b"POST /unread HTTP/1.1\r\n" + LENGTH) as connection:
+        up_to(connection, b"\r\n\r\n")
+        connection.sendall(b"x")
+        assert to_the_end(connection) == b""
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET / HTTP/1.1\r\nX-A:"])
+def test_a_long_request_is_left_alone(hasty_port: int, behind: bytes) -> None:
+    RELEASE.clear()
+    held = b"GET /held HTTP/1.1\r\n\r\n"
+    with connected(hasty_port, held, behind) as connection:
+        let_the_time_pass(hasty_port)
+        RELEASE.set()
+        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+        if behind:
+            connection.sendall(b" a\r\n\r\n")
+            assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_an_answered_connection_is_left_to_the_keep_alive(hasty_port: int) -> None:
+    with connected(hasty_port, GET + b"\r\n") as connection:
+        up_to(connection, b"\r\n\r\n")
+        let_the_time_pass(hasty_port)
+        connection.sendall(GET + b"\r\n")
+        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_slow_headers_in_time_are_read(patient_port: int) -> None:
+    request = GET + b"Connection: close\r\n\r\n"
+    with connected(patient_port, *(request[i : i + 1] for i in range(len(request)))) as connection:
+        assert to_the_end(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_a_websocket_is_left_to_uvicorn(hasty_port: int) -> None:
+    upgrade = (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    RELEASE.clear()
+    with connected(hasty_port, GET + upgrade) as connection:
+        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 101")
+        let_the_time_pass(hasty_port)
+        RELEASE.set()
+        assert up_to(connection, b"\x88\x02\x03\xe8")
+
+
+@pytest.mark.parametrize("request_line", [b"CONNECT x:443 HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"])
+def test_what_is_no_request_is_refused(patient_port: int, request_line: bytes) -> None:
+    with connected(patient_port, request_line) as connection:
+        assert to_the_end(connection).startswith(b"HTTP/1.1 400")
