@@ -1,4 +1,4 @@
-"""Bounds what a client may send before a route is chosen. Knows no routes."""
+"""Bounds what a client may send before a route is chosen, and ignores upgrades. Knows no routes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ FRAMING = len(b": \r\n")  # of one header
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, which keeps headers without end and waits for them without end."""
+    """uvicorn's HTTP/1.1, which keeps headers without end and waits for them without end.
+
+    It also takes what follows a request to upgrade for another protocol's, while a client that asks
+    for h2c sends an ordinary body and takes an ordinary answer. WebSockets are left to uvicorn.
+    """
 
     max_header_bytes = 64 << 10
     header_seconds = 10.0
@@ -40,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """In place of uvicorn's, which refuses with one answer alone."""
+        """In place of uvicorn's, which tells nobody where an upgrade began."""
         self._unset_keepalive_if_required()
         if self._deaf:
             return
@@ -64,6 +68,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.max_header_bytes:
             self._refuse_size()
             raise httptools.HttpParserError  # so that nothing more is parsed
+        if self._ignores_upgrade():
+            return
         self._in_headers = False
         self._stop_timer()
         super().on_headers_complete()
@@ -74,20 +80,45 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._advanced = True
-        super().on_message_complete()
+        if not self._ignores_upgrade():
+            super().on_message_complete()
 
     @property
     def _idle(self) -> bool:
         """Whether no answer is under way."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+    def _feed(self, data: bytes | memoryview) -> None:
+        while (end := self._parse(data)) is not None:
+            if self._ignores_upgrade():
+                data = memoryview(data)[end:]
+                self._parse_without_upgrade()
+                continue
             if self._should_upgrade():
                 self._deaf = True
                 self.handle_websocket_upgrade()
+            return
+
+    def _parse(self, data: bytes | memoryview) -> int | None:
+        """The offset at which another protocol would begin, if an upgrade is asked for."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        return None
+
+    def _ignores_upgrade(self) -> bool:
+        asked = self.parser.should_upgrade() and not self._should_upgrade()
+        return asked and self.parser.get_method() != b"CONNECT"
+
+    def _parse_without_upgrade(self) -> None:
+        """Starts the message anew: a parser that saw an upgrade reads no body."""
+        version = self.parser.get_http_version().encode()
+        head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        head += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
 
     def _watch(self, size: int) -> None:
         self._withheld = 0 if self._advanced else self._withheld + size

@@ -12,6 +12,7 @@ from service.schemas import ErrorEnvelope
 from tests.e2e.server import RunningServer
 
 BODY = json.dumps({"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}).encode()
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 
 def answer(server: RunningServer, *pieces: bytes) -> tuple[bytes, bytes]:
@@ -34,6 +35,18 @@ def test_headers_without_end_are_refused(server: RunningServer) -> None:
     error = ErrorEnvelope.model_validate_json(body).error
     assert error.code == "headers_too_large"
     assert "65536" in error.message
+
+
+def test_a_slate_beside_an_offer_of_http2_is_ranked(
+    server: RunningServer, tenant_keys: dict[str, str]
+) -> None:
+    head = (
+        f"POST /v1/rank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant_keys['ada']}\r\n"
+        f"{H2C.replace('HTTP2-Settings', 'HTTP2-Settings, close', 1)}Content-Length: {len(BODY)}"
+    )
+    status, body = answer(server, head.encode() + b"\r\n\r\n", BODY)
+    assert status.startswith(b"HTTP/1.1 200 "), body
+    assert [row["id"] for row in json.loads(body)["results"]] == ["a"]
 
 
 def test_paths_that_anybody_asks_for_make_no_series(

@@ -6,70 +6,26 @@ import contextlib
 import json
 import select
 import socket
-import threading
 from collections.abc import Iterator
 
-import anyio.to_thread
 import pytest
-import uvicorn
-from starlette.types import Receive, Scope, Send
 
 from service.bounded_protocol import BoundedProtocol
+from tests.service.raw_server import (
+    GET,
+    LENGTH,
+    POST,
+    RELEASE,
+    Hasty,
+    connected,
+    let_the_time_pass,
+    serving,
+    to_the_end,
+    up_to,
+)
 
 LIMIT = 64 << 10
-PATIENCE = 5.0  # of a test's socket; far above the protocol's
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
-LENGTH = b"Content-Length: 5\r\n\r\n"
 TRAILERS = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
-RELEASE = threading.Event()
-
-
-class Hasty(BoundedProtocol):
-    header_seconds = 0.2
-    linger_seconds = 0.2
-
-
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Repeats the body; /unread does not read it, /held and WebSockets end when released."""
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.accept"})
-        await anyio.to_thread.run_sync(RELEASE.wait)
-        await send({"type": "websocket.close"})
-        return
-    body = b""
-    while scope["path"] != "/unread":
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body += message["body"]
-        if not message["more_body"]:
-            break
-    if scope["path"] == "/held":
-        await anyio.to_thread.run_sync(RELEASE.wait)
-    headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-@contextlib.contextmanager
-def serving(protocol: type[BoundedProtocol]) -> Iterator[int]:
-    """The port of a server of this protocol, whose keep-alive alone ends no connection here."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=3600
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        RELEASE.set()
-        server.should_exit = True
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -82,40 +38,6 @@ def hasty_port() -> Iterator[int]:
 def patient_port() -> Iterator[int]:
     with serving(BoundedProtocol) as port:
         yield port
-
-
-@contextlib.contextmanager
-def connected(port: int, *pieces: bytes) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
-            connection.sendall(piece)
-        yield connection
-
-
-def to_the_end(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    received = b""
-    while piece := connection.recv(1 << 16):
-        received += piece
-    return received
-
-
-def up_to(connection: socket.socket, end: bytes) -> bytes:
-    """What comes first and ends like this."""
-    received = b""
-    while not received.endswith(end):
-        piece = connection.recv(1 << 16)
-        assert piece, received
-        received += piece
-    return received
-
-
-def let_the_time_pass(port: int) -> None:
-    """Returns when the time for headers that began before has run out."""
-    for _ in range(2):
-        with connected(port) as silent:
-            assert to_the_end(silent) == b""
 
 
 def refused(answer: bytes, status: int, code: str) -> None:
@@ -262,19 +184,6 @@ def test_slow_headers_in_time_are_read(patient_port: int) -> None:
     request = GET + b"Connection: close\r\n\r\n"
     with connected(patient_port, *(request[i : i + 1] for i in range(len(request)))) as connection:
         assert to_the_end(connection).startswith(b"HTTP/1.1 200")
-
-
-def test_a_websocket_is_left_to_uvicorn(hasty_port: int) -> None:
-    upgrade = (
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    RELEASE.clear()
-    with connected(hasty_port, GET + upgrade) as connection:
-        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 101")
-        let_the_time_pass(hasty_port)
-        RELEASE.set()
-        assert up_to(connection, b"\x88\x02\x03\xe8")
 
 
 @pytest.mark.parametrize("request_line", [b"CONNECT x:443 HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"])
