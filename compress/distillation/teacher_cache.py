@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from compress.distillation.teachers import LogOdds, RankingTeacher
 from models.errors import FairslateError
+from models.saved_tensors import save_tensors
 
 Slate = tuple[str, Sequence[str]]  # a prefix and its candidates
 
@@ -45,12 +45,19 @@ class CacheIdentity:
 
 
 def write_cache(path: Path, identity: CacheIdentity, tensors: Mapping[str, Tensor]) -> None:
-    """Written beside and renamed: a cut-off writing leaves no cache, or the old one."""
+    """Written beside and renamed: a cut-off writing leaves no cache, or the old one.
+
+    Raises OSError where that fails, and leaves nothing beside.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"identity": json.dumps(asdict(identity)), "checksum": _checksum(tensors)}
     beside = path.with_suffix(".writing")
-    save_file({name: x.contiguous() for name, x in tensors.items()}, beside, metadata=header)
-    beside.replace(path)
+    try:
+        save_tensors({name: x.contiguous() for name, x in tensors.items()}, beside, header)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_cache(path: Path, identity: CacheIdentity) -> dict[str, Tensor]:

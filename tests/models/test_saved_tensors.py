@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,3 +26,38 @@ def test_a_file_has_the_rights_of_any_other_new_file(tmp_path: Path, mask: int, 
     assert path.stat().st_mode & 0o777 == mode
     with safe_open(path, "pt") as file:
         assert (file.metadata(), file.get_tensor("x").tolist()) == ({"format": "pt"}, [0, 1, 2])
+
+
+@contextmanager
+def _no_file_above(size: int) -> Iterator[None]:
+    """As a full disk is: Python ignores the signal, so that a write fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with _no_file_above(20_000), pytest.raises(OSError, match=r"x\.safetensors") as caught:
+        save_tensors({"x": torch.zeros(100_000)}, path)
+    assert caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_content_makes_the_same_bytes(tmp_path: Path) -> None:
+    path, names = tmp_path / "x", ["prompt", "reader", "format", "vectors", 'é\n"\x1f\x7f']
+    written = set()
+    for turn in range(12):  # each order of 5 keys comes once in 120 by itself
+        metadata = {name: f"{name} is" for name in names[turn % 5 :] + names[: turn % 5]}
+        save_tensors({"x": torch.arange(3.0), "a": torch.ones(5).half()}, path, metadata)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {name: f"{name} is" for name in names}
+        assert (file.get_tensor("a").tolist(), file.get_tensor("x").tolist()) == (
+            [1] * 5,
+            [0, 1, 2],
+        )

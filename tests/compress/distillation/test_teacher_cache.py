@@ -98,13 +98,15 @@ def test_a_cut_off_writing_leaves_the_old_cache(
     path = tmp_path / "cache"
     write_cache(path, IDENTITY, {"x": torch.zeros(3)})
 
-    def full(*_: object, **__: object) -> None:
+    def full(_: object, beside: Path, *__: object) -> None:
+        beside.touch()
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("compress.distillation.teacher_cache.save_file", full)
+    monkeypatch.setattr("compress.distillation.teacher_cache.save_tensors", full)
     with pytest.raises(OSError, match="no space"):
         write_cache(path, IDENTITY, {"x": torch.ones(3)})
     assert read_cache(path, IDENTITY)["x"].sum() == 0
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_kept_outcomes_and_their_rest_are_the_whole() -> None:
