@@ -82,7 +82,7 @@ def item_features(decoder: Decoder, items: Sequence[TokenIds]) -> Tensor:
 def save_item_encoder(
     path: Path, encoder: ItemEncoder, directory: ModelDirectory, prompt: str
 ) -> None:
-    """Writes it in float16, for this model and prompt."""
+    """Writes it in float16, for this model and prompt, with a digest of all that the file holds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": FORMAT,
@@ -92,10 +92,15 @@ def save_item_encoder(
     }
     weights = {name: tensor.half() for name, tensor in encoder.state_dict().items()}
     save_tensors(weights, path, metadata)
+    save_tensors(weights, path, metadata | {"digest": encoder_digest(path)})
 
 
 def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncoder, str]:
-    """The encoder and its prompt. Raises CatalogueError when it is damaged or another model's."""
+    """The encoder and its prompt. Raises CatalogueError when it is damaged or another model's.
+
+    The card of its model does not name it, so it states its digest itself; one written before
+    encoders did so is believed.
+    """
     try:
         with safe_open(path, framework="pt") as tensors:
             metadata = tensors.metadata() or {}
@@ -107,8 +112,11 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
         encoder = ItemEncoder(directory.config.hidden_size, vectors, inner)
         prompt, reader = metadata["prompt"], metadata["reader"]
         own = reader_digest(directory.card, prompt)
+        changed = "digest" in metadata and metadata["digest"] != encoder_digest(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CatalogueError(f"{path}: is no item encoder ({error!r}); {_HOW_TO_TRAIN}") from error
+    if changed:
+        raise CatalogueError(f"{path}: was changed after it was written; {_HOW_TO_TRAIN}")
     if reader != own:
         raise CatalogueError(
             f"{path}: was trained for a model of digest {reader[:16]}, not for {directory.path} of "

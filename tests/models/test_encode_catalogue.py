@@ -20,7 +20,13 @@ from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
 from models.errors import CatalogueError
 from models.extended_embedding import stored_vectors
-from models.item_encoder import ENCODER_PATH, item_features, load_item_encoder, save_item_encoder
+from models.item_encoder import (
+    ENCODER_PATH,
+    encoder_digest,
+    item_features,
+    load_item_encoder,
+    save_item_encoder,
+)
 from models.prompt import block_hashes
 from tests.models.catalogues import PROMPT, random_encoder, write_encoder, write_items
 
@@ -175,6 +181,7 @@ def test_an_encoder_of_other_shapes_is_refused(
 ) -> None:
     with safe_open(encoder_path, framework="pt") as stored:
         metadata = stored.metadata()
+    del metadata["digest"]
     weights = load_file(encoder_path)
     absent = {name: weight for name, weight in weights.items() if name != "outer.weight"}
     flat = weights | {"inner.weight": torch.zeros(())}
@@ -185,9 +192,28 @@ def test_an_encoder_of_other_shapes_is_refused(
             load_item_encoder(tmp_path / "other", tiny_directory)
 
 
+def test_an_encoder_that_was_changed_since_is_refused(
+    tmp_path: Path, tiny_directory: ModelDirectory
+) -> None:
+    path, encoder = tmp_path / "encoder.safetensors", random_encoder(64)
+    save_item_encoder(path, encoder, tiny_directory, PROMPT)
+    content = path.read_bytes()
+    save_item_encoder(path, encoder, tiny_directory, PROMPT)
+    assert path.read_bytes() == content
+    load_item_encoder(path, tiny_directory)
+    renamed = content.replace(b'"vectors":"2"', b'"vectors":"3"')
+    for changed in (content[:-1] + bytes([content[-1] ^ 1]), renamed):
+        assert changed != content
+        path.write_bytes(changed)
+        with pytest.raises(CatalogueError, match="was changed after it was written"):
+            load_item_encoder(path, tiny_directory)
+
+
 def test_the_shipped_encoder_is_of_the_shipped_ranker() -> None:
     encoder, prompt = load_item_encoder(DEMO / ENCODER_PATH, load_model_directory(DEMO))
     assert (encoder.vectors, prompt) == (1, PROMPT)
+    with safe_open(DEMO / ENCODER_PATH, framework="pt") as stored:
+        assert stored.metadata()["digest"] == encoder_digest(DEMO / ENCODER_PATH)
 
 
 def test_vectors_that_are_not_finite_are_not_written(
