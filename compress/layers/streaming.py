@@ -8,11 +8,11 @@ Knows no method that uses the moments.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from models.errors import FairslateError
 
 ATTENTION, MLP = "self_attn", "mlp"
 SPARE_BYTES = 256 << 20
+FOLDER = "hidden"  # in the working folder; no two streams are there at once
 
 
 class DiskFullError(FairslateError):
@@ -85,7 +86,8 @@ class _Sums:
 class Streams:
     """The same slates inside one decoder, or two of the same shape: the changed and the dense one.
 
-    Use as a context; what lies on disk goes with it.
+    Use as a context; what lies on disk goes with it. A kill leaves it to the next one to remove.
+    Raises DiskFullError.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class Streams:
         dense: Decoder | None = None,
     ) -> None:
         self._decoders = [changed] if dense is None else [changed, dense]
-        work.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="hidden-", dir=work))
+        self._folder = work / FOLDER
+        self.close()
+        self._folder.mkdir(parents=True)
         self._count = 0
         try:
             for batch in slates:
@@ -138,14 +141,14 @@ class Streams:
         for number, batch in self._batches():
             for place, decoder in enumerate(self._decoders):
                 x = self._hidden(place, number)
-                torch.save(half(decoder, x, batch), self._path(place, number))
+                _write(half(decoder, x, batch), self._path(place, number))
 
     def _start(self, batch: SlateBatch) -> None:
         self._refuse_full_disk(batch)
-        torch.save(astuple(batch), self._folder / f"batch-{self._count}.pt")
+        _write(astuple(batch), self._folder / f"batch-{self._count}.pt")
         for place, decoder in enumerate(self._decoders):
             x = decoder.model.embed_tokens(batch.token_ids).detach()
-            torch.save(x, self._path(place, self._count))
+            _write(x, self._path(place, self._count))
         self._count += 1
 
     def _refuse_full_disk(self, batch: SlateBatch) -> None:
@@ -181,6 +184,17 @@ class Streams:
         last = half.layer == decoder.config.num_hidden_layers - 1
         whole = ("k_proj", "v_proj") if last else names
         return {name: x if name in whole else x[batch.answers] for name, x in found.items()}
+
+
+def _write(content: Any, path: Path) -> None:
+    try:
+        torch.save(content, path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        said = str(error).splitlines()[0]
+        raise DiskFullError(
+            f"{path}: cannot be written ({said}); make room, or calibrate on fewer, and give the "
+            "same command again"
+        ) from error
 
 
 class _AllSeenError(Exception):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from models.saved_tensors import save_tensors
+from tests.full_disk import no_file_above
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
@@ -28,20 +26,9 @@ def test_a_file_has_the_rights_of_any_other_new_file(tmp_path: Path, mask: int, 
         assert (file.metadata(), file.get_tensor("x").tolist()) == ({"format": "pt"}, [0, 1, 2])
 
 
-@contextmanager
-def _no_file_above(size: int) -> Iterator[None]:
-    """As a full disk is: Python ignores the signal, so that a write fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    with _no_file_above(20_000), pytest.raises(OSError, match=r"x\.safetensors") as caught:
+    with no_file_above(20_000), pytest.raises(OSError, match=r"x\.safetensors") as caught:
         save_tensors({"x": torch.zeros(100_000)}, path)
     assert caught.value.errno == errno.EFBIG
     assert not list(tmp_path.iterdir())

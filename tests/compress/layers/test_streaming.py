@@ -20,6 +20,7 @@ from compress.layers.streaming import ATTENTION, MLP, DiskFullError, Half, Strea
 from models.decoder import Decoder
 from models.directory import ModelDirectory
 from tests.compress.slate_data import write_slates
+from tests.full_disk import no_file_above
 
 OPTIONS = CalibrationOptions(slates=12, candidates=10)
 
@@ -134,6 +135,26 @@ def test_a_full_disk_is_noticed_before_anything_is_computed(
     with pytest.raises(DiskFullError, match="calibrate on fewer"):
         Streams(slates, tmp_path, tiny_decoder)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_said_and_left_empty(
+    tmp_path: Path, tiny_decoder: Decoder, slates: list[SlateBatch]
+) -> None:
+    full = pytest.raises(DiskFullError, match=r"batch-0\.pt: cannot be written .*; make room")
+    with no_file_above(20_000), full:
+        Streams(slates, tmp_path, tiny_decoder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_first(
+    tmp_path: Path, tiny_decoder: Decoder, slates: list[SlateBatch]
+) -> None:
+    killed = Streams(slates, tmp_path, tiny_decoder)
+    written = sorted(tmp_path.rglob("*"))
+    (written[0] / "more.pt").touch()
+    again = Streams(slates, tmp_path, tiny_decoder)
+    assert sorted(tmp_path.rglob("*")) == written
+    assert killed is not again
 
 
 def test_generated_slates_calibrate_in_both_directions(
