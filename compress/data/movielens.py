@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.requests import read_rows, read_table
+from compress.data.requests import (
+    Columns,
+    DataError,
+    Kinds,
+    checked_rows,
+    finite,
+    read_table,
+)
+from compress.stages.whole_files import unfinished_name
+from models.errors import FairslateError
 
 SPLITS = ("train", "valid", "test")
+RATING: Columns = {"userId": int, "movieId": int, "rating": finite, "split": str}
+FILM: Kinds = {"id": int, "text": str, "genres": str}
+REQUEST: Kinds = {"user": int, "prefix": str, "cand": list, "hist": list, "hist_rating": list}
 LIKED = 4.0  # stars, as in the data's own labels
 PRIOR = 4.0  # ratings that a film's mean starts from
 SURE = 2.0  # films of a genre before a member's taste for it is believed
@@ -60,9 +73,9 @@ class Standing:
 class Ratings:
     """Those of `train`, by film; any one of them can be left out."""
 
-    def __init__(self, rows: Iterable[Mapping[str, str]]) -> None:
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         given = {
-            (int(row["userId"]), int(row["movieId"])): float(row["rating"])
+            (row["userId"], row["movieId"]): row["rating"]
             for row in rows
             if row["split"] == "train"
         }
@@ -141,18 +154,46 @@ class Writer:
     """Rewrites requests; every film is an item once for each phrase that stands beside it."""
 
     def __init__(self, source: Path) -> None:
-        rows = list(read_rows(source / "items.jsonl.gz"))
+        rows = list(checked_rows(source / "items.jsonl.gz", FILM))
         self._texts = {row["id"]: film_words(row["text"]) for row in rows}
         self._genres = {row["id"]: row["genres"].split("|") for row in rows}
-        self._ratings = Ratings(read_table(source / "ratings.csv.gz"))
-        train = read_rows(source / "train.jsonl.gz")
+        self._ratings = Ratings(read_table(source / "ratings.csv.gz", RATING))
+        train = self._requests(source / "train.jsonl.gz")
         self._bounds = Bounds.of(
             [self._ratings.standing(film, row["user"]) for row in train for film in row["cand"]]
         )
-        self.items: dict[str, str] = {}
+        self._items: dict[str, str] = {}
 
-    def rewritten(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The same request with ids of items in words."""
+    def rewritten(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The same requests with ids of items in words. Raises DataError for what is none."""
+        for row in self._requests(path):
+            yield self._rewritten(row)
+
+    def phrased(self) -> Iterator[dict[str, Any]]:
+        """The items of all requests that were rewritten until now."""
+        for name, text in self._items.items():
+            yield {"id": name, "text": text}
+
+    def _requests(self, path: Path) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(checked_rows(path, REQUEST), 1):
+            self._refuse_unknown(path, number, row)
+            yield row
+
+    def _refuse_unknown(self, path: Path, number: int, row: Mapping[str, Any]) -> None:
+        for film in (*row["cand"], *row["hist"]):
+            if type(film) is not int or film not in self._texts:
+                raise DataError(
+                    f"{path}: row {number} names {film!r}, which is no film of items.jsonl.gz; "
+                    "write the row again"
+                )
+        stars = row["hist_rating"]
+        if len(stars) != len(row["hist"]) or any(type(one) not in (int, float) for one in stars):
+            raise DataError(
+                f"{path}: hist_rating of row {number} is {stars!r}; write a number for each of "
+                f"{len(row['hist'])} films of hist"
+            )
+
+    def _rewritten(self, row: Mapping[str, Any]) -> dict[str, Any]:
         candidates = [self._candidate(film, row["user"]) for film in row["cand"]]
         return {**row, "cand": candidates, "prefix": self._context(row)}
 
@@ -160,7 +201,7 @@ class Writer:
         phrase = self._bounds.words(self._ratings.standing(film, member))
         text = f"{self._texts[film]}. {phrase}"
         name = f"{film}: {phrase}"
-        self.items[name] = text
+        self._items[name] = text
         return name
 
     def _context(self, row: Mapping[str, Any]) -> str:
@@ -170,14 +211,27 @@ class Writer:
 
 
 def write(source: Path, out: Path) -> None:
-    """Raises OSError where either folder cannot be used."""
-    out.mkdir(parents=True, exist_ok=True)
+    """All files or none. Raises DataError for a source of another form, or one that is `out`.
+
+    Raises OSError where either folder cannot be used.
+    """
+    if out.exists() and out.samefile(source):
+        raise DataError(f"--out {out} is the source itself; name another folder")
     writer = Writer(source)
-    for split in SPLITS:
-        rows = read_rows(source / f"{split}.jsonl.gz")
-        _write_rows(out / f"{split}.jsonl.gz", map(writer.rewritten, rows))
-    items = ({"id": name, "text": text} for name, text in writer.items.items())
-    _write_rows(out / "items.jsonl.gz", items)
+    out.mkdir(parents=True, exist_ok=True)
+    files = {
+        f"{split}.jsonl.gz": writer.rewritten(source / f"{split}.jsonl.gz") for split in SPLITS
+    }
+    files["items.jsonl.gz"] = writer.phrased()  # of those that the requests before it named
+    beside = {name: unfinished_name(out / name) for name in files}
+    try:
+        for name, rows in files.items():
+            _write_rows(beside[name], rows)
+        for name, path in beside.items():
+            path.replace(out / name)
+    finally:
+        for path in beside.values():
+            path.unlink(missing_ok=True)
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -192,14 +246,22 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
         yield (json.dumps(row, ensure_ascii=False) + "\n").encode()
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line; data that cannot be read or written exit with 1."""
     parser = argparse.ArgumentParser(prog="python -m compress.data.movielens")
     parser.add_argument("--source", type=Path, required=True, help="movielens_small")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     options = parser.parse_args()
-    write(options.source, options.out)
+    try:
+        write(options.source, options.out)
+    except FairslateError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error}; mend that and give the same command again", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,9 +6,10 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -23,9 +24,16 @@ TIER_GRADES = {"Primary-Short": 3, "Primary-Long": 2, "Supplemental": 1}
 SAME_OCCUPATION = 4
 RELEVANT = 2
 UNGRADED = -1
+LEVELS = range(1, 6)  # job zones
 HIGHEST_GRADE = 30  # a gain is 2 to the power of it
-ITEM: Mapping[str, type | tuple[type, ...]] = {"id": (str, int), "text": str}
-REQUEST: Mapping[str, type | tuple[type, ...]] = {"prefix": str, "cand": list}
+Columns = Mapping[str, Callable[[str], Any]]  # of a table that are read, and how
+Kinds = Mapping[str, type | tuple[type, ...]]  # of the fields of a row
+ITEM: Kinds = {"id": (str, int), "text": str}
+REQUEST: Kinds = {"prefix": str, "cand": list}
+DAMAGED = (  # what reading half an archive, or none, raises
+    *(ValueError, RecursionError, EOFError),
+    *(zlib.error, gzip.BadGzipFile, csv.Error),
+)
 
 
 class DataError(FairslateError):
@@ -75,17 +83,47 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             for line in file:
                 number += 1
                 yield _row(line)
-    except (ValueError, RecursionError, EOFError, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path}: cannot be read near line {number} ({error}); write it again, one JSON object "
             "a line, gzipped"
         ) from error
 
 
-def read_table(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a gzipped CSV file with a header."""
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+def read_table(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
+    """Rows of a gzipped CSV file with a header: each of `columns`, read by its reader.
+
+    Raises DataError naming the line for a file that is none, a column that is not there and a value
+    that its reader refuses.
+    """
+    line = 1
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            if missing := columns.keys() - set(rows.fieldnames or ()):
+                raise DataError(f"{path}: has no column {min(missing)}; write it again with one")
+            for row in rows:
+                line = rows.line_num
+                yield {name: _value(path, line, row, name, columns[name]) for name in columns}
+    except DAMAGED as error:
+        raise DataError(
+            f"{path}: cannot be read after line {line} ({error}); write it again, a gzipped CSV "
+            "file with a header"
+        ) from error
+
+
+def _value(
+    path: Path, line: int, row: Mapping[str, str | None], name: str, read: Callable[[str], Any]
+) -> Any:
+    text = row[name]
+    try:
+        if text is None:
+            raise ValueError("the line is too short")
+        return read(text)
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: {name} in line {line} is {text!r}; write the line again"
+        ) from error
 
 
 def load_requests(directory: Path, split: str) -> list[Request]:
@@ -94,8 +132,8 @@ def load_requests(directory: Path, split: str) -> list[Request]:
     Raises DataError for a split without requests and for a row that is no request, naming it.
     """
     path, items = directory / f"{split}.jsonl.gz", directory / "items.jsonl.gz"
-    texts = {item["id"]: item["text"] for item in _checked(items, read_rows(items), ITEM)}
-    rows = _checked(path, read_rows(path), REQUEST)
+    texts = {item["id"]: item["text"] for item in checked_rows(items, ITEM)}
+    rows = checked_rows(path, REQUEST)
     requests = [_request(path, number, row, texts) for number, row in enumerate(rows, 1)]
     if not requests:
         raise DataError(f"{path}: holds no requests; write at least one")
@@ -104,6 +142,11 @@ def load_requests(directory: Path, split: str) -> list[Request]:
 
 def _request(path: Path, number: int, row: dict[str, Any], texts: dict[Any, str]) -> Request:
     grades = tuple(row["label"] if "label" in row else row["grade"])
+    for item in row["cand"]:
+        if not isinstance(item, ITEM["id"]):
+            raise DataError(
+                f"{path}: request {number} has the candidate {item!r}; write the id of an item"
+            )
     unknown = [item for item in row["cand"] if item not in texts]
     if unknown or not row["cand"] or len(grades) != len(row["cand"]):
         raise DataError(
@@ -122,10 +165,9 @@ def _request(path: Path, number: int, row: dict[str, Any], texts: dict[Any, str]
     return Request(group, row["prefix"], candidates, grades, binary, by_user)
 
 
-def _checked(
-    path: Path, rows: Iterator[dict[str, Any]], kinds: Mapping[str, type | tuple[type, ...]]
-) -> Iterator[dict[str, Any]]:
-    for number, row in enumerate(rows, 1):
+def checked_rows(path: Path, kinds: Kinds) -> Iterator[dict[str, Any]]:
+    """Rows as of `read_rows`. Raises DataError for a field that is none of its kind, naming it."""
+    for number, row in enumerate(read_rows(path), 1):
         graded = {"label" if "label" in row else "grade": list} if kinds is REQUEST else {}
         for name, kind in {**kinds, **graded}.items():
             if not isinstance(row.get(name), kind):
@@ -150,35 +192,59 @@ def halves(requests: list[Request]) -> tuple[list[Request], list[Request]]:
     return parts
 
 
+def finite(text: str) -> float:
+    """A reader of columns."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError("no number")
+    return value
+
+
+def _level(text: str) -> int:
+    if (value := int(text)) not in LEVELS:
+        raise ValueError("no job zone")
+    return value
+
+
+OCCUPATIONS: Columns = {
+    "occ": str,
+    "title": str,
+    "description": str,
+    "job_zone": _level,
+    "split": str,
+}
+SKILLS: Columns = {"occ": str, "kind": str, "element": str, "importance": finite}
+RELATED: Columns = {"occ": str, "related": str, "tier": TIER_GRADES.__getitem__, "split": str}
+
+
 def load_occupations(directory: Path, split: str = "train") -> list[Occupation]:
     """Occupations of one split, in the table's order."""
     titles, tasks, tools = (
         _facts(directory / f"{name}s.csv.gz", name) for name in ("title", "task", "tool")
     )
     elements: dict[tuple[str, str], list[str]] = defaultdict(list)
-    rows = read_table(directory / "skills.csv.gz")
-    for row in sorted(rows, key=lambda row: -float(row["importance"])):
+    rows = read_table(directory / "skills.csv.gz", SKILLS)
+    for row in sorted(rows, key=lambda row: -row["importance"]):
         elements[row["occ"], row["kind"]].append(row["element"])
     return [
         Occupation(
             code=row["occ"],
             title=row["title"],
             description=row["description"],
-            level=int(row["job_zone"]),
+            level=row["job_zone"],
             titles=titles[row["occ"]],
             tasks=tuple(task.rstrip(".") for task in tasks[row["occ"]]),
             tools=tools[row["occ"]],
             skills=tuple(elements[row["occ"], "skill"]),
             knowledge=tuple(elements[row["occ"], "knowledge"]),
         )
-        for row in read_table(directory / "occupations.csv.gz")
+        for row in read_table(directory / "occupations.csv.gz", OCCUPATIONS)
         if row["split"] == split
     ]
 
 
 def _facts(path: Path, column: str) -> dict[str, tuple[str, ...]]:
     facts: dict[str, list[str]] = defaultdict(list)
-    for row in read_table(path):
+    for row in read_table(path, {"occ": str, column: str}):
         facts[row["occ"]].append(row[column])
     return defaultdict(tuple, {occupation: tuple(values) for occupation, values in facts.items()})
 
@@ -189,9 +255,9 @@ def load_relations(directory: Path, occupations: list[Occupation]) -> npt.NDArra
     """
     index = {occupation.code: row for row, occupation in enumerate(occupations)}
     tiers = np.zeros((len(index), len(index)), dtype=np.int8)
-    for row in read_table(directory / "related.csv.gz"):
+    for row in read_table(directory / "related.csv.gz", RELATED):
         if row["split"] == "train" and row["occ"] in index and row["related"] in index:
-            tiers[index[row["occ"]], index[row["related"]]] = TIER_GRADES[row["tier"]]
+            tiers[index[row["occ"]], index[row["related"]]] = row["tier"]
     grades = np.where((tiers == 0) & (tiers.T > 0), np.int8(UNGRADED), tiers)
     np.fill_diagonal(grades, SAME_OCCUPATION)
     return grades

@@ -5,22 +5,34 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from compress.data.movielens import CARDINALS, Bounds, Ratings, Standing, film_words, tastes, write
+from compress.data.movielens import (
+    CARDINALS,
+    Bounds,
+    Ratings,
+    Standing,
+    film_words,
+    main,
+    tastes,
+    write,
+)
 from compress.data.requests import load_requests
 
 # Films 1 and 2 by members 1 to 3; the last row is of no training split.
 STARS = [(1, 1, 5.0), (1, 2, 3.0), (2, 1, 4.0), (2, 2, 2.0), (3, 2, 4.0), (3, 1, 1.0)]
 
 
-def _ratings() -> list[dict[str, str]]:
+def _ratings() -> list[dict[str, Any]]:
     splits = ["train"] * 5 + ["test"]
     return [
-        {"userId": str(member), "movieId": str(film), "rating": str(stars), "split": split}
+        {"userId": member, "movieId": film, "rating": stars, "split": split}
         for (member, film, stars), split in zip(STARS, splits, strict=True)
     ]
 
@@ -102,3 +114,74 @@ def test_a_folder_is_written_that_stages_read(source: Path, tmp_path: Path) -> N
     assert tested.candidates == first.candidates  # the member rated it in train: left out as well
     assert first.binary
     assert first.by_user
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def told(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[[Path, Path], str]:
+    """What a command that fails says, on one line."""
+
+    def call(source: Path, out: Path) -> str:
+        monkeypatch.setattr("sys.argv", ["x", "--source", str(source), "--out", str(out)])
+        assert main() == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return call
+
+
+def test_the_source_is_never_written_over(
+    source: Path, tmp_path: Path, told: Callable[[Path, Path], str]
+) -> None:
+    before = _content(source)
+    (tmp_path / "link").symlink_to(source)
+    for out in (source, tmp_path / "link", source / "." / ".." / source.name):
+        assert "is the source itself" in told(source, out)
+        assert _content(source) == before
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+def _changed(path: Path, **fields: Any) -> None:
+    with gzip.open(path, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in [*rows[:-1], rows[-1] | fields])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda source: shutil.rmtree(source), "No such file or directory"),
+        (lambda source: _cut(source / "ratings.csv.gz"), "ratings.csv.gz: cannot be read after"),
+        (lambda source: _changed(source / "items.jsonl.gz", genres=5), "genres of row 2 is 5"),
+        (lambda source: _changed(source / "test.jsonl.gz", user=None), "user of row 3 is None"),
+        (lambda source: _changed(source / "train.jsonl.gz", cand=[1, 9]), "row 3 names 9"),
+        (lambda source: _changed(source / "test.jsonl.gz", hist=[1, [2]]), "row 3 names [2]"),
+        (lambda source: _changed(source / "test.jsonl.gz", hist_rating=[1, "a"]), "a number for"),
+        (lambda source: _changed(source / "test.jsonl.gz", hist_rating=[1]), "each of 2 films"),
+    ],
+    ids=range(8),
+)
+def test_what_is_no_source_is_named_and_nothing_of_the_old_folder_changes(
+    source: Path,
+    tmp_path: Path,
+    told: Callable[[Path, Path], str],
+    damage: Callable[[Path], None],
+    said: str,
+) -> None:
+    write(source, tmp_path / "out")
+    before = _content(tmp_path / "out")
+    damage(source)
+    assert said in told(source, tmp_path / "out")
+    assert _content(tmp_path / "out") == before

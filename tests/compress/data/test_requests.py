@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ def _write(path: Path, rows: list[Any]) -> None:
         ([GOOD | {"label": [1, "0"]}], "the grade '0'"),
         ([GOOD | {"label": [1, -1]}], "the grade -1"),
         ([GOOD | {"label": [1, 1000]}], "the grade 1000"),
+        ([GOOD | {"cand": ["i", [1]]}], r"request 1 has the candidate \[1\]"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_row_that_is_no_request_is_named(tmp_path: Path, rows: list[Any], said: str) -> None:
     _write(tmp_path / "items.jsonl.gz", ITEMS)
@@ -84,7 +86,7 @@ def test_an_item_without_its_text_is_named(tmp_path: Path) -> None:
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     content = bytearray(gzip.compress(bytes(range(256)) * 9))
     damaged = content[:14] + b"\xff" * 26 + content[40:]
-    for bad in (damaged, content[:40], content):
+    for bad in (damaged, content[:40], content, b"no archive"):
         (tmp_path / "items.jsonl.gz").write_bytes(bad)
         with pytest.raises(DataError, match="cannot be read"):
             list(read_rows(tmp_path / "items.jsonl.gz"))
@@ -103,6 +105,41 @@ def test_only_training_occupations_are_loaded(demo_data: Path) -> None:
     }
     assert len(codes) == 582
     assert not codes & held_out
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("tasks", "task,", "duty,", "has no column task"),
+        ("tasks", "occ,task_id", "", "has no column occ"),
+        ("tasks", ",Core\n", '\n"', "cannot be read after line "),
+        ("occupations", ",5,train\n", ",five,train\n", "job_zone in line 2 is 'five'"),
+        ("occupations", ",5,train\n", ",0,train\n", "job_zone in line 2 is '0'"),
+        ("occupations", ",5,train\n", "\n", "job_zone in line 2 is None"),
+        ("skills", ",4.78\n", ",nan\n", "importance in line 2 is 'nan'"),
+        ("related", ",Primary-Long,", ",Second,", "tier in line 2 is 'Second'"),
+    ],
+    ids=range(8),
+)
+def test_a_table_that_is_damaged_is_named_with_its_line(
+    tmp_path: Path, demo_data: Path, name: str, old: str, new: str, said: str
+) -> None:
+    shutil.copytree(demo_data, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / f"{name}.csv.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert old in text
+    path.write_bytes(gzip.compress(text.replace(old, new, 1).encode()))
+    with pytest.raises(DataError, match=rf"{name}\.csv\.gz: {said}"):
+        load_relations(tmp_path, load_occupations(tmp_path))
+
+
+def test_a_table_that_is_cut_off_or_no_archive_is_named(tmp_path: Path, demo_data: Path) -> None:
+    shutil.copytree(demo_data, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tasks.csv.gz"
+    for bad in (path.read_bytes()[:9000], b"no archive", gzip.compress(b"\xff\xfe")):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=r"tasks\.csv\.gz: cannot be read after line \d"):
+            load_occupations(tmp_path)
 
 
 def test_relations_give_the_grades_of_the_training_requests(demo_data: Path) -> None:
