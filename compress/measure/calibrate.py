@@ -22,9 +22,11 @@ from compress.stages.stage import (
     StageInput,
     StageKind,
     directory_digest,
+    file_digests,
     lineage_entry,
     parse_options,
     prepare_process,
+    refuse_changed,
 )
 from compress.stages.storage import STORAGE
 from models.calibration import KINDS, AnyCalibration, fit_calibration
@@ -75,6 +77,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     prepare_process(stage)
     parent = load_model_directory(source)
     _refuse_unknown_heads(options, parent.card)
+    learnt_from = _labels(options, parent.card, stage.data)
+    _refuse_missing(stage.data / "test.jsonl.gz", *(one / "valid.jsonl.gz" for one in learnt_from))
     card = _store(parent, stage, options)
     fits = _Fits(load_model_directory(stage.out), options.kind)
     heads = {
@@ -91,6 +95,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     scorer = DirectoryScorer(load_model_directory(stage.out))
     report = evaluate(scorer, load_requests(stage.data, "test"), slice_names(stage.data, "test"))
     report.pop("digest")  # of a card that did not hold this report yet
+    for directory, files in ({stage.data: stage.data_files} | learnt_from).items():
+        refuse_changed(directory, files, stage.work)
     write_card(stage.out, replace(card, metrics={**card.metrics, "test": report}))
 
 
@@ -174,6 +180,22 @@ def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions)
     tokenizer = parent.path / TOKENIZER_NAME
     decoder, storage = load_decoder(parent), STORAGE[options.storage]
     return save_model_directory(stage.out, decoder, tokenizer, card, storage)
+
+
+def _labels(
+    options: CalibrateOptions, card: ModelCard, data: Path
+) -> dict[Path, Mapping[str, str]]:
+    """The directories whose labels calibrations are learnt from, with their files' digests."""
+    own = [options.heads.get(name, data) for name in card.scoring_heads]
+    tenants = [one for by_head in options.tenants.values() for one in by_head.values()]
+    return {directory: file_digests(directory) for directory in map(Path, (*own, *tenants))}
+
+
+def _refuse_missing(*paths: Path) -> None:
+    """Before anything is written."""
+    for path in paths:
+        if not path.is_file():
+            raise RecipeError(f"calibrate reads {path}, and it is not there; name other data")
 
 
 def _refuse_unknown_heads(options: CalibrateOptions, card: ModelCard) -> None:

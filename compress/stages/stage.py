@@ -48,7 +48,10 @@ class StageError(FairslateError):
 
 @dataclass(frozen=True, slots=True)
 class StageInput:
-    """Where a stage reads, writes and trains. `out` does not exist yet; `work` outlives a kill."""
+    """Where a stage reads, writes and trains. `out` does not exist yet; `work` outlives a kill.
+
+    data_files: digests of the data as the stage finds them, to tell whether they change meanwhile.
+    """
 
     source: Path | None  # model directory of the stage before
     data: Path
@@ -59,6 +62,11 @@ class StageInput:
     teacher: Path | None = None  # what the recipe's `teacher` wrote or names
     earlier: Mapping[str, Path] = field(default_factory=dict)  # finished stages, by name
     device: torch.device = ON_CPU  # of training loops; what is measured stays on the CPU
+    data_files: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.data_files:
+            object.__setattr__(self, "data_files", file_digests(self.data))
 
     @property
     def workers(self) -> int:
@@ -183,8 +191,12 @@ def prepare_process(stage: StageInput) -> None:
 
 
 def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, Any]:
-    """What a card says of one stage: enough to run it again. Silent of a CPU, the usual device."""
+    """What a card says of one stage: enough to run it again. Silent of a CPU, the usual device.
+
+    Raises StageError where the data are no longer those that the stage began with.
+    """
     assert is_dataclass(options)
+    refuse_changed(inputs.data, inputs.data_files, inputs.work)
     elsewhere = {} if inputs.device.type == CPU else {"device": inputs.device.type}
     return {
         "stage": stage,
@@ -213,8 +225,28 @@ def card_after(
 def directory_digest(directory: Path) -> str:
     """sha256 over names and contents of the directory's gzipped files."""
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.gz")):
-        digest.update(
-            json.dumps([path.name, hashlib.sha256(path.read_bytes()).hexdigest()]).encode()
-        )
+    for name, content in file_digests(directory).items():
+        digest.update(json.dumps([name, content]).encode())
     return "sha256:" + digest.hexdigest()
+
+
+def file_digests(directory: Path) -> dict[str, str]:
+    """sha256 of the directory's gzipped files, by name and in its order."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.glob("*.gz"))
+    }
+
+
+def refuse_changed(directory: Path, begun_with: Mapping[str, str], work: Path) -> None:
+    """Raises StageError naming a file that is no longer what a stage found as it began.
+
+    What it learnt until now lies in `work`, and nobody knows from which of the two.
+    """
+    found = file_digests(directory)
+    for name in sorted(begun_with.keys() | found.keys()):
+        if begun_with.get(name) != found.get(name):
+            raise StageError(
+                f"{directory / name} changed while the stage was at work; remove {work} and give "
+                "the same command again"
+            )

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from compress.measure import calibrate, evaluation
 from compress.measure.calibrate import run
-from compress.stages.stage import RecipeError, StageInput
+from compress.stages.stage import RecipeError, StageError, StageInput
 from models.calibration import Calibration
 from models.card import ModelCard
 from models.checkpoint import load_model_directory, save_model_directory
@@ -202,3 +203,44 @@ def test_a_wrong_option_is_named(
 ) -> None:
     with pytest.raises(RecipeError, match=complaint):
         calibrated(tmp_path, tiny_model_dir, tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["test", "valid"])
+def test_data_that_are_not_there_are_refused_before_anything_is_written(
+    tmp_path: Path, tiny_model_dir: Path, make_data: Callable[..., Path], name: str
+) -> None:
+    data = make_data("data", 2.0, 0.5)
+    (data / f"{name}.jsonl.gz").unlink()
+    with pytest.raises(RecipeError, match=rf"{name}\.jsonl\.gz, and it is not there"):
+        calibrated(tmp_path, tiny_model_dir, data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_a_head_that_are_nowhere_are_refused_before_anything_is_written(
+    tmp_path: Path, tiny_model_dir: Path, make_data: Callable[..., Path]
+) -> None:
+    data = make_data("data", 2.0, 0.5)
+    for options in ({"heads": {"score": "/no"}}, {"tenants": {"a": {"score": "/no"}}}):
+        with pytest.raises(RecipeError, match=r"/no/valid\.jsonl\.gz, and it is not there"):
+            calibrated(tmp_path, tiny_model_dir, data, **options)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["data", "others"])
+def test_labels_that_change_while_they_are_learnt_from_are_told(
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    make_data: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    data, others = (make_data(name, 2.0, 0.5) for name in ("data", "others"))
+
+    def measured(*arguments: Any) -> dict[str, Any]:
+        (tmp_path / where / "valid.jsonl.gz").write_bytes(b"")
+        return evaluation.evaluate(*arguments)
+
+    monkeypatch.setattr(calibrate, "evaluate", measured)
+    tenants = {"acme": {"score": str(others)}}
+    with pytest.raises(StageError, match=rf"{where}/valid\.jsonl\.gz changed while"):
+        calibrated(tmp_path, tiny_model_dir, data, tenants=tenants)

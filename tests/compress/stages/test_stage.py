@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from compress.stages.stage import RecipeError, StageInput, device_of, lineage_entry, pass_dtype
+from compress.stages.stage import (
+    RecipeError,
+    StageError,
+    StageInput,
+    device_of,
+    directory_digest,
+    lineage_entry,
+    pass_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -59,3 +68,31 @@ def test_a_card_names_a_device_that_is_no_cpu(tmp_path: Path) -> None:
     assert "device" not in lineage_entry("x", _given(tmp_path), _Options())
     elsewhere = replace(_given(tmp_path), device=torch.device("cuda", 0))
     assert lineage_entry("x", elsewhere, _Options())["device"] == "cuda"
+
+
+def _tasks(data: Path) -> Path:
+    return data / "tasks.csv.gz"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda data: _tasks(data).write_bytes(b"two"), "tasks"),
+        (lambda data: (data / "new.csv.gz").write_bytes(b"two"), "new"),
+        (lambda data: _tasks(data).unlink(), "tasks"),
+    ],
+    ids=["changed", "added", "removed"],
+)
+def test_a_card_never_names_data_that_changed_under_the_stage(
+    tmp_path: Path, change: Callable[[Path], object], named: str
+) -> None:
+    _tasks(tmp_path).write_bytes(b"one")
+    given, before = _given(tmp_path), directory_digest(tmp_path)
+    (tmp_path / "notes.txt").write_text("not read by any stage")
+    assert lineage_entry("x", given, _Options())["data"] == before
+    change(tmp_path)
+    for begun in (given, replace(given, seed=2)):  # the latter as a stage of several steps does
+        with pytest.raises(StageError, match=rf"{named}\.csv\.gz changed while .* remove .*work"):
+            lineage_entry("x", begun, _Options())
+    again = lineage_entry("x", _given(tmp_path), _Options())
+    assert again["data"] == directory_digest(tmp_path) != before
