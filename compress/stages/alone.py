@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from compress.stages.option_values import LARGEST, MOST_THREADS
 from compress.stages.own_work import (
     alone_in,
     forget_beginning,
@@ -26,15 +29,21 @@ from compress.stages.stage import (
 )
 from models.errors import FairslateError
 
+UNFINISHED = "out"  # in the working folder: what becomes OUT
+
 
 def run_alone(name: str, stage: Stage) -> None:
     """python -m compress.<stage> --data DIR --out DIR ...
 
-    A killed run goes on in OUT.work, which stays: remove it, as OUT, before another run there.
+    OUT appears when the stage has ended, never half written. A killed run goes on in OUT.work,
+    which stays: remove it, as OUT, before another run there.
     """
     given = _parsed(name)
     try:
         _run(name, stage, given)
+    except KeyboardInterrupt:
+        print(f"interrupted; {_where(given.out)}", file=sys.stderr)
+        sys.exit(130)
     except FairslateError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         sys.exit(1)
@@ -54,31 +63,62 @@ def _parsed(name: str) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=DEVICES, default=CPU, help="of training loops")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if not 1 <= given.threads <= MOST_THREADS or not 0 <= given.seed <= LARGEST:
+        parser.error(f"--threads takes 1 to {MOST_THREADS}, --seed 0 to {LARGEST}")
+    return given
 
 
 def _run(name: str, stage: Stage, given: argparse.Namespace) -> None:
     out: Path = given.out
-    if not out.name:
-        raise RecipeError(f"--out {str(out)!r} names no directory; name one that does not exist")
-    if out.exists() or out.is_symlink():
-        raise RecipeError(f"{out} exists; remove it or name another --out")
+    _refuse_taken(out)
+    work = _work_of(out)
     inputs = StageInput(
         given.source,
         given.data,
-        out,
-        out.with_name(out.name + ".work"),
+        work / UNFINISHED,
+        work,
         given.seed,
         given.threads,
         given.teacher,
         device=device_of(given.device),
     )
-    with alone_in(inputs.work):
-        refuse_others_work(_origin(name, inputs, given.options), inputs.work)
+    with alone_in(work):
+        _refuse_taken(out)  # another run may just have made it
+        refuse_others_work(_origin(name, inputs, given.options), work)
         try:
-            stage(inputs, given.options)
+            _make(stage, inputs, given.options, out)
         finally:
-            forget_beginning(inputs.work)
+            forget_beginning(work)
+
+
+def _make(stage: Stage, inputs: StageInput, options: Any, out: Path) -> None:
+    """What a run before left half written goes first, and what this one does so at its end."""
+    shutil.rmtree(inputs.out, ignore_errors=True)
+    try:
+        stage(inputs, options)
+        inputs.out.rename(out)
+    finally:
+        shutil.rmtree(inputs.out, ignore_errors=True)
+
+
+def _refuse_taken(out: Path) -> None:
+    if not out.name:
+        raise RecipeError(f"--out {str(out)!r} names no directory; name one that does not exist")
+    if os.path.lexists(out):
+        raise RecipeError(f"{out} exists; remove it or name another --out")
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_name(out.name + ".work")
+
+
+def _where(out: Path) -> str:
+    """What an interrupted run has left."""
+    if out.exists():
+        return f"{out} is finished"
+    from_work = f", which goes on from {_work_of(out)}" if _work_of(out).exists() else ""
+    return f"give the same command again{from_work}"
 
 
 def _origin(name: str, inputs: StageInput, options: Any) -> list[Any]:

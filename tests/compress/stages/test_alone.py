@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from compress.stages import alone, own_work
 from compress.stages.alone import run_alone
 from compress.stages.stage import RecipeError, StageInput
+
+LATE: list[BaseException] = []  # what a stage ends with instead of its end
 
 
 def _stage(inputs: StageInput, options: Mapping[str, Any]) -> None:
@@ -24,14 +27,16 @@ def _stage(inputs: StageInput, options: Mapping[str, Any]) -> None:
         raise OSError(28, "No space left on device")
     inputs.out.mkdir()
     (inputs.out / "weights").write_text(state.read_text())
+    if LATE:
+        raise LATE.pop()
 
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "data").mkdir()
 
-    def call(out: str, **options: Any) -> int:
-        line = ["stage", "--data", str(tmp_path / "data"), "--out", out]
+    def call(out: str, *more: str, **options: Any) -> int:
+        line = ["stage", "--data", str(tmp_path / "data"), "--out", out, *more]
         monkeypatch.setattr("sys.argv", [*line, "--options", json.dumps(options)])
         try:
             run_alone("stage", _stage)
@@ -73,3 +78,69 @@ def test_what_is_no_place_to_write_is_refused(
     assert "names no directory" in capsys.readouterr().err
     assert start(str(tmp_path / "out"), full=True) == 1
     assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (RecipeError("no labels"), 1, "no labels"),
+        (OSError(28, "No space left on device"), 1, "give the same command again"),
+        (KeyboardInterrupt(), 130, "interrupted; give the same command again, which goes on from"),
+    ],
+    ids=["refused", "full", "interrupted"],
+)
+def test_a_stage_that_fails_late_leaves_no_out_and_the_same_command_goes_on(
+    start: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    ending: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    out = tmp_path / "out"
+    LATE.append(ending)
+    assert start(str(out), rate=1) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not out.exists()
+    assert not list(tmp_path.rglob("weights"))
+    (tmp_path / "out.work" / "state").write_text("of the run before")
+    assert start(str(out), rate=1) == 0
+    assert (out / "weights").read_text() == "of the run before"
+    assert not list(out.with_name("out.work").rglob("weights"))
+
+
+def test_what_a_killed_run_left_half_written_is_not_mixed_in(start: Any, tmp_path: Path) -> None:
+    LATE.append(RecipeError("no labels"))
+    assert start(str(tmp_path / "out")) == 1
+    left = tmp_path / "out.work" / alone.UNFINISHED
+    left.mkdir()
+    (left / "half").touch()
+    assert start(str(tmp_path / "out")) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["weights"]
+
+
+def test_an_out_that_another_run_just_made_is_left_alone(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, enter = tmp_path / "out", own_work.alone_in
+
+    def waited(work: Path) -> Any:
+        out.mkdir()
+        return enter(work)
+
+    monkeypatch.setattr(alone, "alone_in", waited)
+    assert start(str(out)) == 1
+    assert "exists; remove it" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--threads", "0"), ("--threads", "4000"), ("--seed", "-5"), ("--seed", str(2**63))]
+)
+def test_a_number_that_torch_would_not_take_is_refused(
+    start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[str, str]
+) -> None:
+    assert start(str(tmp_path / "out"), *wrong) == 2
+    assert "--threads takes 1 to 1024, --seed 0 to" in capsys.readouterr().err
+    assert not (tmp_path / "out.work").exists()
