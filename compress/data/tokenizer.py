@@ -7,8 +7,11 @@ are special tokens, so that user text can never contain them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from compress.stages.whole_files import write_text
 
 MARKERS = (
     "<pad>",
@@ -20,6 +23,12 @@ MARKERS = (
     "<yes>",
     "<no>",
 )
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Writes what its own `save` writes, and makes the folder. Raises OSError, as that does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, tokenizer.to_str(pretty=True))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -28,7 +28,7 @@ from tokenizers import (
 
 from compress.data.generate import World, member, posting
 from compress.data.requests import load_occupations
-from compress.data.tokenizer import MARKERS
+from compress.data.tokenizer import MARKERS, save_tokenizer
 from compress.decoders.copy_wiring import wire_copying
 from compress.decoders.fact_layout import (
     LEAST_HIDDEN_SIZE,
@@ -93,7 +93,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     path = stage.work / TOKENIZER_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     if stage.source is None:
-        cased_tokenizer(_texts(stage), options.vocab_size).save(str(path))
+        save_tokenizer(cased_tokenizer(_texts(stage), options.vocab_size), path)
     else:
         shutil.copyfile(stage.source / TOKENIZER_NAME, path)
     tokenizer = Tokenizer.from_file(str(path))

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from compress.data.substitution import Neighbours
-from compress.data.tokenizer import MARKERS
+from compress.data.tokenizer import MARKERS, save_tokenizer
 from compress.data.worlds import Worlds, WorldSource
 from compress.encoders.pair_slates import SpecialTokens
 from compress.encoders.pair_teacher import EncoderTeacher
@@ -117,10 +117,8 @@ def _teacher_path(stage: StageInput, options: ImitateOptions) -> Path:
 
 def _tokenizer(stage: StageInput, options: ImitateOptions, teacher: EncoderTeacher) -> Tokenizer:
     path = stage.work / TOKENIZER_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    vocabulary_of(stage.data, teacher.tokenizer, options.common_words, options.minimum_count).save(
-        str(path)
-    )
+    counts = options.common_words, options.minimum_count
+    save_tokenizer(vocabulary_of(stage.data, teacher.tokenizer, *counts), path)
     return Tokenizer.from_file(str(path))
 
 

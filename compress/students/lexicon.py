@@ -18,7 +18,7 @@ from torch import Tensor
 from compress.data.generate import World, member, posting
 from compress.data.requests import load_occupations
 from compress.data.sampling import SlateSampler
-from compress.data.tokenizer import train_tokenizer
+from compress.data.tokenizer import save_tokenizer, train_tokenizer
 from compress.decoders.losses import slate_loss
 from compress.decoders.sizes import HEAD_DIM, decoder_config
 from compress.decoders.wiring import JOB, MEMBER, layers_of, movable_embeddings, wire
@@ -105,8 +105,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
 
 def _tokenizer(stage: StageInput, vocab_size: int) -> Tokenizer:
     path = stage.work / TOKENIZER_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    train_tokenizer(_texts(stage.data, stage.seed), vocab_size).save(str(path))
+    save_tokenizer(train_tokenizer(_texts(stage.data, stage.seed), vocab_size), path)
     return Tokenizer.from_file(str(path))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from compress.data.request_bags import RequestBags
 from compress.data.requests import load_requests
-from compress.data.tokenizer import train_tokenizer
+from compress.data.tokenizer import save_tokenizer, train_tokenizer
 from compress.decoders.losses import slate_loss
 from compress.decoders.sizes import HEAD_DIM, decoder_config
 from compress.decoders.wiring import JOB, wire
@@ -79,8 +79,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     prepare_process(stage)
     tokenizer = train_tokenizer(_texts(stage.data), options.vocab_size)
     path = stage.work / TOKENIZER_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(path))
+    save_tokenizer(tokenizer, path)
     decoder = Decoder(decoder_config(options, tokenizer.get_vocab_size()))
     wire(decoder)
     decoder.to(stage.device)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from tokenizers import Tokenizer
 
-from compress.data.tokenizer import MARKERS
+from compress.data.tokenizer import MARKERS, save_tokenizer
+from tests.full_disk import no_file_above
 
 
 def test_case_and_place_in_a_sentence_do_not_change_a_word(word_tokenizer: Tokenizer) -> None:
@@ -25,3 +29,12 @@ def test_text_cannot_forge_a_marker(word_tokenizer: Tokenizer) -> None:
 
 def test_any_unicode_can_be_encoded(word_tokenizer: Tokenizer) -> None:
     assert len(word_tokenizer.encode("学 naïve 🦀").ids) > 3
+
+
+def test_a_file_is_that_of_the_library_or_none(tmp_path: Path, word_tokenizer: Tokenizer) -> None:
+    word_tokenizer.save(str(tmp_path / "own"))
+    save_tokenizer(word_tokenizer, tmp_path / "made" / "ours")
+    assert (tmp_path / "made" / "ours").read_bytes() == (tmp_path / "own").read_bytes()
+    with no_file_above(1000), pytest.raises(OSError, match="File too large"):
+        save_tokenizer(word_tokenizer, tmp_path / "full" / "ours")
+    assert not list((tmp_path / "full").iterdir())
