@@ -34,6 +34,7 @@ from service.gate.settings import GateSettings
 from service.gate.store import LONGEST_POP_S, AsyncStore, Store
 
 SUBMITTED_AT_ONCE = 8  # a millisecond or so of Redis' time
+RANKED_AT_ONCE = 32  # likewise
 EVENTS_AT_ONCE = 4_000  # of a cache, in one call: Lua takes no more than 8,000 arguments apart
 
 
@@ -78,18 +79,18 @@ class AsyncGate:
         return wire.read_explanation(await self._store.call("explain", [job_id]))
 
     async def configure(self, policy: str) -> None:
-        """Switches the policy of the whole pool: one of `settings.POLICIES`, else ValueError."""
-        replace(self.settings, policy=policy)
-        for queue in await self._reorder(policy, b""):
-            await self._reorder(policy, queue)
+        """Switches the policy of the whole pool: one of `settings.POLICIES`, else ValueError.
 
-    async def _reorder(self, policy: str, queue: bytes) -> list[bytes]:
-        """Puts a queue in the policy's order, a part at a time. Returns the names of all queues."""
-        cursor, queues = b"", []
-        while cursor != b"0":
-            arguments: list[wire.Argument] = [policy, queue, cursor or b"0"]
-            _now, cursor, queues = await self._store.call("configure", arguments)
-        return queues
+        Returns when all that waits is ranked by it, or by one named later; cut off before, the next
+        claims do the rest.
+        """
+        replace(self.settings, policy=policy)
+        while await self._rank(policy):
+            policy = ""  # go on
+
+    async def _rank(self, policy: str) -> int:
+        _now, left = await self._store.call("configure", [policy, RANKED_AT_ONCE])
+        return int(left)
 
     async def stats(self, nodes: Sequence[str] = ()) -> GateStats:
         """Snapshot of the pool, with those of the tree's nodes that are asked for and known."""

@@ -12,7 +12,11 @@ from service.gate.settings import GateSettings
 
 _LUA = Path(__file__).parent / "lua"
 _LIBRARY = ("state", "index", "cache", "fleet", "jobs")
-_OF_ONE_VERB = {"claim": ("choice",)}
+_OF_SOME_VERBS = {
+    "claim": ("choice", "switch"),
+    "reap": ("switch",),
+    "configure": ("switch",),
+}
 # A full Redis refuses a script by its first write alone, and drains only if it lets the others in.
 _TAKES_MEMORY = ("submit",)
 _WHATEVER_MEMORY = "call('UNLINK', pool .. 'nothing')"
@@ -32,7 +36,7 @@ def script_of(verb: str, settings: GateSettings) -> Script:
 
     The policy is the root's, so that settings agree whatever policy the pool was switched to.
     """
-    names = (*_LIBRARY, *_OF_ONE_VERB.get(verb, ()), verb)
+    names = (*_LIBRARY, *_OF_SOME_VERBS.get(verb, ()), verb)
     *library, body = [(_LUA / f"{name}.lua").read_text() for name in names]
     values = asdict(settings) | {"refill": settings.refill}
     agreed = {name: value for name, value in values.items() if name != "policy"}

@@ -30,6 +30,7 @@ if known == 1 then gate.hear(worker, 7) -- a part of its events would tell of ch
 else call('UNLINK', pool .. 'held:' .. worker, pool .. 'late:' .. worker) end
 if heard >= 0 and me.sent > heard then gate.release_worker(worker, heard) end
 gate.adopt(16)
+gate.rank_on(32)
 local most_expired = 64
 local resuming = now - root.resumed < settings.pause_ms -- nobody could tell meanwhile that it listens
 gate.expire_overdue(most_expired)

@@ -103,15 +103,16 @@ function gate.refill(leaf)
 end
 
 -- The job that the index puts first in a queue, and its group if it is the hottest. `virtual` is
--- VTC's way down.
+-- VTC's way down; where a switch has ranked nothing by that yet, the earliest due goes.
 function gate.first_job(kind, queue)
   local node, inner = root, kind == 'virtual' and 'hot' or kind
   while not node.holds_jobs do
-    local child = gate.best(inner, queue, node)
+    local child = gate.best(inner, queue, node) or kind == 'virtual' and gate.best('due', queue, node)
     if not child then return end
     node = gate.load_node(node == root and child or node.id .. '/' .. child)
   end
   local child = gate.best(kind == 'virtual' and 'due' or kind, queue, node)
+  if not child then return end -- ranked by another policy
   if kind ~= 'hot' then return gate.load_job(child) end
   local group = gate.load_group(queue, node.id .. '\0' .. child)
   return gate.load_job(group.first), group

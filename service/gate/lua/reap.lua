@@ -6,6 +6,7 @@ for _, name in ipairs(gate.fleet_with('alive')) do
   if fleet[name].alive <= now - settings.worker_idle_ms then gate.forget_worker(name) end
 end
 gate.adopt(256)
+gate.rank_on(256)
 gate.expire_overdue(256)
 
 local span = now - root.rated_at

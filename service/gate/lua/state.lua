@@ -15,6 +15,8 @@
 -- hot:W:N:B    zset    those below whom something is hot for W: hottest first, ties by arrival; by VTC's
 --                      counter under that policy. The children of a leaf are its contexts, in bucket 1
 -- deadlines:W  zset    all jobs in the queue of W
+-- unranked     zset    jobs that waited when the policy was switched and are to be ranked by it; the
+--                      root counts them
 -- held:W       set     block hashes in the prefix cache of W
 -- group:W:G    zset    G names a leaf and a context: its jobs in the queue of W, by arrival, behind a
 --                      member '' whose score is -1 less the blocks of the context that W holds
@@ -30,7 +32,7 @@ local gate, nodes, policy, gated = {}, {}, nil, nil
 local pool, call = string.sub(KEYS[1], 1, -6), redis.call
 local zeros = { __index = { weight = 0, deficit = 0, as_of = 0, virtual = 0, service = 0, jobs = 0,
   tokens = 0, leased = 0, stands = 0, round = 0, front = 0, waiting_weight = 0, skew = 0, resumed = 0,
-  last = 0, sequence = 0, epoch = 0, platform = 0, uncharged = 0, drained = 0, drain_rate = 0,
+  last = 0, unranked = 0, sequence = 0, epoch = 0, platform = 0, uncharged = 0, drained = 0, drain_rate = 0,
   rated_at = 0, largest_cost = 0, alive = 0, load = 0, streak = 0, sent = 0 } }
 
 -- Walks a path from the leaf up, without the root: `for node in gate.up, leaf do`.

@@ -106,15 +106,13 @@ class Remote:
         return wire.read_explanation(self._store.call("explain", [job_id]))
 
     def configure(self, policy: str) -> None:
-        for queue in self._reorder(policy, b""):
-            self._reorder(policy, queue)
+        """To its end."""
+        while self.rank(policy, 3):
+            policy = ""
 
-    def _reorder(self, policy: str, queue: bytes) -> list[bytes]:
-        cursor, queues = b"", []
-        while cursor != b"0":
-            answer = self._store.call("configure", [policy, queue, cursor or b"0"])
-            _now, cursor, queues = answer
-        return queues
+    def rank(self, policy: str, most: int) -> int:
+        """One call of a switch, or of whatever switch is under way; returns what is unranked."""
+        return int(self._store.call("configure", [policy, most])[1])
 
     def stats(self) -> GateStats:
         """With all nodes."""

@@ -20,6 +20,7 @@ from tests.service.gate.remote import Remote
 EVENTS = 500
 FLIPPING = ("ada:1", "ada:1/u1:1", "ada:1/u2:2", "bob:2/u1:1", "bob:2")  # one depth at a time
 CHANGED_WEIGHTS = 0.05  # of jobs
+CUT_OFF = 0.5  # of switches
 PAUSES_MS = (-30_000, -5, 2_001, 30_000)
 
 
@@ -49,9 +50,19 @@ class Twins(History):
         return answer
 
     def configure(self) -> None:
-        """Several calls on Redis, so the clock's last step is taken in before."""
+        """In the midst of another switch, and to its end by itself or by the next heartbeat.
+
+        Several calls on Redis, so the clock's last step is taken in before.
+        """
         self.compare()
-        super().configure()
+        other, name = self.random.choices(POLICIES, k=2)
+        self.remote.rank(other, self.random.randrange(4))
+        if self.random.random() < CUT_OFF:
+            self.remote.rank(name, self.random.randrange(4))
+            self.pool.configure(name, self.remote.time)
+            self.reap()
+        else:
+            self.apply("configure", name)
 
     def draw_job(self) -> Job:
         """Now and then somebody's file gives other weights than those that jobs wait under."""
