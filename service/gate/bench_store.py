@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.gate.store import Store, translated
+from service.gate.outages import translated
+from service.gate.store import Store
 
 SLOW_CALLS_KEPT = 4_096
 

@@ -8,7 +8,7 @@ from models.errors import FairslateError
 
 
 class GateUnavailableError(FairslateError):
-    """Redis cannot be reached or did not answer in time; the request may be sent again."""
+    """Redis cannot be reached, is late or takes no writes; the request may be sent again."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "gate_unavailable"

@@ -1,30 +1,19 @@
-"""Calls the gate's Lua scripts. The only file that knows redis-py; knows no verb's meaning."""
+"""Calls the gate's Lua scripts. Knows redis-py, but no verb's meaning."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    ClusterError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 from redis.retry import Retry
 
-from service.gate.errors import GateUnavailableError
+from service.gate.outages import translated
 from service.gate.scripts import Script, script_of
 from service.gate.settings import GateSettings
 from service.gate.wire import Argument
@@ -35,11 +24,6 @@ SHORTEST_POP_S = 0.01  # Redis 6 takes a millisecond for no limit at all
 REPLIES_AT_ONCE = 256
 BEFORE_ALL = b"0-0"  # the entry of a stream before its first
 LISTENS_MS = 5_000  # an API process that has not looked for answers for so long is gone
-RETRY_AFTER_MS = 1_000
-# Redis 6 puts what stopped a script at the end of "Error running script (...): ... -OOM ...", and
-# redis-py the command of a pipeline before it. Two codes redis-py makes classes of their own.
-_OUTAGE = re.compile(r"(^|: -|caused error: )(LOADING|BUSY|OOM|MISCONF|READONLY|NOREPLICAS)\b")
-_FORBIDDEN = re.compile(r"NOPERM|user executing the script can't run")  # within a script
 
 
 class _Calls:
@@ -191,25 +175,3 @@ def _options(retry: object) -> dict[str, object]:
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": SOCKET_TIMEOUT_S,
     }
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Around calls of redis-py: an outage becomes GateUnavailableError, our own mistakes pass."""
-    try:
-        yield
-    except ResponseError as error:
-        if isinstance(error, NoPermissionError) or _FORBIDDEN.search(str(error)):
-            raise _unavailable(
-                "Redis forbids its user what the gate needs; the operator must allow ~* and +@all"
-            ) from error
-        named = isinstance(error, (AskError, ClusterError, OutOfMemoryError, ReadOnlyError))
-        if not (named or _OUTAGE.search(str(error))):
-            raise  # a mistake in our own script, not an outage
-        raise _unavailable() from error
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise _unavailable() from error
-
-
-def _unavailable(why: str = "Redis is away; retry shortly") -> GateUnavailableError:
-    return GateUnavailableError(why, retry_after_ms=RETRY_AFTER_MS)

@@ -112,6 +112,17 @@ def limited(client: redis.Redis, setting: str, value: str = "1") -> Iterator[Non
         client.config_set(setting, before)
 
 
+@contextmanager
+def demoted(server: RedisServer) -> Iterator[None]:
+    """Makes the server a replica of one that never answers, as at a failover."""
+    client = server.client()
+    client.execute_command("REPLICAOF", "127.0.0.1", 1)
+    try:
+        yield
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
 def is_new_enough_for_cluster() -> bool:
     """Whether redis-server lets its cluster bus have any port, as Redis 7 does."""
     version = subprocess.run([EXECUTABLE, "--version"], capture_output=True, text=True, check=True)

@@ -152,7 +152,7 @@ def test_a_redis_whose_memory_is_full_takes_no_more_jobs_and_drains(
         api.submit(job)
     api.replies()
     with limited(redis_client, "maxmemory"):
-        with pytest.raises(GateUnavailableError):
+        with pytest.raises(GateUnavailableError, match=r"is full.*maxmemory"):
             api.submit(build_job("refused"))
         first, *others = worker.claim(1_000, 2, chain("ab")).jobs
         worker.renew([first, *others])
