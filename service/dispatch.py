@@ -29,6 +29,7 @@ WATCH_SECONDS = 1.0
 ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told to retry
 READY_SILENCE_MS = 3000
 RETRY_AFTER_MS = 1000
+CALM_SECONDS = 5.0  # without a refusal by Redis before the log says that it takes slates again
 Hear = Callable[[str, JobResult], object]
 GRACE_SECONDS = 1.0  # behind a deadline; by then the gate has answered, or nobody ever will
 
@@ -60,8 +61,9 @@ class Dispatcher:
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
         self._seen: GateStats | None = None  # by the last look, if Redis answered it
         self._outage = OutageLog(logger, "cannot see the engines")
+        self._refusals = OutageLog(logger, "slates are refused", CALM_SECONDS)
         self._engine_alive = False
-        self._away = False
+        self._away = ""  # why Redis did not answer the last look
         self._closing = False
 
     def close(self) -> None:
@@ -99,7 +101,7 @@ class Dispatcher:
         However it ends, by cancellation too, no job of the slate stays queued behind it.
         """
         if not self._engine_alive:
-            raise _redis_away() if self._away else _engine_absent()
+            raise self._redis_away() if self._away else _engine_absent()
         loop = asyncio.get_running_loop()
         futures = {job.job_id: loop.create_future() for job in jobs}
         if hear:
@@ -108,7 +110,7 @@ class Dispatcher:
         self._waiting |= futures
         try:
             for job in jobs:
-                await self._gate.submit(job)
+                await self._submit(job)
             replies = await _in_time(futures.values(), max(job.deadline_ms for job in jobs))
             return [_result(reply) for reply in replies]
         finally:
@@ -159,6 +161,17 @@ class Dispatcher:
         """
         return await self._look.get()
 
+    async def _submit(self, job: Job) -> None:
+        try:
+            await self._gate.submit(job)
+        except GateUnavailableError as error:
+            self._refusals.away(error)
+            raise
+        self._refusals.back()
+
+    def _redis_away(self) -> GateUnavailableError:
+        return GateUnavailableError(self._away, retry_after_ms=RETRY_AFTER_MS)
+
     async def _explain(self, job_id: str) -> Explanation:
         future = self._waiting.get(job_id)
         answered = future is not None and future.done()
@@ -171,10 +184,10 @@ class Dispatcher:
         except FairslateError as error:
             # What was last known of the engines stands: submitting finds out about Redis itself.
             self._outage.away(error)
-            self._away = True
+            self._away = str(error)
             return False
         self._outage.back()
-        self._away = False
+        self._away = ""
         silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
         if not self._engine_alive and not stats.leased_jobs:
@@ -223,12 +236,6 @@ def _tell(hear: Hear, job_id: str, future: asyncio.Future[Reply]) -> None:
     if not future.cancelled() and future.exception() is None:
         with contextlib.suppress(FairslateError):
             hear(job_id, _result(future.result()))
-
-
-def _redis_away() -> GateUnavailableError:
-    return GateUnavailableError(
-        "Redis does not answer; retry shortly", retry_after_ms=RETRY_AFTER_MS
-    )
 
 
 def _engine_absent() -> EngineAbsentError:
