@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from models.errors import FairslateError
 from service.gate.gate import AsyncGate
+from service.outage_log import OutageLog
 
 RETRY_SECONDS = 0.1
 CANCELLED_AT_ONCE = 16  # a millisecond or so of Redis' time
@@ -22,6 +23,7 @@ class Abandoned:
         self._gate = gate
         self._due: dict[str, float] = {}  # by job; the gate itself ends what is overdue
         self._sender: asyncio.Task[None] | None = None
+        self._outage = OutageLog(logger, "nobody awaits what is still queued")
         self._finishing = False
 
     def add(self, seconds_left: Mapping[str, float]) -> None:
@@ -48,12 +50,13 @@ class Abandoned:
         try:
             await self._gate.cancel_all(job_ids)
         except FairslateError as error:
-            logger.warning("%d jobs are still to be cancelled: %s", len(self._due), error)
+            self._outage.away(error)
             if self._finishing:
                 self._due.clear()
             await asyncio.sleep(RETRY_SECONDS)
             now = asyncio.get_running_loop().time()
             self._due = {job_id: due for job_id, due in self._due.items() if due > now}
         else:
+            self._outage.back()
             for job_id in job_ids:
                 self._due.pop(job_id, None)

@@ -76,7 +76,7 @@ def test_before_redis_was_ever_reached_it_is_redis_that_is_missing(tmp_path: Pat
         gate = AsyncGate(f"unix://{tmp_path}/nobody", "pool", GateSettings())
         dispatcher = Dispatcher(gate)
         assert not await dispatcher.ready()
-        with pytest.raises(GateUnavailableError, match="Redis does not answer"):
+        with pytest.raises(GateUnavailableError, match="Redis is away"):
             await dispatcher.score([job("a", 5000)])
         await gate.close()
 
@@ -109,7 +109,7 @@ class Flaky(AsyncGate):
 
 
 def test_those_who_hang_up_are_cancelled_in_few_calls_and_again_until_redis_answers(
-    service_redis_url: str, pool: str
+    service_redis_url: str, pool: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
     worker.join()
@@ -140,6 +140,10 @@ def test_those_who_hang_up_are_cancelled_in_few_calls_and_again_until_redis_answ
         await gate.close()
 
     asyncio.run(hang_up())
+    told = [one.getMessage() for one in caplog.records if one.name == "fairslate.abandoned"]
+    what = "nobody awaits what is still queued"
+    begins, ends = f"{what}: away", f"{what}: no more, Redis is back"
+    assert told == [begins, ends, begins], "one line for two tries that failed"
 
 
 async def queued(gate: AsyncGate, jobs: int) -> bool:
