@@ -281,11 +281,11 @@ def outage_rows(kinds: list[dict[str, Any]]) -> list[Row]:
 
 def shape_rows(shape: dict[str, Any]) -> list[Row]:
     """How fast the gate admits and claims while the jobs of one shape wait."""
-    name, waiting = shape["shape"], f"{shape['queued']} jobs of {shape['tenants']} tenants waiting"
+    name, quantum = shape["shape"], f"Q {shape['quantum']} in {shape['quantum_parts']}"
+    waiting = f"{quantum}, {shape['queued']} jobs of {shape['tenants']} tenants waiting"
     claims = f"{waiting}, batches of {shape['batch']}, round trip included"
-    load = (
-        f"{waiting}, two clients that pipeline, Redis busy for {100 * shape['redis_share']:.0f} %"
-    )
+    busy = f"Redis busy for {100 * shape['redis_share']:.0f} %"
+    load = f"{waiting}, two clients that pipeline, {busy}"
     per_core = (
         f"{shape['admissions_per_s']} ({shape['admissions_per_core_s']} per second of its CPU)"
     )

@@ -164,6 +164,8 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         cores = (_cpu_seconds(after) - _cpu_seconds(before)) / wall
         client.store.close()
     return {
+        "quantum": shape.settings.quantum,
+        "quantum_parts": shape.settings.quantum_parts,
         "queued": shape.queued,
         "tenants": shape.tenants,
         "batch": shape.batch,
