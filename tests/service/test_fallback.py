@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +24,13 @@ from service.gate.settings import GateSettings
 from service.joint_engine import JointEngine
 from service.shared_engine import SharedEngine
 from tests.e2e.server import wait_until
-from tests.service.gate.redis_servers import RedisServer, limited, running
+from tests.service.gate.redis_servers import RedisServer, demoted, limited, running
 from tests.service.scripted_engine import ScriptedEngine, job
 
 POOL, SETTINGS = f"pool-{uuid.uuid4().hex}", GateSettings()
 CLIENTS = 4
 COST = 4  # tokens that the engine computes for each job
+Outage = Callable[[RedisServer], AbstractContextManager[None]]
 
 
 @dataclass
@@ -115,12 +116,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def lose(server: RedisServer, how: signal.Signals) -> None:
-    server.kill() if how is signal.SIGKILL else server.signal(how)
+@contextmanager
+def killed(server: RedisServer) -> Iterator[None]:
+    server.kill()
+    yield
+    server.start()
 
 
-def return_from(server: RedisServer, how: signal.Signals) -> None:
-    server.start() if how is signal.SIGKILL else server.signal(signal.SIGCONT)
+@contextmanager
+def frozen(server: RedisServer) -> Iterator[None]:
+    server.signal(signal.SIGSTOP)
+    yield
+    server.signal(signal.SIGCONT)
 
 
 @pytest.fixture
@@ -131,9 +138,9 @@ def shared(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("how", [killed, frozen, demoted])
 def test_a_server_serves_alone_while_the_shared_redis_is_away_and_charges_nobody_twice(
-    shared: RedisServer, service_redis_url: str, how: signal.Signals
+    shared: RedisServer, service_redis_url: str, how: Outage
 ) -> None:
     log, urls = Log(), [shared.url, service_redis_url]
     before = service_of(service_redis_url)
@@ -144,11 +151,10 @@ def test_a_server_serves_alone_while_the_shared_redis_is_away_and_charges_nobody
     async def live_through_it() -> None:
         async with gateway_to(urls, log) as gateway, load(gateway, log):
             await until(lambda: answered("shared") > 50)
-            await asyncio.to_thread(lose, shared, how)
-            await until(lambda: answered("local") > 50)
-            assert await gateway.ready()
-            first = answered("shared")
-            await asyncio.to_thread(return_from, shared, how)
+            with how(shared):
+                await until(lambda: answered("local") > 50)
+                assert await gateway.ready()
+                first = answered("shared")
             await until(lambda: answered("shared") > first + 50)
 
     with serving(log, urls):
