@@ -23,6 +23,7 @@ _POLL_S = 0.05
 _STOP_S = 5.0
 _OTHERS_S = 3.0  # more than a batch takes; who shares the server with another service waits in vain
 _PR_SET_PDEATHSIG = 1
+_END = signal.SIGINT  # to Redis the same as SIGTERM, of which a service manager sends it one early
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: nothing may be loaded after a fork
 
 
@@ -31,7 +32,8 @@ class EmbeddedRedis:
 
     The server inherits a locked file, so the lock is free exactly while no server runs. Whoever
     gets the lock starts the next server; the kernel kills a server whose supervisor dies. All who
-    use the server share a second lock, so that who stops it can let the others go first.
+    use the server share a second lock, so that who stops it can let the others go first; SIGTERM
+    from elsewhere does not reach it.
     """
 
     def __init__(self, state_dir: Path, executable: str | None = None) -> None:
@@ -97,7 +99,7 @@ class EmbeddedRedis:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches a terminal's whole group; Redis goes last
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=_go_last(os.getpid()),
         )
 
     def _watch(self) -> None:
@@ -115,7 +117,7 @@ class EmbeddedRedis:
 
     def _end_child(self) -> None:
         assert self._child
-        self._child.terminate()
+        self._child.send_signal(_END)
         try:
             self._child.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -164,9 +166,11 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _die_with(supervisor: int) -> Callable[[], None]:
+def _go_last(supervisor: int) -> Callable[[], None]:
     def ask_kernel() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # BentoML's arbiter, as systemd, tells the children of its processes to stop with them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        _LIBC.prctl(_PR_SET_PDEATHSIG, _END)
         if os.getppid() != supervisor:  # it died before we asked
             os.kill(os.getpid(), signal.SIGKILL)
 

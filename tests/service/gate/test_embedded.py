@@ -136,6 +136,31 @@ def test_who_stops_the_server_lets_the_others_go_first(state_dir: Path) -> None:
         client.ping()
 
 
+def test_the_server_stays_when_all_around_it_are_told_to_stop(embedded: EmbeddedRedis) -> None:
+    before = child_pid(embedded)
+    assert before
+    os.kill(before, signal.SIGTERM)
+    client = redis.Redis.from_url(embedded.url)
+    for _ in range(5):  # Redis looks ten times a second whether it was told to stop
+        client.blpop(["nothing"], timeout=0.1)
+    assert client.info("server")["process_id"] == before
+
+
+@pytest.mark.timeout(20)
+def test_the_server_ends_with_a_lone_supervisor_that_was_killed(state_dir: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(state_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout
+    holder.stdout.readline()
+    holder.kill()
+    holder.communicate()
+    with (state_dir / "redis.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # free when the server is gone
+
+
 @pytest.mark.timeout(20)
 def test_nobody_waits_for_ever_for_others_who_stay(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
