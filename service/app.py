@@ -19,6 +19,7 @@ from service.preflight import check_start
 from service.reception import Reception
 from service.routes import http_app
 from service.running_redis import running_redis
+from service.serving import serving
 from service.unread import RefusedUnread
 
 # BentoML makes some 300 objects a request for spans that nobody collects; "false" brings them back.
@@ -48,7 +49,7 @@ def engine_workers() -> int:
 async def open_service(app: Starlette) -> AsyncIterator[None]:
     """Puts what answers calls into `app.state` for as long as the API process serves."""
     settings = Settings.from_environment()
-    with running_redis(settings) as urls:
+    with running_redis(settings) as urls, serving():
         process = ApiProcess(settings, urls)
         app.state.insight, app.state.reception = process.insight, process.reception
         app.state.ranker, app.state.reasoner = process.ranker, process.reasoner

@@ -17,7 +17,14 @@ from service.gate.settings import GateSettings
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FAIRSLATE_"
 PATHS = ("model", "reasoner", "catalogue", "state_dir", "tenants_file")
-MAY_BE_ZERO = ("threads", "overtakes", "deterministic", "token_memory_bytes", "score_cache_bytes")
+MAY_BE_ZERO = (
+    "threads",
+    "overtakes",
+    "deterministic",
+    "token_memory_bytes",
+    "score_cache_bytes",
+    "drain_ms",
+)
 DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 DEADLINE_CEILING_MS = 60_000
 _GATE = GateSettings()
@@ -91,6 +98,9 @@ class Settings:
     """Bearer key of `/metrics`, which names the tenants; empty opens it to all."""
     engine_workers: int = 1
     """Engine processes of this server, each with `threads` threads and its own cache."""
+    drain_ms: int = 7000
+    """Longest that a server which is told to stop goes on scoring what it was sent before; with a
+    batch behind it below the 10 s after which Docker kills."""
     device: str = "cpu"
     """Where the engine's tensors live, "cpu" or "cuda"."""
     dtype: str = "auto"

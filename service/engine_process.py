@@ -24,6 +24,7 @@ from service.gate.gate import WorkerGate
 from service.joint_engine import JointEngine, PoolEngine
 from service.running_redis import running_redis
 from service.served_models import open_catalogue, open_reasoner, pool_name
+from service.serving import outlast_serving
 from service.shared_engine import SharedEngine
 from service.supervision import or_exit
 
@@ -47,6 +48,7 @@ class EngineProcess:
         engine = warm_engine(settings, directory, catalogue, reasoner)
         logger.info("the engine computes in %s", dict(engine.description))
         spare_collector()
+        self._drain_s = settings.drain_ms / 1000
         self._resources = contextlib.ExitStack()
         urls = self._resources.enter_context(running_redis(settings))
         views: Sequence[PoolEngine] = [engine]
@@ -68,7 +70,12 @@ class EngineProcess:
             thread.start()
 
     def stop(self) -> None:
-        """Ends after the batch in hand; the pool's other engines take the rest."""
+        """Goes on until this server's API processes have their answers, or the patience is over.
+
+        Then ends after the batch in hand; the pool's other engines take the rest.
+        """
+        if not outlast_serving(self._drain_s):
+            logger.warning("stops before all requests are answered; FAIRSLATE_DRAIN_MS is over")
         for loop in self._loops:
             loop.stop()
         patience_ends = time.monotonic() + STOP_SECONDS

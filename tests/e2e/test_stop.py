@@ -1,30 +1,121 @@
-"""A server that is told to stop leaves its pool in order, in the Redis that it runs itself."""
+"""A server that is told to stop answers what it was sent, then leaves its pool in order."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from models.directory import ModelDirectory
 from service.config import Settings
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import WorkerGate
-from tests.e2e.server import running_server, served_pool
+from service.gate.job import GateStats
+from tests.e2e.redis_process import RedisProcess
+from tests.e2e.server import RunningServer, running_server, served_pool, wait_until
+
+pytestmark = pytest.mark.long
+
+SLATES = 60
+# One slate a batch, and all of them take the engine far longer than a server needs to hang up.
+ONE_BY_ONE = {"max_batch_jobs": "1", "token_budget": "100000"}
+CANDIDATES = [{"id": str(number), "text": f"Job {number} at a desk"} for number in range(60)]
 
 
-@pytest.mark.long
-def test_the_engine_has_left_the_pool_before_redis_ends(
+@contextmanager
+def observer(url: str, directory: ModelDirectory) -> Iterator[WorkerGate]:
+    """Looks at the pool of a server of this model."""
+    gate = WorkerGate(url, served_pool(directory), Settings().gate, "observer")
+    try:
+        yield gate
+    finally:
+        gate.close()
+
+
+def stats_left_in(state: Path, directory: ModelDirectory) -> GateStats:
+    """The pool as the embedded Redis of a server that has ended kept it."""
+    redis = EmbeddedRedis(state)
+    with observer(redis.start(), directory) as gate:
+        stats = gate.stats()
+    redis.stop()
+    return stats
+
+
+@contextmanager
+def slates_sent(
+    server: RunningServer, gate: WorkerGate, slates: int = SLATES
+) -> Iterator[list[Future[httpx.Response]]]:
+    """The answers to come of so many; the engine stands still, and they wait, while it lasts."""
+    [engine] = server.worker_pids("EngineService")
+    os.kill(engine, signal.SIGSTOP)
+    with server.client() as client, ThreadPoolExecutor(slates) as clients:
+        bodies = [{"context": f"Nurse {one}", "candidates": CANDIDATES} for one in range(slates)]
+        try:
+            sent = [clients.submit(client.post, "/v1/rank", json=body) for body in bodies]
+            wait_until(lambda: in_pool(gate) == slates, 10.0, "all slates in the pool")
+            yield sent
+        finally:
+            os.kill(engine, signal.SIGCONT)
+
+
+def in_pool(gate: WorkerGate) -> int:
+    stats = gate.stats()
+    return stats.queued_jobs + stats.leased_jobs
+
+
+def test_what_waits_in_its_own_redis_is_answered_before_all_end(
     tmp_path: Path, tiny_model_dir: Path, tiny_directory: ModelDirectory
 ) -> None:
-    with running_server(tmp_path, model=str(tiny_model_dir)) as server:
-        server.process.terminate()
+    state = tmp_path / "redis"
+    with (
+        running_server(tmp_path, model=str(tiny_model_dir), **ONE_BY_ONE) as server,
+        observer(EmbeddedRedis(state).url, tiny_directory) as gate,
+    ):
+        with slates_sent(server, gate) as sent:
+            server.process.terminate()
+        assert [answer.result().status_code for answer in sent] == [200] * SLATES
         assert server.process.wait(timeout=30) is not None
-    redis = EmbeddedRedis(tmp_path / "redis")
-    url = redis.start()
-    observer = WorkerGate(url, served_pool(tiny_directory), Settings().gate, "observer")
-    stats = observer.stats()
-    observer.close()
-    redis.stop()
+    stats = stats_left_in(state, tiny_directory)
     assert stats.now_ms > 0
     assert stats.workers == {}
+    assert stats.queued_jobs + stats.leased_jobs == 0
+
+
+def test_what_waits_in_a_shared_redis_is_answered_by_the_lone_engine_before_it_leaves(
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    tiny_directory: ModelDirectory,
+    external_redis: RedisProcess,
+) -> None:
+    settings = {"model": str(tiny_model_dir), "redis_url": external_redis.url, **ONE_BY_ONE}
+    with observer(external_redis.url, tiny_directory) as gate:
+        with running_server(tmp_path, **settings) as server:
+            with slates_sent(server, gate) as sent:
+                server.process.terminate()
+            assert [answer.result().status_code for answer in sent] == [200] * SLATES
+            assert server.process.wait(timeout=30) is not None
+        assert gate.stats().workers == {}
+
+
+def test_whom_the_engine_cannot_answer_in_time_it_tells_to_retry(
+    tmp_path: Path, tiny_model_dir: Path, tiny_directory: ModelDirectory
+) -> None:
+    with (
+        running_server(tmp_path, model=str(tiny_model_dir), drain_ms="0", **ONE_BY_ONE) as server,
+        observer(EmbeddedRedis(tmp_path / "redis").url, tiny_directory) as gate,
+    ):
+        with slates_sent(server, gate) as sent:
+            server.process.terminate()
+        answers = [answer.result() for answer in sent]
+        assert server.process.wait(timeout=30) is not None
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert refused
+    assert {answer.status_code for answer in refused} == {503}
+    assert {answer.json()["error"]["code"] for answer in refused} == {"engine_absent"}
+    assert all(answer.headers["retry-after"] for answer in refused)
