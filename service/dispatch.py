@@ -15,7 +15,9 @@ from service.errors import EngineAbsentError, engine_error
 from service.gate.errors import DeadlineExceededError, GateUnavailableError, WorkerLostError
 from service.gate.gate import AsyncGate
 from service.gate.job import Explanation, GateStats, Job, Outcome, Reply
+from service.gate.store import REPLIES_AT_ONCE
 from service.jobs import JobFailure, JobResult, decode_result
+from service.lost_jobs import LostJobs
 from service.outage_log import OutageLog
 from service.recent import Recent
 
@@ -56,6 +58,8 @@ class Dispatcher:
         self._tidy = tidy
         self._nodes = nodes
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._submitted: dict[str, None] = {}  # of these, oldest first, those that Redis took
+        self._lost_jobs = LostJobs()
         self._abandoned = Abandoned(gate)
         self._look = Recent(self._see_engines, LOOK_SECONDS)
         self._explaining = asyncio.Semaphore(EXPLAINED_AT_ONCE)
@@ -133,6 +137,7 @@ class Dispatcher:
     async def read_replies(self) -> None:
         """Resolves waiting futures until `close`. An absent Redis fails all that wait just then."""
         while not self._closing:
+            read = self._lost_jobs.begin_read()
             try:
                 replies = await self._next_replies()
             except FairslateError as error:
@@ -142,6 +147,8 @@ class Dispatcher:
                 continue
             for reply in replies:
                 self._resolve(reply)
+            if len(replies) < REPLIES_AT_ONCE:
+                self._fail(self._lost_jobs.end_read(read), _job_lost())
 
     async def watch_engines(self) -> None:
         """Looks at the pool until `close`: whether an engine is alive, and who waits."""
@@ -151,6 +158,7 @@ class Dispatcher:
             if self._seen is not None:
                 self._observe(self._seen)
             self._tidy(self.in_flight)
+            await self._look_for_lost()
             await asyncio.sleep(WATCH_SECONDS if self._engine_alive else RETRY_SECONDS)
 
     async def ready(self) -> bool:
@@ -168,6 +176,7 @@ class Dispatcher:
             self._refusals.away(error)
             raise
         self._refusals.back()
+        self._submitted[job.job_id] = None
 
     def _redis_away(self) -> GateUnavailableError:
         return GateUnavailableError(self._away, retry_after_ms=RETRY_AFTER_MS)
@@ -194,6 +203,15 @@ class Dispatcher:
             self._fail_all(_engine_absent())
         return silence_ms < READY_SILENCE_MS
 
+    async def _look_for_lost(self) -> None:
+        """A Redis that loses its data and goes on loses what came first, up to some moment."""
+        with contextlib.suppress(FairslateError):
+            for job_id in [*self._submitted]:
+                if self._waits(job_id):
+                    if (await self._gate.explain(job_id)).state != "unknown":
+                        return
+                    self._lost_jobs.suspect(job_id)
+
     async def _next_replies(self) -> list[Reply]:
         """Asks a second time at once: a connection may end without Redis being away."""
         try:
@@ -202,19 +220,25 @@ class Dispatcher:
             return await self._gate.next_replies(self.reply_to, POLL_SECONDS)
 
     def _resolve(self, reply: Reply) -> None:
-        future = self._waiting.get(reply.job_id)
-        if future is not None and not future.done():
-            future.set_result(reply)
+        if self._waits(reply.job_id):
+            self._waiting[reply.job_id].set_result(reply)
+
+    def _waits(self, job_id: str) -> bool:
+        future = self._waiting.get(job_id)
+        return future is not None and not future.done()
 
     def _fail_all(self, error: FairslateError) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
+        self._fail(list(self._waiting), error)
+
+    def _fail(self, job_ids: Iterable[str], error: FairslateError) -> None:
+        for job_id in filter(self._waits, job_ids):
+            self._waiting[job_id].set_exception(error)
 
     def _forget(self, futures: dict[str, asyncio.Future[Reply]], seconds: float) -> None:
         left = []
         for job_id, future in futures.items():
             del self._waiting[job_id]
+            self._submitted.pop(job_id, None)
             if not future.done() or future.cancelled() or future.exception() is not None:
                 left.append(job_id)
         self._abandoned.add(dict.fromkeys(left, seconds))
@@ -236,6 +260,10 @@ def _tell(hear: Hear, job_id: str, future: asyncio.Future[Reply]) -> None:
     if not future.cancelled() and future.exception() is None:
         with contextlib.suppress(FairslateError):
             hear(job_id, _result(future.result()))
+
+
+def _job_lost() -> GateUnavailableError:
+    return GateUnavailableError("Redis lost the job; retry", retry_after_ms=RETRY_AFTER_MS)
 
 
 def _engine_absent() -> EngineAbsentError:

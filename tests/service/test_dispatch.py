@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +19,11 @@ from service.gate.errors import (
     TenantThrottledError,
 )
 from service.gate.gate import AsyncGate, WorkerGate
-from service.gate.job import Explanation, GateStats, Job, Level, Reply, Settlement
+from service.gate.job import Explanation, GateStats, Reply, Settlement
 from service.gate.settings import GateSettings
 from service.jobs import JobFailure, encode_failure
 from tests.e2e.server import wait_until
-
-
-def job(name: str, deadline_ms: int) -> Job:
-    return Job(name, (Level("ada"),), 0, (), 16, 0, 1, deadline_ms, "here", b"")
+from tests.service.dispatched import job, queued, until
 
 
 def test_a_reply_that_never_comes_ends_with_the_deadline(
@@ -81,12 +78,6 @@ def test_before_redis_was_ever_reached_it_is_redis_that_is_missing(tmp_path: Pat
         await gate.close()
 
     asyncio.run(ask())
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10.0):
-        while not await condition():  # noqa: ASYNC110 - nobody tells when Redis has it
-            await asyncio.sleep(0.01)
 
 
 class Flaky(AsyncGate):
@@ -144,10 +135,6 @@ def test_those_who_hang_up_are_cancelled_in_few_calls_and_again_until_redis_answ
     what = "nobody awaits what is still queued"
     begins, ends = f"{what}: away", f"{what}: no more, Redis is back"
     assert told == [begins, ends, begins], "one line for two tries that failed"
-
-
-async def queued(gate: AsyncGate, jobs: int) -> bool:
-    return (await gate.stats()).queued_jobs == jobs
 
 
 def test_a_dropped_connection_fails_nobody(service_redis_url: str, pool: str) -> None:
