@@ -41,6 +41,10 @@ class RedisProcess:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def forget(self) -> None:
+        """Drops all data and no connection."""
+        redis.Redis.from_url(self.url).flushall()
+
     def _answers(self) -> bool:
         try:
             return bool(redis.Redis.from_url(self.url).ping())

@@ -91,6 +91,19 @@ def test_request_in_flight_fails_when_redis_goes(
         external_redis.start()
 
 
+def test_requests_that_redis_forgot_do_not_wait_for_their_deadlines(
+    fragile: RunningServer, external_redis: RedisProcess, queued: Callable[[], int]
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        with frozen_engine(fragile):
+            waiting = [pool.submit(rank, fragile, deadline_ms=60_000) for _ in range(4)]
+            wait_until(lambda: queued() == 4, 5.0, "the jobs in the queue")
+            external_redis.forget()
+        outcomes = {refusal(future.result()) for future in waiting}
+    # Absent is what the engine seems to be to a look before it is heard of again.
+    assert outcomes <= {(503, "gate_unavailable"), (503, "engine_absent")}
+
+
 def test_deadline_passes_while_the_engine_is_silent(fragile: RunningServer) -> None:
     with frozen_engine(fragile):
         response = rank(fragile, deadline_ms=200)
