@@ -14,6 +14,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from models.errors import FairslateError
 from service.api_process import ApiProcess
 from service.config import DEADLINE_CEILING_MS, Settings
+from service.departure import Departure, RefusedOnDeparture
 from service.metrics_key import MetricsKey
 from service.preflight import check_start
 from service.reception import Reception
@@ -54,9 +55,11 @@ async def open_service(app: Starlette) -> AsyncIterator[None]:
         app.state.insight, app.state.reception = process.insight, process.reception
         app.state.ranker, app.state.reasoner = process.ranker, process.reasoner
         async with process.serving():
-            yield
+            with departure.heeding_sigterm():
+                yield
 
 
+departure = Departure()
 api = http_app(open_service)
 
 
@@ -98,5 +101,6 @@ class RankingService:
 
 
 outside = cast("Any", RankingService)  # the decorators hide what it is
+outside.add_asgi_middleware(RefusedOnDeparture, departure=departure)
 outside.add_asgi_middleware(MetricsKey)
 outside.add_asgi_middleware(RefusedUnread, state=api.state)

@@ -140,6 +140,13 @@ class EngineAbsentError(FairslateError):
     code = "engine_absent"
 
 
+class ServerStoppingError(FairslateError):
+    """The server was told to stop and answers only what it was sent before."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "server_stopping"
+
+
 def envelope(error: BaseException, request_id: str) -> dict[str, Any]:
     """`{error: {type, code, message, param?, request_id, retry_after_ms?}}`.
 

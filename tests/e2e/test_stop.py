@@ -69,6 +69,23 @@ def in_pool(gate: WorkerGate) -> int:
     return stats.queued_jobs + stats.leased_jobs
 
 
+def stopping(server: RunningServer) -> bool:
+    """Whether a probe is told so."""
+    return "server_stopping" in httpx.get(f"{server.url}/readyz", timeout=5.0).text
+
+
+def refuses(server: RunningServer) -> bool:
+    """Whether who connects now is told to go elsewhere."""
+    with server.client() as client:
+        answer = client.post("/v1/rank", json={"context": "Nurse", "candidates": CANDIDATES})
+        probe = client.get("/readyz")
+    return (
+        (answer.status_code, probe.status_code) == (503, 503)
+        and answer.json()["error"]["code"] == "server_stopping"
+        and "retry-after" in answer.headers
+    )
+
+
 def test_what_waits_in_its_own_redis_is_answered_before_all_end(
     tmp_path: Path, tiny_model_dir: Path, tiny_directory: ModelDirectory
 ) -> None:
@@ -79,6 +96,8 @@ def test_what_waits_in_its_own_redis_is_answered_before_all_end(
     ):
         with slates_sent(server, gate) as sent:
             server.process.terminate()
+            wait_until(lambda: stopping(server), 5.0, "word of the stop")
+            assert refuses(server)
         assert [answer.result().status_code for answer in sent] == [200] * SLATES
         assert server.process.wait(timeout=30) is not None
     stats = stats_left_in(state, tiny_directory)
