@@ -24,8 +24,9 @@ pytestmark = pytest.mark.long
 
 SLATES = 60
 # One slate a batch, and all of them take the engine far longer than a server needs to hang up.
-ONE_BY_ONE = {"max_batch_jobs": "1", "token_budget": "100000"}
-CANDIDATES = [{"id": str(number), "text": f"Job {number} at a desk"} for number in range(60)]
+ONE_BY_ONE = {"max_batch_jobs": "1", "token_budget": "100000", "default_deadline_ms": "30000"}
+PATIENT = ONE_BY_ONE | {"drain_ms": "30000"}
+CANDIDATES = [{"id": str(number), "text": f"Job {number} at a desk"} for number in range(400)]
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def slates_sent(
         bodies = [{"context": f"Nurse {one}", "candidates": CANDIDATES} for one in range(slates)]
         try:
             sent = [clients.submit(client.post, "/v1/rank", json=body) for body in bodies]
-            wait_until(lambda: in_pool(gate) == slates, 10.0, "all slates in the pool")
+            wait_until(lambda: in_pool(gate) == slates, 30.0, "all slates in the pool")
             yield sent
         finally:
             os.kill(engine, signal.SIGCONT)
@@ -91,7 +92,7 @@ def test_what_waits_in_its_own_redis_is_answered_before_all_end(
 ) -> None:
     state = tmp_path / "redis"
     with (
-        running_server(tmp_path, model=str(tiny_model_dir), **ONE_BY_ONE) as server,
+        running_server(tmp_path, model=str(tiny_model_dir), **PATIENT) as server,
         observer(EmbeddedRedis(state).url, tiny_directory) as gate,
     ):
         with slates_sent(server, gate) as sent:
@@ -99,7 +100,7 @@ def test_what_waits_in_its_own_redis_is_answered_before_all_end(
             wait_until(lambda: stopping(server), 5.0, "word of the stop")
             assert refuses(server)
         assert [answer.result().status_code for answer in sent] == [200] * SLATES
-        assert server.process.wait(timeout=30) is not None
+        assert server.process.wait(timeout=60) is not None
     stats = stats_left_in(state, tiny_directory)
     assert stats.now_ms > 0
     assert stats.workers == {}
@@ -112,13 +113,13 @@ def test_what_waits_in_a_shared_redis_is_answered_by_the_lone_engine_before_it_l
     tiny_directory: ModelDirectory,
     external_redis: RedisProcess,
 ) -> None:
-    settings = {"model": str(tiny_model_dir), "redis_url": external_redis.url, **ONE_BY_ONE}
+    settings = {"model": str(tiny_model_dir), "redis_url": external_redis.url, **PATIENT}
     with observer(external_redis.url, tiny_directory) as gate:
         with running_server(tmp_path, **settings) as server:
             with slates_sent(server, gate) as sent:
                 server.process.terminate()
             assert [answer.result().status_code for answer in sent] == [200] * SLATES
-            assert server.process.wait(timeout=30) is not None
+            assert server.process.wait(timeout=60) is not None
         assert gate.stats().workers == {}
 
 
