@@ -29,6 +29,9 @@ EXPLAINED_AT_ONCE = 4  # who asks why a job waits must not hold up those who sen
 POLL_SECONDS = 0.1  # far below the socket timeout: a busy machine must not look like a lost Redis
 WATCH_SECONDS = 1.0
 ENGINE_SILENCE_MS = 10_000  # far above a batch: whoever asks now is better told to retry
+# BentoML looks for dead engines every ten seconds, and a new one has a model to load: whoever waits
+# by then is served by it.
+REPLACEMENT_MS = 20_000
 READY_SILENCE_MS = 3000
 RETRY_AFTER_MS = 1000
 CALM_SECONDS = 5.0  # without a refusal by Redis before the log says that it takes slates again
@@ -197,9 +200,9 @@ class Dispatcher:
             return False
         self._outage.back()
         self._away = ""
-        silence_ms = min(stats.workers.values(), default=ENGINE_SILENCE_MS)
+        silence_ms = min(stats.workers.values(), default=REPLACEMENT_MS)
         self._engine_alive = silence_ms < ENGINE_SILENCE_MS
-        if not self._engine_alive and not stats.leased_jobs:
+        if silence_ms >= REPLACEMENT_MS and not stats.leased_jobs:
             self._fail_all(_engine_absent())
         return silence_ms < READY_SILENCE_MS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,11 +15,10 @@ import pytest
 
 from models.engines.base import ScoreJob
 from models.errors import CandidateTooLongError
-from service import dispatch
 from service.dispatch import Dispatcher
 from service.engine import LEAVE_SECONDS, EngineLoop
 from service.engine_report import EngineReport, decode_report
-from service.errors import EngineAbsentError, ScoringError
+from service.errors import ScoringError
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.job import Claim, Reply, Settlement
@@ -230,57 +229,3 @@ def test_a_stop_beside_a_redis_that_hangs_waits_for_seconds_and_not_for_tries(
     loop.stop()
     loop.run()
     assert LEAVE_SECONDS <= now[0] <= LEAVE_SECONDS + 0.75
-
-
-def test_without_an_engine_nothing_is_queued(service_redis_url: str, pool: str) -> None:
-    async def ask() -> None:
-        gate = AsyncGate(service_redis_url, pool, GateSettings())
-        dispatcher = Dispatcher(gate)
-        assert not await dispatcher.ready()
-        with pytest.raises(EngineAbsentError):
-            await dispatcher.score([job("1", dispatcher.reply_to)])
-        assert (await gate.stats()).queued_jobs == 0
-        await gate.close()
-
-    asyncio.run(ask())
-
-
-def leaves(worker: WorkerGate, _: pytest.MonkeyPatch) -> None:
-    worker.leave()
-
-
-def falls_silent(worker: WorkerGate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool still lists it: so does one that was killed, for a minute."""
-    for limit in ("ENGINE_SILENCE_MS", "READY_SILENCE_MS"):
-        monkeypatch.setattr(dispatch, limit, 0)
-    assert worker.stats().workers
-
-
-@pytest.mark.parametrize("goes", [leaves, falls_silent])
-def test_waiting_job_fails_when_the_last_engine_goes(
-    service_redis_url: str,
-    pool: str,
-    monkeypatch: pytest.MonkeyPatch,
-    goes: Callable[[WorkerGate, pytest.MonkeyPatch], None],
-) -> None:
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", -1.0)
-    worker = WorkerGate(service_redis_url, pool, GateSettings(), "worker")
-
-    def queued() -> int:
-        return worker.stats().queued_jobs
-
-    async def ask() -> None:
-        gate = AsyncGate(service_redis_url, pool, GateSettings())
-        dispatcher = Dispatcher(gate)
-        worker.join()
-        assert await dispatcher.ready()
-        waiting = asyncio.create_task(dispatcher.score([job("1", dispatcher.reply_to)]))
-        await asyncio.to_thread(wait_until, lambda: queued() == 1, 5.0, "the job")
-        goes(worker, monkeypatch)
-        assert not await dispatcher.ready()
-        with pytest.raises(EngineAbsentError):
-            await asyncio.wait_for(waiting, 5.0)
-        await asyncio.to_thread(wait_until, lambda: queued() == 0, 5.0, "an empty queue")
-        await gate.close()
-
-    asyncio.run(ask())
