@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="PATH", default="-", help="where rows go; - is stdout")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
+    _refuse_unwritable(parser, options.json)
     torch.set_num_threads(options.threads)
     rows = []
     for figures in (
@@ -66,6 +67,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write(text)
     else:
         Path(options.json).write_text(text, encoding="utf-8")
+
+
+def _refuse_unwritable(parser: argparse.ArgumentParser, path: str) -> None:
+    """Before minutes of benches whose rows would be lost; `-` is stdout."""
+    if path == "-":
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        parser.error(f"--json {path} cannot be written ({error}); name another file")
 
 
 def osscar_small() -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,3 +51,14 @@ def test_a_chunk_at_a_time_gives_the_gradients_of_all_at_once() -> None:
         gradients.append(torch.autograd.grad(way(*operands), wanted))
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_rows_that_could_not_be_kept_are_not_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "osscar_small", lambda: pytest.fail("a bench ran"))
+    for path in (tmp_path / "nowhere" / "x", tmp_path):
+        with pytest.raises(SystemExit) as caught:
+            bench.main(["--json", str(path)])
+        assert caught.value.code == 2
+        assert f"--json {path} cannot be written" in capsys.readouterr().err
