@@ -19,6 +19,8 @@ def main() -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     given = parser.parse_args()
+    if not given.out.name:
+        parser.error(f"--out {str(given.out)!r} ends in no name; give that of a file to write")
     try:
         write_report(given.directory, given.out)
     except FairslateError as error:

@@ -73,3 +73,13 @@ def test_the_command_writes_the_file_and_says_what_is_no_model(
     assert "first" in out.read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--out", str(out)])
     assert main() == 1
+
+
+@pytest.mark.parametrize("out", ["/", ".", ""])
+def test_an_out_without_a_name_is_refused(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", str(tiny_model_dir), "--out", out])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
