@@ -75,8 +75,13 @@ class Record:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Record:
-        """From JSON."""
-        return cls(**{**raw, "speed": Speed(**raw["speed"]) if raw["speed"] else None})
+        """From JSON. Raises one of DAMAGED for what is no record."""
+        record = cls(**{**raw, "speed": Speed(**raw["speed"]) if raw["speed"] else None})
+        bins = [value for point in record.curve for value in point]
+        for numbers in (record.metrics.values(), record.losses, bins):
+            if not all(type(number) in (int, float) for number in numbers):
+                raise ValueError(f"{record.name!r} has a number that is none")
+        return record
 
 
 def ranker_record(

@@ -9,7 +9,11 @@ import pytest
 from compress.recipes.records import Record, read_records
 from compress.stages.stage import StageError
 
+WHOLE = '{"name": "x", "stage": "s", "digest": "d", "metrics": %s, "slices": {}, "curve": %s, '
+WHOLE += '"parameters": 1, "size": 1, "speed": null, "seconds": 1.0, "losses": %s}'
 DAMAGED = ["", "{", "[]", "{}", '{"name": "x", "speed": 5}']
+NO_NUMBERS = [('"x"', "[]", "[]"), ("{}", "[]", '["a"]'), ('{"gauc": "b"}', "[]", "[]")]
+NO_NUMBERS += [("{}", "[[0.5, null]]", "[]"), ("{}", "[3]", "[]"), ("{}", "[]", "[true]")]
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, None])
@@ -25,5 +29,17 @@ def test_a_damaged_or_lost_record_says_what_to_remove(tmp_path: Path, content: s
 def test_what_was_measured_of_a_model_may_be_damaged_too(tmp_path: Path, content: str) -> None:
     path = tmp_path / ".measured.json"
     path.write_text(content)
+    with pytest.raises(StageError, match=f"{path}: cannot be read"):
+        read_records(path)
+
+
+@pytest.mark.parametrize("parts", NO_NUMBERS, ids=str)
+def test_a_record_of_what_are_no_numbers_is_damaged(
+    tmp_path: Path, parts: tuple[str, str, str]
+) -> None:
+    path = tmp_path / ".measured.json"
+    path.write_text('{"stages": [' + WHOLE % ('{"gauc": 0.5}', "[[0.5, 0.5, 9]]", "[1.5]") + "]}")
+    assert [record.name for record in read_records(path)] == ["x"]
+    path.write_text('{"stages": [' + WHOLE % parts + "]}")
     with pytest.raises(StageError, match=f"{path}: cannot be read"):
         read_records(path)
