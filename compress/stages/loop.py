@@ -157,7 +157,9 @@ def _refused(path: Path) -> Iterator[None]:
     except torch.OutOfMemoryError:  # which says nothing against the file
         raise
     except DAMAGED as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        # Of what is no checkpoint at all torch says how to read it nevertheless.
+        unreadable = isinstance(error, pickle.UnpicklingError) or not str(error)
+        said = type(error).__name__ if unreadable else str(error).splitlines()[0]
         raise StageError(
             f"{path}: cannot be read ({said}); if it is damaged, remove it and give the same "
             "command again"
