@@ -24,6 +24,7 @@ from compress.distillation import distill
 from compress.pruning import prune
 from compress.pruning.budgets import Budget, uniform_budget
 from compress.pruning.prune_options import PruneOptions
+from compress.stages import parallel
 from compress.stages.alone import run_alone
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
@@ -157,21 +158,24 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     for number, (cut, recovery) in enumerate(rounds, 1):
         stage = replace(stage, seed=seed + SEEDS_APART * (number - 1))
         cut_stage = replace(stage, source=source, teacher=dense)
-        source = _finished(prune.run, cut, cut_stage, f"{number}-pruned")
-        source = _finished(
+        source = finished(prune.run, cut, cut_stage, f"{number}-pruned")
+        source = finished(
             distill.run, recovery, replace(stage, source=source), f"{number}-recovered"
         )
     shutil.copytree(source, stage.out, dirs_exist_ok=True)
 
 
-def _finished(run_step: Stage, options: Mapping[str, Any], stage: StageInput, name: str) -> Path:
-    """The step's directory, made now unless an earlier start has finished it."""
-    done = stage.work / name
-    if not done.exists():
+def finished(run_step: Stage, options: Mapping[str, Any], stage: StageInput, name: str) -> Path:
+    """The step's directory, made now unless an earlier start has finished it.
+
+    It is rank 0's: each process has a folder of its own, and a kill leaves one behind another.
+    """
+    done = parallel.first(lambda: stage.work / name)
+    if not parallel.first(done.exists):
         out = stage.work / "unfinished"
         shutil.rmtree(out, ignore_errors=True)
         run_step(replace(stage, out=out, work=stage.work / f"{name}.state"), options)
-        out.rename(done)
+        parallel.first(lambda: out.rename(done))
     return done
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from compress.distillation import distill
 from compress.pruning.budgets import Budget, uniform_budget
-from compress.pruning.gradual import GradualOptions, run
+from compress.pruning.gradual import GradualOptions, finished, run
+from compress.stages import parallel
 from compress.stages.stage import RecipeError, StageInput, parse_options
 from models.checkpoint import load_model_directory
 from models.config import DecoderConfig
@@ -108,6 +109,21 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
     assert load_model_directory(again.out).digest == whole.digest
 
 
+@pytest.mark.parametrize("of_first", [True, False])
+def test_the_first_process_decides_which_half_steps_are_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_first: bool
+) -> None:
+    theirs, own = tmp_path / "work" / "1-pruned", tmp_path / "work.rank1" / "1-pruned"
+    (own if not of_first else theirs).mkdir(parents=True)
+    answers: list[Any] = [theirs, theirs.exists(), None]
+    monkeypatch.setattr(parallel, "first", lambda function: answers.pop(0))
+    stage = replace(stage_input(tmp_path, tmp_path, tmp_path / "out"), work=own.parent)
+    ran: list[Path] = []
+    found = finished(lambda given, options: ran.append(given.out), {}, stage, "1-pruned")
+    assert found == theirs
+    assert ran == ([] if of_first else [own.parent / "unfinished"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,7 +139,7 @@ def test_steps_are_pruned_and_recovered_in_turn_and_resumed(
         ({"portions": [1, "1"]}, "give 2 numbers"),
         ({"prune": {"drop_layers": 1}}, "dropped at once"),
         ({"prune": {"allocation": "sensitivity"}}, "the same of each layer"),
-        ({"prune": {"width": 1}}, "options are"),
+        ({"prune": {"width": 1}}, "option 'width' is unknown; options are: mlp_share"),
         ({"recover": {"phases": []}}, "phases is empty"),
     ],
 )
