@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from compress.stages.stage import RecipeError
 from models.config import DecoderConfig
 
 HEAD_DIM = 64
@@ -23,6 +24,26 @@ class Sizes(Protocol):
     def heads(self) -> int: ...
     @property
     def kv_heads(self) -> int: ...
+
+
+def refuse_ungrouped(stage: str, sizes: Sizes) -> None:
+    """Raises RecipeError where query heads do not divide among key heads."""
+    if sizes.kv_heads < 1 or sizes.heads < 1 or sizes.heads % sizes.kv_heads:
+        raise RecipeError(
+            f"{stage}: {sizes.heads} heads do not divide among {sizes.kv_heads} kv_heads; give "
+            "a multiple of kv_heads"
+        )
+
+
+def refuse_unwired(stage: str, sizes: Sizes) -> None:
+    """Raises RecipeError for sizes in which two texts cannot be compared from the start."""
+    width = sizes.heads * HEAD_DIM  # of what the wiring compares; half a side, signs twice
+    if sizes.heads % 2 or min(sizes.hidden_size, sizes.intermediate_size) < width:
+        raise RecipeError(
+            f"{stage}: {sizes.heads} heads are wired as pairs of {HEAD_DIM} each; take an even "
+            f"number, and hidden_size and intermediate_size of at least {width}"
+        )
+    refuse_ungrouped(stage, sizes)
 
 
 def decoder_config(sizes: Sizes, vocab_size: int) -> DecoderConfig:

@@ -201,6 +201,22 @@ class DistillOptions:
             raise RecipeError("distill: phases is empty; name at least one with its steps")
         for phase in self.phases:
             self._refuse(phase)
+        for teacher in self.teachers:
+            if teacher.cache and self.taught:
+                self._refuse_cache(teacher)
+
+    def _refuse_cache(self, teacher: TeacherOptions) -> None:
+        """Of what is made anew at every step nothing can be kept."""
+        if self.task == "text" and self.examples == RATIONALES:
+            raise RecipeError(
+                f"teacher {teacher.path}: a cache holds answers on a file of examples; name one in "
+                "`examples`, or use cache: false"
+            )
+        if self.task == "ranking" and self.slates_of != "requests":
+            raise RecipeError(
+                f"teacher {teacher.path}: a cache holds answers on recorded requests; use "
+                "slates_of: requests, or cache: false"
+            )
 
     def _refuse(self, phase: Phase) -> None:
         if phase.soft_share and not self.teachers:

@@ -24,7 +24,7 @@ from compress.distillation.teachers import (
 from compress.distillation.text_teachers import ReadingTeacher, TextTeacher, kept_teacher
 from compress.reasons.text_examples import FixedExamples, TextSource
 from compress.reasons.text_tokens import TextEncoder
-from compress.stages.stage import RecipeError, StageInput
+from compress.stages.stage import StageInput
 from models.directory import ModelDirectory
 
 
@@ -69,11 +69,7 @@ def text_teacher(
     """One that reads along, or the cache of what it says about a fixed list of examples."""
     if not given.cache:
         return ReadingTeacher(teacher)
-    if not isinstance(source, FixedExamples):
-        raise RecipeError(
-            f"teacher {given.path}: a cache holds answers on a file of examples; name one in "
-            "`examples`, or use cache: false"
-        )
+    assert isinstance(source, FixedExamples)  # or the options were refused
     path = work / f"teacher-{number}.safetensors"
     return kept_teacher(path, teacher, encoder, source.examples, given.kept)
 
@@ -89,11 +85,6 @@ def _ranking_teacher(
     teacher = open_teacher(_path(stage, given))
     if not given.cache:
         return teacher
-    if options.slates_of != "requests":
-        raise RecipeError(
-            f"teacher {given.path}: a cache holds answers on recorded requests; use slates_of: "
-            "requests, or cache: false"
-        )
     requests = labelled_requests(stage.data, options.labelled_share)
     slates = [(request.context, request.candidates) for request in requests]
     # A ranking teacher's digest covers its tokenizer and templates.

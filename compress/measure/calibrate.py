@@ -65,6 +65,14 @@ class CalibrateOptions:
                 f"calibrate takes a storage of {', '.join(STORAGE)}, not {self.storage!r}, and a "
                 f"kind of {', '.join(KINDS)}, not {self.kind!r}"
             )
+        for by_head in (self.heads, *self.tenants.values()):
+            if not isinstance(by_head, Mapping) or not all(
+                type(data) is str for data in by_head.values()
+            ):
+                raise RecipeError(
+                    f"calibrate: {by_head!r} is no data directory by name of a head; write "
+                    "head: directory"
+                )
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:

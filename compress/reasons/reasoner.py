@@ -37,7 +37,7 @@ from compress.decoders.fact_layout import (
     TokenMarks,
 )
 from compress.decoders.match_wiring import wire_matching
-from compress.decoders.sizes import decoder_config
+from compress.decoders.sizes import decoder_config, refuse_ungrouped
 from compress.reasons.marks import token_marks
 from compress.reasons.rationales import fact_texts
 from compress.stages.alone import run_alone
@@ -84,6 +84,7 @@ class ReasonerOptions:
         ):
             if getattr(self, name) < least:
                 raise RecipeError(f"reasoner: {name} must be {least} or more to be wired")
+        refuse_ungrouped("reasoner", self)
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:

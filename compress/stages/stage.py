@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from compress.stages.option_values import wrong_count, wrong_value
+from compress.stages.option_values import wrong_name, wrong_number, wrong_value
 from models.allocator import keep_freed_memory
 from models.card import ModelCard
 from models.errors import FairslateError
@@ -147,15 +147,11 @@ def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
     """Raises RecipeError for unknown or missing names and for values of another type."""
     if not isinstance(raw, Mapping):
         raise RecipeError(f"{kind.__name__}: options are {raw!r}; write them as name: value")
-    if wrong := wrong_value(kind, raw):
+    if wrong := wrong_name(kind, raw) or wrong_value(kind, raw):
         raise RecipeError(f"{kind.__name__}: {wrong}")
-    try:
-        options = kind(**raw)
-    except TypeError as error:
-        known = ", ".join(item.name for item in fields(kind))  # type: ignore[arg-type]
-        raise RecipeError(f"{kind.__name__}: {error}; options are: {known}") from error
+    options = kind(**raw)
     # Last, because a stage's own refusal says more.
-    if wrong := wrong_count(raw):
+    if wrong := wrong_number(raw):
         raise RecipeError(f"{kind.__name__}: {wrong}")
     return options
 

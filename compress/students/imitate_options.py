@@ -21,6 +21,7 @@ from compress.students import lexicon
 from compress.students.student import StudentShape
 from compress.students.student_steps import StudentRates
 
+LEAST_LAYERS = 2
 OWN_WORDS = 6300  # words of the trade and pieces that the demo's vocabulary has beside common ones
 
 
@@ -76,8 +77,13 @@ class ImitateOptions:
         for name in ("pooled_weight", "token_weight"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"imitate: {name} is {getattr(self, name)}; use 0 or more")
-        if not 0 <= self.average < 1 or not 0 <= self.trained_share <= 1:
-            raise RecipeError("imitate: average is 0 to below 1, and trained_share 0 to 1")
+        if self.layers < LEAST_LAYERS:
+            raise RecipeError(
+                f"imitate: layers is {self.layers}; use {LEAST_LAYERS} or more, for the first and "
+                "the last are wired"
+            )
+        if not 0 <= self.average < 1:
+            raise RecipeError(f"imitate: average is {self.average}; use 0 to below 1")
         if self.slates % self.parts:
             raise RecipeError(
                 f"imitate: {self.slates} slates do not divide into {self.parts} parts"

@@ -20,7 +20,7 @@ from compress.data.requests import load_occupations
 from compress.data.sampling import SlateSampler
 from compress.data.tokenizer import save_tokenizer, train_tokenizer
 from compress.decoders.losses import slate_loss
-from compress.decoders.sizes import HEAD_DIM, decoder_config
+from compress.decoders.sizes import HEAD_DIM, decoder_config, refuse_unwired
 from compress.decoders.wiring import JOB, MEMBER, layers_of, movable_embeddings, wire
 from compress.stages.alone import run_alone
 from compress.stages.costs import (
@@ -70,6 +70,9 @@ class LexiconOptions:
     rate: float = 2e-3
     warmup: int = 30
     checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        refuse_unwired("lexicon", self)
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from compress.data.request_bags import RequestBags
 from compress.data.requests import load_requests
 from compress.data.tokenizer import save_tokenizer, train_tokenizer
 from compress.decoders.losses import slate_loss
-from compress.decoders.sizes import HEAD_DIM, decoder_config
+from compress.decoders.sizes import decoder_config, refuse_unwired
 from compress.decoders.wiring import JOB, wire
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
@@ -28,7 +28,6 @@ from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.ranker_card import new_card
 from compress.stages.stage import (
     Cost,
-    RecipeError,
     Shape,
     StageInput,
     StageKind,
@@ -65,12 +64,7 @@ class StartOptions:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        width = self.heads * HEAD_DIM  # of what the wiring compares; half a side, signs twice
-        if self.heads % 2 or min(self.hidden_size, self.intermediate_size) < width:
-            raise RecipeError(
-                f"start: {self.heads} heads are wired as pairs of {HEAD_DIM} each; take an even "
-                f"number, and hidden_size and intermediate_size of at least {width}"
-            )
+        refuse_unwired("start", self)
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
