@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from compress.recipes.beforehand import refuse_what_cannot_work
 from compress.recipes.places import refuse_taken, work_of
 from compress.recipes.plan import table
 from compress.recipes.recipe import Recipe
@@ -37,6 +38,7 @@ def main() -> int:
         recipe = Recipe.load(given.recipe)
         recipe.refuse_missing()
         if given.dry_run:
+            refuse_what_cannot_work(recipe)
             print(table(recipe))
             _tell_taken(given.out)
             return 0

@@ -28,6 +28,9 @@ LEVELS = range(1, 6)  # job zones
 HIGHEST_GRADE = 30  # a gain is 2 to the power of it
 Columns = Mapping[str, Callable[[str], Any]]  # of a table that are read, and how
 Kinds = Mapping[str, type | tuple[type, ...]]  # of the fields of a row
+TABLES = tuple(
+    f"{name}.csv.gz" for name in ("occupations", "titles", "tasks", "tools", "skills", "related")
+)
 ITEM: Kinds = {"id": (str, int), "text": str}
 REQUEST: Kinds = {"prefix": str, "cand": list}
 DAMAGED = (  # what reading half an archive, or none, raises
@@ -124,6 +127,11 @@ def _value(
         raise DataError(
             f"{path}: {name} in line {line} is {text!r}; write the line again"
         ) from error
+
+
+def request_files(*splits: str) -> tuple[str, ...]:
+    """What `load_requests` reads of these splits, by name."""
+    return ("items.jsonl.gz", *(f"{split}.jsonl.gz" for split in splits))
 
 
 def load_requests(directory: Path, split: str) -> list[Request]:

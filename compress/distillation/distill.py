@@ -5,7 +5,7 @@ Run alone: python -m compress.distillation.distill --source MODEL --data DIR --o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.data.text_slates import GeneratedSlates, RequestSlates, TextSlateSource
+from compress.data.requests import TABLES, request_files
+from compress.data.text_slates import (
+    GeneratedSlates,
+    RequestSlates,
+    TextSlateSource,
+    labelled_requests,
+)
 from compress.decoders.wiring import layers_of
 from compress.distillation.distill_options import RATIONALES, DistillOptions
 from compress.distillation.distill_teachers import (
@@ -33,7 +39,10 @@ from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cos
 from compress.stages.loop import Checkpoints, run_steps
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
+    TEACHER,
     Cost,
+    Incoming,
+    RecipeError,
     Shape,
     StageInput,
     StageKind,
@@ -157,10 +166,8 @@ def cost(options: DistillOptions, shape: Shape | None) -> Cost:
     return replace(whole, ranks=options.task == "ranking")
 
 
-def quality(options: DistillOptions, directory: Path, data: Path) -> Mapping[str, float] | None:
-    """What gates compare of a model that writes reasons; None for a ranker."""
-    if options.task == "ranking" or options.examples != RATIONALES:
-        return None
+def quality(options: DistillOptions, directory: Path, data: Path) -> Mapping[str, float]:
+    """What gates compare of a model that writes reasons."""
     return measure_reasons(load_model_directory(directory), data, "valid")
 
 
@@ -169,7 +176,38 @@ def named(options: DistillOptions) -> list[str]:
     return [teacher.path for teacher in options.teachers] if options.taught else []
 
 
-STAGE = StageKind(run, DistillOptions, cost, quality, named)
+def reads(options: DistillOptions) -> Sequence[str]:
+    """Tables that slates and rationales are made of, recorded requests, or a file of examples."""
+    if options.task == "text":
+        return TABLES if options.examples == RATIONALES else (options.examples,)
+    rare = any(teacher.rare_share for teacher in options.teachers) and options.taught
+    requests = request_files("train") if options.slates_of == "requests" or rare else ()
+    return (*requests, *(TABLES if options.slates_of == "generated" else ()))
+
+
+def check(options: DistillOptions, incoming: Incoming) -> None:
+    """Raises RecipeError for a share of requests that holds none, and for a teacher of no words."""
+    share = options.labelled_share
+    if share < 1 and options.task == "ranking" and not labelled_requests(incoming.data, share):
+        raise RecipeError(f"distill: labelled_share {share} holds no request of train; raise it")
+    own = options.taught and any(teacher.path == TEACHER for teacher in options.teachers)
+    if own and options.reads_decoders and not incoming.by_model:
+        raise RecipeError(
+            "distill: the recipe's teacher is no model directory, so only its labels can be "
+            "learned; set scope: labels and hidden_weight: 0, or name another teacher"
+        )
+
+
+STAGE = StageKind(
+    run,
+    DistillOptions,
+    cost,
+    named,
+    reads,
+    check,
+    writes=lambda options: options.task == "text" and options.examples == RATIONALES,
+    quality=quality,
+)
 
 if __name__ == "__main__":
     run_alone("distillation.distill", run)

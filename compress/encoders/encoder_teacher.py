@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.data.requests import TABLES
 from compress.data.worlds import Kind, Worlds, WorldSource
 from compress.encoders.encoder import WEIGHTS_NAME, EncoderConfig, load_encoder
 from compress.encoders.pair_encoder import PairEncoder
@@ -187,7 +188,15 @@ def _part_cost(
     )
 
 
-STAGE = StageKind(run, EncoderTeacherOptions, cost)
+STAGE = StageKind(
+    run,
+    EncoderTeacherOptions,
+    cost,
+    named=lambda options: [options.encoder],
+    reads=lambda options: TABLES,
+    starts=False,
+    makes=False,
+)
 
 if __name__ == "__main__":
     run_alone("encoders.encoder_teacher", run)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.data.requests import halves, load_requests
+from compress.data.requests import halves, load_requests, request_files
 from compress.decoders.losses import slate_loss
 from compress.decoders.slates import score_slates
 from compress.items.item_sampling import ItemSampler
@@ -28,6 +28,7 @@ from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.required import required_source
 from compress.stages.stage import (
     GateError,
+    Incoming,
     RecipeError,
     StageInput,
     StageKind,
@@ -166,7 +167,18 @@ def _publish(
     write_card(stage.out, card)
 
 
-STAGE = StageKind(run, EmbedOptions)
+def check(options: EmbedOptions, incoming: Incoming) -> None:
+    """Raises RecipeError for a prompt that the model lacks."""
+    if options.prompt is not None and incoming.prompts and options.prompt not in incoming.prompts:
+        raise RecipeError(
+            f"embed_items: prompt {options.prompt!r} is unknown; use one of "
+            f"{', '.join(incoming.prompts)}"
+        )
+
+
+STAGE = StageKind(
+    run, EmbedOptions, reads=lambda options: request_files("train", "valid", "test"), check=check
+)
 
 if __name__ == "__main__":
     run_alone("items.embed_items", run)

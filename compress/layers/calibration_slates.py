@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from compress.data.requests import Request, load_requests
+from compress.data.requests import TABLES, Request, load_requests, request_files
 from compress.data.text_slates import GeneratedSlates
 from compress.decoders.slates import SlateBatch
 from compress.layers.gram import CalibrationDataError
@@ -35,6 +35,28 @@ class CalibrationOptions:
     candidates: int = 12
     split: str = "train"
 
+    @property
+    def reads(self) -> Sequence[str]:
+        """Files of the data folder. Raises CalibrationDataError for none of SPLITS."""
+        _refuse_split(self)
+        return TABLES if self.split == GENERATED else request_files(self.split)
+
+    def refuse(self, data: Path, widths: Mapping[str, int]) -> None:
+        """Before anything starts. widths: inputs of products that are read at the answers alone.
+
+        Raises CalibrationDataError for fewer requests than asked for, or fewer answers than inputs.
+        """
+        rows = self.slates * self.candidates
+        if self.split != GENERATED:
+            counts = sorted((len(one.candidates) for one in _requests(data, self)), reverse=True)
+            rows = sum(min(count, self.candidates) for count in counts[: self.slates])
+        for name, width in widths.items():
+            if rows < width:
+                raise CalibrationDataError(
+                    f"{name} of the last layer reads {rows} answers at most, fewer than its "
+                    f"{width} inputs; ask for more slates or candidates"
+                )
+
     def cost(self, shape: Shape, decoders: int) -> Cost:
         """Of streaming: each half of a layer runs once for its sums and once to go on."""
         tokens = self.slates * (CONTEXT_TOKENS + self.candidates * CANDIDATE_TOKENS)
@@ -50,25 +72,35 @@ def calibration_slates(
 
     Raises CalibrationDataError for fewer requests than asked for, and for `test`.
     """
+    _refuse_split(options)
+    if options.split == GENERATED:
+        yield from _generated(directory, data, options, seed)
+        return
+    requests = _requests(data, options)
+    drawn = np.random.default_rng([seed, 3]).permutation(len(requests))[: options.slates]
+    for start in range(0, len(drawn), SLATES_PER_BATCH):
+        chosen = [requests[index] for index in drawn[start : start + SLATES_PER_BATCH]]
+        yield _batch(directory, chosen, options.candidates)
+
+
+def _refuse_split(options: CalibrationOptions) -> None:
     if options.split not in SPLITS:
         raise CalibrationDataError(
             f"split is {options.split!r}; calibrate on {' or '.join(SPLITS)}: test stays unseen"
         )
     if not options.slates:
         raise CalibrationDataError("0 slates calibrate nothing; ask for at least one")
-    if options.split == GENERATED:
-        yield from _generated(directory, data, options, seed)
-        return
+
+
+def _requests(data: Path, options: CalibrationOptions) -> list[Request]:
+    """All of the split."""
     requests = load_requests(data, options.split)
     if len(requests) < options.slates:
         raise CalibrationDataError(
             f"{data} has {len(requests)} requests of {options.split}, but {options.slates} slates "
             "are asked for; ask for fewer or name another split"
         )
-    drawn = np.random.default_rng([seed, 3]).permutation(len(requests))[: options.slates]
-    for start in range(0, len(drawn), SLATES_PER_BATCH):
-        chosen = [requests[index] for index in drawn[start : start + SLATES_PER_BATCH]]
-        yield _batch(directory, chosen, options.candidates)
+    return requests
 
 
 def _generated(

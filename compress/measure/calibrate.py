@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compress.data.requests import Request, halves, load_requests
+from compress.data.requests import Request, halves, load_requests, request_files
 from compress.measure.evaluation import evaluate
 from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
 from compress.measure.slices import slice_names
 from compress.stages.alone import run_alone
 from compress.stages.required import required_source
 from compress.stages.stage import (
+    Incoming,
     RecipeError,
     StageInput,
     StageKind,
@@ -213,7 +214,27 @@ def _refuse_unknown_heads(options: CalibrateOptions, card: ModelCard) -> None:
         raise RecipeError(f"calibrate: head {name!r} is not one of the model's: {known}")
 
 
-STAGE = StageKind(run, CalibrateOptions)
+def named(options: CalibrateOptions) -> list[str]:
+    """Data directories of heads and tenants."""
+    tenants = (data for by_head in options.tenants.values() for data in by_head.values())
+    return [*options.heads.values(), *tenants]
+
+
+def check(options: CalibrateOptions, incoming: Incoming) -> None:
+    """Raises RecipeError for a data directory of its own without a `valid`."""
+    for directory in named(options):
+        for name in request_files("valid"):
+            if not (Path(directory) / name).is_file():
+                raise RecipeError(f"calibrate: {directory} holds no {name}; write it there")
+
+
+STAGE = StageKind(
+    run,
+    CalibrateOptions,
+    named=named,
+    reads=lambda options: request_files("valid", "test"),
+    check=check,
+)
 
 if __name__ == "__main__":
     run_alone("measure.calibrate", run)

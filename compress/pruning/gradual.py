@@ -30,6 +30,7 @@ from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     TEACHER,
     Cost,
+    Incoming,
     RecipeError,
     Shape,
     Stage,
@@ -198,7 +199,26 @@ def named(options: GradualOptions) -> list[str]:
     return [path for path in teachers if path != TEACHER]
 
 
-STAGE = StageKind(run, GradualOptions, cost, named=named)
+def reads(options: GradualOptions) -> list[str]:
+    """Of pruning and of recovery."""
+    calibration = parse_options(PruneOptions, options.prune).calibration
+    return [*calibration.reads, *distill.reads(distill.STAGE.parse(options.recover))]
+
+
+def check(options: GradualOptions, incoming: Incoming) -> None:
+    """Every cut and a recovery; the model that came in is their teacher where there is no other."""
+    taught = replace(incoming, taught=True, by_model=incoming.by_model or not incoming.taught)
+    distill.check(distill.STAGE.parse(options.recover), taught)
+    shape = incoming.shape
+    if shape is None or shape.config is None:
+        return
+    for raw in options.prune_options(shape.config):
+        cut = parse_options(PruneOptions, raw)
+        prune.check(cut, replace(taught, shape=shape, by_model=True))
+        shape = prune.left_of(shape, cut)
+
+
+STAGE = StageKind(run, GradualOptions, cost, named, reads, check)
 
 if __name__ == "__main__":
     run_alone("pruning.gradual", run)

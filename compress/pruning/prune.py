@@ -30,11 +30,12 @@ from compress.pruning.sensitivity import (
     put_solution,
     without_layers,
 )
-from compress.pruning.slicing import LayerCut, sliced
+from compress.pruning.slicing import LayerCut, sliced, sliced_config
 from compress.stages.alone import run_alone
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
+    Incoming,
     RecipeError,
     Shape,
     StageInput,
@@ -45,8 +46,11 @@ from compress.stages.stage import (
     prepare_process,
 )
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
+from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME, ModelDirectory
+
+NO_TEACHER = "prune: fit_to is teacher and there is no model directory that is one; name it"
 
 
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
@@ -56,7 +60,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     prepare_process(stage)
     directory = load_model_directory(source)
     decoder = load_decoder(directory)
-    _check(decoder, options)
+    refuse_sizes(decoder.config, options)
     aim = _aim(stage, directory, options)
 
     def slates() -> Iterator[SlateBatch]:
@@ -126,22 +130,21 @@ def _prune_half(
     return found.kept, (found.objective - best) / max(-best, 1e-300)
 
 
-def _check(decoder: Decoder, options: PruneOptions) -> None:
-    """Before anything is measured."""
-    whole = decoder.config
+def refuse_sizes(whole: DecoderConfig, options: PruneOptions) -> None:
+    """Before anything is measured. Raises RecipeError or BudgetError for what cannot go."""
     if options.kv_share and whole.model_type == "qwen2":
         raise RecipeError(
             "prune: vLLM takes the size of a Qwen2's heads from their number, so all must stay; "
             "set kv_share to 0"
         )
-    budget = uniform_budget(decoder.config, options.mlp_share, options.kv_share, options.multiple)
-    refuse_large_step(decoder.config, budget, options.most, options.force)
+    budget = uniform_budget(whole, options.mlp_share, options.kv_share, options.multiple)
+    refuse_large_step(whole, budget, options.most, options.force)
     if options.mlp_share and budget.neurons == whole.intermediate_size:
         raise RecipeError(
             f"prune: a share of {options.mlp_share} takes none of {budget.neurons} neurons in "
             f"multiples of {options.multiple}; lower multiple or raise mlp_share"
         )
-    layers = decoder.config.num_hidden_layers
+    layers = whole.num_hidden_layers
     if not 0 <= options.drop_layers <= layers * (1 if options.force else options.most):
         raise RecipeError(
             f"prune: {options.drop_layers} of {layers} layers cannot go at once; drop fewer, or "
@@ -156,7 +159,7 @@ def _aim(
     if options.fit_to == "source":
         return None
     if stage.teacher is None:
-        raise RecipeError("prune: fit_to is teacher and there is none; name one in the recipe")
+        raise RecipeError(NO_TEACHER)
     teacher = VocabularyTeacher.load(stage.teacher, directory)
     refuse_other_states(teacher.directory, directory)
     return teacher
@@ -192,11 +195,48 @@ def left_of(shape: Shape, options: PruneOptions) -> Shape:
     attention = int(shape.attention * part * (1 - options.kv_share * alike))
     gone = shape.mlp + shape.attention - mlp - attention
     return replace(
-        shape, parameters=shape.parameters - gone, layers=layers, attention=attention, mlp=mlp
+        shape,
+        parameters=shape.parameters - gone,
+        layers=layers,
+        attention=attention,
+        mlp=mlp,
+        config=_config_left(shape.config, options) if alike else None,
     )
 
 
-STAGE = StageKind(run, PruneOptions, cost)
+def _config_left(whole: DecoderConfig | None, options: PruneOptions) -> DecoderConfig | None:
+    """What all layers alike leave; None where it is not known, or where nothing would be left."""
+    if whole is None or options.drop_layers >= whole.num_hidden_layers:
+        return None
+    budget = uniform_budget(whole, options.mlp_share, options.kv_share, options.multiple)
+    kept = tuple(range(budget.neurons)), tuple(range(budget.kv_groups))
+    layers = range(whole.num_hidden_layers - options.drop_layers)
+    return sliced_config(whole, [LayerCut(layer, *kept) for layer in layers])
+
+
+def check(options: PruneOptions, incoming: Incoming) -> None:
+    """Raises a FairslateError for sizes, slates or a teacher with which nothing can be pruned."""
+    if options.fit_to == "teacher" and not incoming.by_model:
+        raise RecipeError(NO_TEACHER)
+    config = incoming.shape.config if incoming.shape else None
+    if config:
+        refuse_sizes(config, options)
+    options.calibration.refuse(incoming.data, _read_at_answers(config, options))
+
+
+def _read_at_answers(config: DecoderConfig | None, options: PruneOptions) -> dict[str, int]:
+    """Inputs of what is fitted."""
+    if config is None:
+        return {}
+    heads = config.num_attention_heads * config.head_dim
+    fitted = {"o_proj": (options.kv_share, heads)}
+    fitted["down_proj"] = options.mlp_share, config.intermediate_size
+    return {name: width for name, (share, width) in fitted.items() if share}
+
+
+STAGE = StageKind(
+    run, PruneOptions, cost, reads=lambda options: options.calibration.reads, check=check
+)
 
 if __name__ == "__main__":
     run_alone("pruning.prune", run)

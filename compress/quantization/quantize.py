@@ -26,6 +26,7 @@ from compress.stages.alone import run_alone
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
+    Incoming,
     RecipeError,
     Shape,
     StageInput,
@@ -37,6 +38,7 @@ from compress.stages.stage import (
 )
 from compress.stages.storage import STORAGE
 from models.checkpoint import load_decoder, load_model_directory, save_model_directory
+from models.config import DecoderConfig
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
 from models.quantization import Quantization
@@ -112,7 +114,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     prepare_process(stage)
     directory = load_model_directory(source)
     decoder = load_decoder(directory)
-    _refuse_widths(decoder, options.settings)
+    refuse_widths(decoder.config, options.settings)
 
     def slates() -> Iterator[SlateBatch]:
         return calibration_slates(directory, stage.data, options.calibration, stage.seed)
@@ -221,16 +223,33 @@ def cache_scales(decoder: Decoder, slates: Iterable[SlateBatch]) -> dict[str, Te
     return {name: scale.clone() for name, scale in largest.items()}
 
 
-def _refuse_widths(decoder: Decoder, settings: QuantizerSettings) -> None:
-    """Before anything is computed."""
-    for half in halves_of(decoder):
-        for _, names in TOGETHER[half.part]:
-            width = half.linear(decoder, names[0]).in_features
-            if not settings.fits(width):
-                raise RecipeError(
-                    f"quantize: {names[0]} has {width} inputs, which groups of "
-                    f"{settings.group_size} do not divide; set group_size, or prune to a multiple"
-                )
+def refuse_widths(config: DecoderConfig, settings: QuantizerSettings) -> None:
+    """Before anything is computed. Raises RecipeError for inputs that groups do not divide."""
+    for name, width in {"q_proj": config.hidden_size, **_read_at_answers(config)}.items():
+        if not settings.fits(width):
+            raise RecipeError(
+                f"quantize: {name} has {width} inputs, which groups of {settings.group_size} do "
+                "not divide; set group_size, or prune to a multiple"
+            )
+
+
+def _read_at_answers(config: DecoderConfig) -> dict[str, int]:
+    """Inputs of products which the last layer has at the answers alone."""
+    heads = config.num_attention_heads * config.head_dim
+    return {
+        "o_proj": heads,
+        "gate_proj": config.hidden_size,
+        "down_proj": config.intermediate_size,
+    }
+
+
+def check(options: QuantizeOptions, incoming: Incoming) -> None:
+    """Raises a FairslateError for sizes or slates with which nothing can be quantized."""
+    config = incoming.shape.config if incoming.shape else None
+    if config:
+        refuse_widths(config, options.settings)
+    widths = _read_at_answers(config) if config else {}
+    options.calibration.refuse(incoming.data, widths)
 
 
 def cost(options: QuantizeOptions, shape: Shape | None) -> Cost:
@@ -243,7 +262,9 @@ def cost(options: QuantizeOptions, shape: Shape | None) -> Cost:
     return replace(options.calibration.cost(shape, decoders=1), shape=small)
 
 
-STAGE = StageKind(run, QuantizeOptions, cost)
+STAGE = StageKind(
+    run, QuantizeOptions, cost, reads=lambda options: options.calibration.reads, check=check
+)
 
 if __name__ == "__main__":
     run_alone("quantization.quantize", run)

@@ -27,7 +27,7 @@ from tokenizers import (
 )
 
 from compress.data.generate import World, member, posting
-from compress.data.requests import load_occupations
+from compress.data.requests import TABLES, load_occupations
 from compress.data.tokenizer import MARKERS, save_tokenizer
 from compress.decoders.copy_wiring import wire_copying
 from compress.decoders.fact_layout import (
@@ -61,6 +61,7 @@ from models.reasons.frames import CLOSE, END, FRAMES, LEVEL_TAIL, OPEN
 from models.reasons.grammar import END_OF_ANSWER
 
 ASK = "<reason>"
+MEMBER_TO_JOBS = "member_to_jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def matching_decoder(options: ReasonerOptions, marks: TokenMarks) -> Decoder:
 def reason_card(name: str, version: str) -> ModelCard:
     """The ranker's card with the one prompt that asks for a reason."""
     ask = PromptTemplate("<member>{context}", "<candidate_job>{candidate}" + ASK, MEMBER_FIELDS)
-    return replace(new_card(name, version), prompts={"member_to_jobs": ask})
+    return replace(new_card(name, version), prompts={MEMBER_TO_JOBS: ask})
 
 
 def cased_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -173,7 +174,16 @@ def quality(options: ReasonerOptions, directory: Path, data: Path) -> Mapping[st
     return {}
 
 
-STAGE = StageKind(run, ReasonerOptions, cost, quality)
+STAGE = StageKind(
+    run,
+    ReasonerOptions,
+    cost,
+    reads=lambda options: TABLES,
+    writes=lambda options: True,
+    quality=quality,
+    starts=False,
+    prompts=(MEMBER_TO_JOBS,),
+)
 
 if __name__ == "__main__":
     run_alone("reasons.reasoner", run)

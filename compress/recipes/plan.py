@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 
 from compress.data.requests import halves, load_requests
+from compress.recipes.beforehand import planned
 from compress.recipes.recipe import Recipe
 from compress.recipes.records import SLATES
-from compress.stages.costs import pass_cost, shape_of
-from compress.stages.stage import CPU, TEACHER, Cost, Shape
-from models.card import CARD_NAME
-from models.config_reader import read_config
+from compress.stages.costs import pass_cost
+from compress.stages.stage import CPU, Cost
 
 SLOWER = 2.5  # measured on the demo's stages
 CHARACTERS = 4.5  # of a token
@@ -38,19 +37,13 @@ class Estimate:
 
 
 def estimates(recipe: Recipe) -> Iterator[Estimate]:
-    """Every stage in turn; a shape that a stage does not tell is that of the stage before."""
+    """Every stage in turn."""
     rate, gate_tokens = _rate(recipe.threads), _gate_tokens(recipe)
-    source = _given_shape(recipe.source)
-    shape = source or _given_shape(recipe.teacher)
-    for title, entry in recipe.entries():
-        kind = entry.kind
-        options = kind.parse(entry.options)
-        cost = kind.cost(options, shape) if kind.cost else Cost(shape=shape)
-        shape = cost.shape or shape
+    for one in planned(recipe):
+        cost, shape = one.cost, one.cost.shape or one.incoming.shape
         gate = pass_cost(gate_tokens, shape).operations if shape and cost.ranks else 0.0
-        yield Estimate(title, entry.stage, cost, SLOWER * (cost.operations + gate) / rate)
-        if title == TEACHER and source:
-            shape = source
+        seconds = SLOWER * (cost.operations + gate) / rate
+        yield Estimate(one.title, one.entry.stage, cost, seconds)
 
 
 def table(recipe: Recipe) -> str:
@@ -74,13 +67,6 @@ def _sum(recipe: Recipe, seconds: float) -> str:
     if recipe.device == CPU:
         return said
     return f"{said}; device is {recipe.device}, and what a GPU takes is not known before"
-
-
-def _given_shape(given: object) -> Shape | None:
-    """Of a model directory that a recipe names; None for a stage and for a ranker of other kind."""
-    if not isinstance(given, str) or not (Path(given) / CARD_NAME).exists():
-        return None
-    return shape_of(read_config(Path(given)))
 
 
 def _rate(threads: int) -> float:

@@ -42,6 +42,12 @@ STAGES = {
 }
 
 
+def of_stage(title: str, error: Exception) -> RecipeError:
+    """The same refusal, which names the stage once."""
+    said = str(error)
+    return RecipeError(said if said.startswith((f"{title}: ", f"{title} ")) else f"{title}: {said}")
+
+
 @dataclass(frozen=True, slots=True)
 class RecipeStage:
     """One entry of a recipe. `gates` are lines that Gate reads; `name` is the stage's own."""
@@ -63,10 +69,15 @@ class RecipeStage:
             )
         self._refuse_options()
         for gate in self.conditions:  # what cannot be read or met must not cost a stage's time
-            if gate.metric in WRITTEN and self.kind.quality is None:
+            if gate.metric in WRITTEN and not self.writes:
                 raise RecipeError(
                     f"{self.title}: gate {gate.line!r} is of a model that writes, but stage "
                     f"{self.stage!r} makes one that ranks; hold a ranking metric"
+                )
+            if gate.metric not in WRITTEN and self.writes:
+                raise RecipeError(
+                    f"{self.title}: gate {gate.line!r} is of a model that ranks, but stage "
+                    f"{self.stage!r} makes one that writes; hold one of {', '.join(WRITTEN)}"
                 )
 
     @property
@@ -87,6 +98,19 @@ class RecipeStage:
         return kind.named(kind.parse(self.options)) if kind.named else ()
 
     @property
+    def files(self) -> Sequence[str]:
+        """What its options read of the data folder beside tables and requests."""
+        kind = self.kind
+        names = kind.reads(kind.parse(self.options)) if kind.reads else ()
+        return [name for name in names if not name.endswith(".gz")]
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model that it makes writes; others rank."""
+        kind = self.kind
+        return kind.writes is not None and kind.writes(kind.parse(self.options))
+
+    @property
     def conditions(self) -> list[Gate]:
         """Its gates, read."""
         return [Gate.parse(line) for line in self.gates]
@@ -95,7 +119,7 @@ class RecipeStage:
         try:
             self.kind.parse(self.options)
         except RecipeError as error:
-            raise RecipeError(f"{self.title}: {error}") from error
+            raise of_stage(self.title, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +144,11 @@ class Recipe:
             raise RecipeError("a recipe without stages makes nothing; name at least one")
         if self.device not in DEVICES:
             raise RecipeError(f"device is {self.device!r}; use one of {', '.join(DEVICES)}")
+        if not self.stages[-1].kind.makes:
+            raise RecipeError(
+                f"{self.stages[-1].title}: the last stage makes no model that can be published; "
+                "name it under teacher, and stages that learn from it"
+            )
         known = set(self.given())
         before = SOURCE if self.source else None
         for title, entry in self.entries():

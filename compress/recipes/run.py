@@ -10,16 +10,14 @@ import json
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compress.data.requests import Request, halves, load_requests
 from compress.measure.scorers import SCORER_NAME
-from compress.measure.slices import FEWEST, slice_names
+from compress.recipes.beforehand import refuse_what_cannot_work
 from compress.recipes.places import publish, refuse_taken, work_of
 from compress.recipes.recipe import Recipe, RecipeStage
 from compress.recipes.records import (
@@ -29,6 +27,7 @@ from compress.recipes.records import (
     write_records,
     writer_record,
 )
+from compress.recipes.selecting import selecting
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
 from compress.stages.own_work import alone_in, named_digests, refuse_others_work
@@ -44,7 +43,6 @@ from compress.stages.stage import (
 )
 from models.card import CARD_NAME, file_digest, read_card, write_card
 
-SPLIT = "valid"
 GIVEN = "given"  # stands for the stage of a directory that a recipe starts from
 SAID = (
     "gauc",
@@ -92,8 +90,8 @@ class Run:
 
     def _prepare(self, held: ExitStack) -> None:
         refuse_taken(self._out)
+        refuse_what_cannot_work(self._recipe)
         origin = _origin(self._recipe)
-        _refuse_nothing_to_measure(self._recipe, self._data)
         held.enter_context(alone_in(self._work))
         refuse_taken(self._out)  # another run may just have made it
         refuse_others_work(origin, self._work)
@@ -152,14 +150,13 @@ class Run:
 
     def _measure(self, title: str, entry: RecipeStage, directory: Path) -> Record:
         kind = entry.kind
-        options = kind.parse(entry.options)
-        written = kind.quality(options, directory, self._data) if kind.quality else None
-        if written is not None:
+        if entry.writes and kind.quality:
+            written = kind.quality(kind.parse(entry.options), directory, self._data)
             return writer_record(title, entry.stage, directory, written)
         return self._measure_ranker(title, entry.stage, directory)
 
     def _measure_ranker(self, title: str, stage: str, directory: Path) -> Record:
-        return ranker_record(title, stage, directory, *_selecting(self._data))
+        return ranker_record(title, stage, directory, *selecting(self._data))
 
     def _hold_gates(self, entry: RecipeStage, record: Record) -> None:
         for gate in entry.conditions:
@@ -222,33 +219,6 @@ def _origin(recipe: Recipe) -> list[Any]:
     digest = directory_digest(data)
     elsewhere = [] if device == CPU else [device]
     return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages, *elsewhere]
-
-
-def _refuse_nothing_to_measure(recipe: Recipe, data: Path) -> None:
-    """Before a stage has trained for nothing. Raises DataError for rows that are no requests."""
-    path = data / f"{SPLIT}.jsonl.gz"
-    if not path.exists():
-        return
-    requests, slices = _selecting(data)
-    if not requests:
-        raise RecipeError(
-            f"{path}: none of its groups falls into the half on which gates are held; give more "
-            "users or occupations"
-        )
-    sizes = Counter(part for names in slices for part in names.items())
-    large = {dimension for (dimension, _), size in sizes.items() if size >= FEWEST}
-    for title, entry in recipe.entries():
-        for gate in entry.conditions:
-            if gate.dimension and gate.dimension not in large:
-                raise RecipeError(f"{title}: {SPLIT} {gate.nothing_in_it}")
-
-
-def _selecting(data: Path) -> tuple[list[Request], list[dict[str, str]]]:
-    """The half on which gates are held, and the slices of each request."""
-    requests, names = load_requests(data, SPLIT), slice_names(data, SPLIT)
-    belongs = {id(request): name for request, name in zip(requests, names, strict=True)}
-    selecting, _ = halves(requests)
-    return selecting, [belongs[id(request)] for request in selecting]
 
 
 def _digest(directory: Path) -> str:

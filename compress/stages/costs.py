@@ -29,6 +29,7 @@ def shape_of(config: DecoderConfig, bytes_per_parameter: float = 4.0) -> Shape:
         bytes_per_parameter,
         attention=sum(size for name, size in sizes.items() if ".self_attn." in name),
         mlp=sum(size for name, size in sizes.items() if ".mlp." in name),
+        config=config,
     )
 
 

@@ -37,3 +37,6 @@ def new_card(name: str, version: str) -> ModelCard:
         labels=Labels(yes="<yes>", no="<no>"),
         truncation=Truncation(max_context_tokens=512, max_candidate_tokens=256),
     )
+
+
+RANKER_PROMPTS = tuple(new_card("ranker", "1").prompts)

@@ -16,6 +16,7 @@ import torch
 from compress.stages.option_values import wrong_name, wrong_number, wrong_value
 from models.allocator import keep_freed_memory
 from models.card import ModelCard
+from models.config import DecoderConfig
 from models.errors import FairslateError
 
 Options = TypeVar("Options")
@@ -78,7 +79,7 @@ class StageInput:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of a model, as far as cost depends on it."""
+    """Size of a model, as far as cost depends on it. config: its own, where it is known before."""
 
     parameters: int
     embeddings: int  # parameters of them that a token only looks up
@@ -87,6 +88,7 @@ class Shape:
     bytes_per_parameter: float = 4.0
     attention: int = 0  # parameters of all layers' attention, and of their MLPs
     mlp: int = 0
+    config: DecoderConfig | None = None
 
     @property
     def body(self) -> int:
@@ -115,6 +117,21 @@ class Cost:
     ranks: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What is known of what a stage will be given, before any starts.
+
+    shape: of the model that it starts from, None without one. prompts: that model's, none where
+    they are not known. taught: whether there is a teacher; by_model: and that is a model directory.
+    """
+
+    data: Path
+    shape: Shape | None = None
+    prompts: Sequence[str] = ()
+    taught: bool = False
+    by_model: bool = False
+
+
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
 
 
@@ -126,15 +143,26 @@ class StageKind:
     cost: of these options and the shape of the model that comes in, which is the teacher's where
     none comes before; None where it is negligible.
     named: of options, the stages or directories that they read beside what comes in.
-    quality: of options, the directory written and the data: what gates compare where no ranking
-    metric describes the model; None, or the answer None, where they do.
+    reads: of options, the files of the data folder that the stage reads.
+    check: of options and what is known of what comes in: raises a FairslateError for what cannot
+    work, before anything starts.
+    writes: whether a model of these options writes; None where all of the stage's models rank.
+    quality: of options, the directory written and the data: what gates compare of one that writes.
+    starts: whether it needs a model directory to start from. makes: whether what it writes is one.
+    prompts: of a model that it makes anew.
     """
 
     run: Stage
     options: type[Any]
     cost: Callable[[Any, Shape | None], Cost] | None = None
-    quality: Callable[[Any, Path, Path], Mapping[str, float] | None] | None = None
     named: Callable[[Any], Sequence[str]] | None = None
+    reads: Callable[[Any], Sequence[str]] | None = None
+    check: Callable[[Any, Incoming], None] | None = None
+    writes: Callable[[Any], bool] | None = None
+    quality: Callable[[Any, Path, Path], Mapping[str, float]] | None = None
+    starts: bool = True
+    makes: bool = True
+    prompts: Sequence[str] = ()
 
     def parse(self, raw: Mapping[str, Any]) -> Any:
         """The options; a class with a method `parse` reads its nested parts itself."""

@@ -21,6 +21,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from compress.data.requests import TABLES
 from compress.data.substitution import Neighbours
 from compress.data.tokenizer import MARKERS, save_tokenizer
 from compress.data.worlds import Worlds, WorldSource
@@ -30,7 +31,7 @@ from compress.encoders.teacher_steps import TOWERS
 from compress.stages.ahead import Ahead
 from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.ranker_card import new_card
+from compress.stages.ranker_card import RANKER_PROMPTS, new_card
 from compress.stages.stage import (
     RecipeError,
     StageInput,
@@ -40,7 +41,7 @@ from compress.stages.stage import (
     parse_options,
     prepare_process,
 )
-from compress.students.imitate_options import ImitateOptions, cost
+from compress.students.imitate_options import ImitateOptions, check, cost, named
 from compress.students.neighbours import neighbours_of
 from compress.students.student import StudentShape, deepened, student_of
 from compress.students.student_steps import (
@@ -214,7 +215,16 @@ def _probe(steps: StudentSteps, decoder: Decoder) -> StateProbe:
     return probe
 
 
-STAGE = StageKind(run, ImitateOptions, cost)
+STAGE = StageKind(
+    run,
+    ImitateOptions,
+    cost,
+    named,
+    reads=lambda options: TABLES,
+    check=check,
+    starts=False,
+    prompts=RANKER_PROMPTS,
+)
 
 if __name__ == "__main__":
     run_alone("students.imitate", run)

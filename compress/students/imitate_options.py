@@ -16,7 +16,7 @@ from compress.stages.costs import (
     together,
     training_cost,
 )
-from compress.stages.stage import Cost, RecipeError, Shape
+from compress.stages.stage import Cost, Incoming, RecipeError, Shape
 from compress.students import lexicon
 from compress.students.student import StudentShape
 from compress.students.student_steps import StudentRates
@@ -116,6 +116,21 @@ class ImitateOptions:
         if not self.substituted_worlds:
             return plain, mixed, plain, mixed, plain
         return plain, substituted, mixed, substituted, plain, substituted
+
+
+def named(options: ImitateOptions) -> list[str]:
+    """Its own teacher."""
+    return [options.teacher] if options.teacher else []
+
+
+def check(options: ImitateOptions, incoming: Incoming) -> None:
+    """Raises RecipeError without an encoder to learn from."""
+    if options.teacher or (incoming.taught and not incoming.by_model):
+        return
+    raise RecipeError(
+        "imitate learns from an encoder teacher; make the recipe's teacher an encoder_teacher "
+        "stage, or name a directory that one wrote"
+    )
 
 
 def cost(options: ImitateOptions, shape: Shape | None) -> Cost:

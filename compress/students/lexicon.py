@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from compress.data.generate import World, member, posting
-from compress.data.requests import load_occupations
+from compress.data.requests import TABLES, load_occupations
 from compress.data.sampling import SlateSampler
 from compress.data.tokenizer import save_tokenizer, train_tokenizer
 from compress.decoders.losses import slate_loss
@@ -32,7 +32,7 @@ from compress.stages.costs import (
     shape_of,
 )
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.ranker_card import new_card
+from compress.stages.ranker_card import RANKER_PROMPTS, new_card
 from compress.stages.stage import (
     Cost,
     Shape,
@@ -160,7 +160,14 @@ def cost(options: LexiconOptions, shape: Shape | None) -> Cost:
     return Cost(options.steps, options.steps * tokens, options.steps * operations, memory, shape)
 
 
-STAGE = StageKind(run, LexiconOptions, cost)
+STAGE = StageKind(
+    run,
+    LexiconOptions,
+    cost,
+    reads=lambda options: TABLES,
+    starts=False,
+    prompts=RANKER_PROMPTS,
+)
 
 if __name__ == "__main__":
     run_alone("students.lexicon", run)

@@ -7,7 +7,7 @@ nothing of word order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from compress.data.request_bags import RequestBags
-from compress.data.requests import load_requests
+from compress.data.requests import load_requests, request_files
 from compress.data.tokenizer import save_tokenizer, train_tokenizer
 from compress.decoders.losses import slate_loss
 from compress.decoders.sizes import decoder_config, refuse_unwired
@@ -25,7 +25,7 @@ from compress.decoders.wiring import JOB, wire
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.ranker_card import new_card
+from compress.stages.ranker_card import RANKER_PROMPTS, new_card
 from compress.stages.stage import (
     Cost,
     Shape,
@@ -119,7 +119,12 @@ def cost(options: StartOptions, shape: Shape | None) -> Cost:
     return Cost(steps=options.steps, shape=shape)
 
 
-STAGE = StageKind(run, StartOptions, cost)
+def reads(options: StartOptions) -> Sequence[str]:
+    """Requests to learn from."""
+    return request_files("train")
+
+
+STAGE = StageKind(run, StartOptions, cost, reads=reads, starts=False, prompts=RANKER_PROMPTS)
 
 if __name__ == "__main__":
     run_alone("start", run)

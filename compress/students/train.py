@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from compress.data.requests import TABLES
 from compress.data.sampling import SlateSampler
 from compress.decoders.losses import slate_loss
 from compress.decoders.slates import SlateBatch, score_slates
@@ -120,7 +121,7 @@ def cost(options: TrainOptions, shape: Shape | None) -> Cost:
     return training_cost(options.steps, tokens, shape)
 
 
-STAGE = StageKind(run, TrainOptions, cost)
+STAGE = StageKind(run, TrainOptions, cost, reads=lambda options: TABLES)
 
 if __name__ == "__main__":
     run_alone("students.train", run)

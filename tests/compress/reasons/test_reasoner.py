@@ -84,14 +84,7 @@ def test_an_evaluation_counts_form_grounding_and_relevance(
 
 def test_gates_read_the_same_figures(directory: ModelDirectory, small_data: Path) -> None:
     options = DistillOptions.parse({"task": "text", "phases": [{"steps": 1, "soft_share": 0.0}]})
-    assert (
-        distill.quality(
-            DistillOptions.parse({"phases": [{"steps": 1}]}), directory.path, small_data
-        )
-        is None
-    )
     measured = distill.quality(options, directory.path, small_data)
-    assert measured is not None
     assert measured.keys() == {"validation_loss", "format_validity", "grounded"}
 
 

@@ -54,6 +54,16 @@ def _load(directory: Path, content: str) -> Recipe:
         (HEAD + "stages: [{stage: train, gates: [gauc >= 1.2.3]}]", "cannot be read"),
         (HEAD + "stages: [{stage: train, gates: [gauc <= 1e999]}]", "cannot be read"),
         (HEAD + "stages: [{stage: train, gates: [grounded >= 0.5]}]", "makes one that ranks"),
+        (
+            HEAD + "stages: [{stage: distill, gates: [format_validity >= 1], options: {phases: "
+            "[{steps: 1}]}}]",
+            "distill: gate .* makes one that ranks",
+        ),
+        (
+            HEAD + "stages: [{stage: distill, gates: [gauc >= 0], options: {task: text, phases: "
+            "[{steps: 1}]}}]",
+            "distill: gate .* makes one that writes; hold one of validation_loss",
+        ),
         ("[" * 20_000, "not a recipe"),
         ("data: x\nseed: 2024-13-45\nstages: [{stage: train}]", "not a recipe"),
         pytest.param("seed: " + "9" * 5001, "not a recipe", id="digits"),

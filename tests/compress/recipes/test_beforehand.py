@@ -1,0 +1,151 @@
+"""What is wrong with a later stage is said before the first one has trained, dry or not."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from compress.pipeline import main
+from compress.recipes.beforehand import refuse_what_cannot_work
+from compress.recipes.recipe import Recipe
+from compress.stages.stage import RecipeError
+from tests.compress.small_encoders import write_encoder
+from tests.compress.small_recipe import DISTILL, LEXICON, PRUNE, QUANTIZE, every_stage, write_recipe
+
+FIRST = {"stage": "lexicon", "options": LEXICON}
+HUNDRED = {"slates": 1, "candidates": 24}
+UNTAUGHT = {"teachers": [], "phases": [{"steps": 1, "soft_share": 0.0}]}
+BY_FIRST = DISTILL | {"teachers": [{"path": "lexicon"}]}
+WORDS = {"phases": [{"steps": 1, "scope": "vocabulary"}], "teachers": [{"path": "teacher"}]}
+GRADUAL = {"prune": PRUNE, "recover": UNTAUGHT, "steps": 2}
+
+
+def _recipe(directory: Path, data: Path, entries: list[dict[str, Any]], **top: Any) -> Path:
+    path = write_recipe(directory, data, entries)
+    path.write_text(path.read_text() + (yaml.safe_dump(top) if top else ""))
+    return path
+
+
+def _refuse(directory: Path, data: Path, entries: list[dict[str, Any]], **top: Any) -> None:
+    recipe = Recipe.load(_recipe(directory, data, entries, **top))
+    recipe.refuse_missing()
+    refuse_what_cannot_work(recipe)
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "said"),
+    [
+        ("prune", PRUNE | {"slates": 128}, "prune: .* has 24 requests of train, but 128 slates"),
+        ("prune", PRUNE | {"mlp_share": 0.75}, "prune: 75% of the MLP neurons would go at once"),
+        ("prune", PRUNE | {"drop_layers": 3, "force": True}, "prune: 3 of 2 layers cannot go"),
+        ("prune", PRUNE | {"split": "test"}, "prune: split is 'test'; .* test stays unseen"),
+        ("prune", PRUNE | HUNDRED, "prune: down_proj .* 24 answers at most, fewer than its 512"),
+        ("prune", PRUNE | HUNDRED | {"split": "generated"}, "prune: down_proj .* reads 24 answers"),
+        ("prune", PRUNE | {"fit_to": "teacher"}, "prune: fit_to is teacher and there is no model"),
+        ("quantize", QUANTIZE | {"slates": 128}, "quantize: .* 24 requests of train"),
+        ("quantize", QUANTIZE | HUNDRED, "quantize: o_proj of the last layer reads 24 answers"),
+        (
+            "quantize",
+            QUANTIZE | {"scheme": "w4a16", "group_size": 96},
+            "quantize: q_proj has 256 inputs, which groups of 96",
+        ),
+        ("gradual", GRADUAL | {"prune": {"slates": 128}}, "gradual: .* 24 requests of train"),
+        (
+            "gradual",
+            GRADUAL | {"prune": PRUNE | {"mlp_share": 0.875}},
+            "gradual: .* of the MLP neurons would go at once",
+        ),
+        (
+            "distill",
+            BY_FIRST | {"slates_of": "requests", "labelled_share": 1e-9},
+            "distill: labelled_share 1e-09 holds no request",
+        ),
+        (
+            "distill",
+            UNTAUGHT | {"task": "text", "examples": "nope.json"},
+            "distill: .*nope.json is missing, and this stage reads it",
+        ),
+        ("embed_items", {"prompt": "x"}, "embed_items: prompt 'x' is unknown; use one of member"),
+        ("imitate", {}, "imitate learns from an encoder teacher"),
+        ("calibrate", {"heads": {"score": "compress"}}, "calibrate: compress holds no items.jsonl"),
+    ],
+    ids=str,
+)
+def test_a_stage_that_cannot_work_is_refused_by_its_title(
+    tmp_path: Path, small_data: Path, stage: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"^{said}"):
+        _refuse(tmp_path, small_data, [FIRST, {"stage": stage, "options": options}])
+
+
+def test_what_works_is_not_refused(tmp_path: Path, small_data: Path) -> None:
+    _refuse(tmp_path, small_data, every_stage())
+    two = PRUNE | {"mlp_share": 0.5, "fit_to": "source"}
+    again = {"stage": "prune", "name": "again", "options": two}  # a half, and a half of it
+    gradual = {"stage": "gradual", "options": GRADUAL | {"prune": PRUNE | {"mlp_share": 0.5}}}
+    _refuse(tmp_path, small_data, [FIRST, {"stage": "prune", "options": two}, again])
+    _refuse(tmp_path, small_data, [FIRST, gradual])
+
+
+@pytest.mark.parametrize("stage", ["train", "distill", "prune", "quantize", "calibrate", "gradual"])
+def test_a_teacher_is_no_model_to_start_from(tmp_path: Path, small_data: Path, stage: str) -> None:
+    options = {"distill": DISTILL | {"teachers": [{"path": "teacher"}]}, "gradual": GRADUAL}
+    entry = {"stage": stage, "options": options.get(stage, {})}
+    with pytest.raises(RecipeError, match=f"^{stage}.* starts from a model directory"):
+        _refuse(tmp_path, small_data, [entry], teacher=FIRST)
+
+
+def test_an_encoder_is_no_model_to_start_from(tmp_path: Path, small_data: Path) -> None:
+    encoder = {"encoder": str(write_encoder(tmp_path / "encoder"))}
+    teacher: dict[str, Any] = {"stage": "encoder_teacher", "options": encoder}
+    entries = [FIRST, teacher, {"stage": "calibrate"}]
+    with pytest.raises(RecipeError, match=r"^calibrate starts from a model directory"):
+        _refuse(tmp_path, small_data, entries)
+    distill = {"stage": "distill", "options": DISTILL | WORDS}
+    with pytest.raises(RecipeError, match=r"^distill: the recipe's teacher is no model directory"):
+        _refuse(tmp_path, small_data, [FIRST, distill], teacher=teacher)
+    _refuse(tmp_path, small_data, [{"stage": "imitate"}, {"stage": "calibrate"}], teacher=teacher)
+    with pytest.raises(RecipeError, match=r"^imitate learns from an encoder teacher"):
+        _refuse(tmp_path, small_data, [{"stage": "imitate"}], teacher=FIRST)
+
+
+@pytest.mark.parametrize("flag", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("test", "calibrate: {} is missing, and this stage reads it"),
+        ("valid", "{} is missing, and gates are held on it"),
+        ("train", "prune: {} is missing, and this stage reads it"),
+    ],
+)
+def test_a_missing_split_is_refused_before_a_stage_trains(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    split: str,
+    said: str,
+    flag: tuple[str, ...],
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "model"
+    shutil.copytree(small_data, data)
+    missing = data / f"{split}.jsonl.gz"
+    missing.unlink()
+    prune: dict[str, Any] = {"stage": "prune", "options": PRUNE}
+    entries = [FIRST, prune, {"stage": "calibrate"}]
+    recipe = _recipe(tmp_path, data, entries)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out), *flag])
+    assert main() == 1
+    assert f"invalid_recipe: {said.format(missing)}" in capsys.readouterr().err
+    assert not out.with_name("model.work").exists()
+
+
+def test_a_teacher_is_not_published(tmp_path: Path, small_data: Path) -> None:
+    encoder: dict[str, Any] = {"stage": "encoder_teacher", "options": {"encoder": "somewhere"}}
+    with pytest.raises(RecipeError, match="the last stage makes no model that can be published"):
+        Recipe.load(_recipe(tmp_path, small_data, [encoder]))
