@@ -18,6 +18,7 @@ from typing import Any
 
 from compress.measure.scorers import SCORER_NAME
 from compress.recipes.beforehand import refuse_what_cannot_work
+from compress.recipes.own_stages import refuse_damaged, refuse_others_stages
 from compress.recipes.places import publish, refuse_taken, work_of
 from compress.recipes.recipe import Recipe, RecipeStage
 from compress.recipes.records import (
@@ -30,7 +31,7 @@ from compress.recipes.records import (
 from compress.recipes.selecting import selecting
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
-from compress.stages.own_work import alone_in, named_digests, refuse_others_work
+from compress.stages.own_work import alone_in, path_digest
 from compress.stages.stage import (
     CPU,
     SOURCE,
@@ -80,7 +81,7 @@ class Run:
                 print(f"stage {number + 1} of {len(entries)}: {title}", file=sys.stderr)
             done = self._work / f"{number}-{title}"
             if parallel.first(done.exists):  # its gates may have been tightened since
-                self._hold_gates(entry, Record.read(_record_of(done)))
+                self._go_on(entry, done)
             else:
                 self._make(title, entry, done)
             self._finished[title] = done
@@ -91,14 +92,19 @@ class Run:
     def _prepare(self, held: ExitStack) -> None:
         refuse_taken(self._out)
         refuse_what_cannot_work(self._recipe)
-        origin = _origin(self._recipe)
+        start, stages = _start(self._recipe), stages_of(self._recipe)
         held.enter_context(alone_in(self._work))
         refuse_taken(self._out)  # another run may just have made it
-        refuse_others_work(origin, self._work)
+        refuse_others_stages(start, stages, self._work)
         for title, directory in self._recipe.given().items():
             path = self._work / f"{title}.json"
             if not path.exists():
                 self._measure_ranker(title, GIVEN, directory).write(path)
+
+    def _go_on(self, entry: RecipeStage, done: Path) -> None:
+        """From a stage that an earlier start has finished."""
+        parallel.first(lambda: refuse_damaged(done, _record_of(done)))
+        self._hold_gates(entry, Record.read(_record_of(done)))
 
     def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
         inputs, begin = self._inputs(done), time.perf_counter()
@@ -205,20 +211,25 @@ def _note(directory: Path, records: Mapping[str, Record]) -> None:
     write_card(directory, replace(card, metrics={**card.metrics, **reached}))
 
 
-def _origin(recipe: Recipe) -> list[Any]:
-    """What the weights come from. Raises RecipeError where it, or the device, is not at hand."""
+def _start(recipe: Recipe) -> list[Any]:
+    """What all weights come from. Raises RecipeError where a part, or the device, is not there."""
     device = device_of(recipe.device).type
-    if not Path(recipe.data).is_dir():
-        raise RecipeError(f"data {recipe.data!r} is no folder here; run from the repository's root")
-    data = Path(recipe.data)
-    stages = [
-        [title, entry.stage, dict(entry.options), named_digests(entry.options, data)]
-        for title, entry in recipe.entries()
-    ]
     given = [_digest(directory) for directory in recipe.given().values()]
-    digest = directory_digest(data)
+    digest = directory_digest(Path(recipe.data))
     elsewhere = [] if device == CPU else [device]
-    return [digest, recipe.seed, recipe.threads, parallel.world(), given, stages, *elsewhere]
+    return [digest, recipe.seed, recipe.threads, parallel.world(), given, *elsewhere]
+
+
+def stages_of(recipe: Recipe) -> list[list[Any]]:
+    """What the weights of each stage come from beside."""
+    found, known = [], set(recipe.given())
+    for title, entry in recipe.entries():
+        places = [Path(name) for name in entry.named if name not in known]
+        places += [Path(recipe.data) / name for name in entry.files]
+        digests = [path_digest(place) for place in places]
+        found.append([title, entry.stage, dict(entry.options), digests])
+        known.add(title)
+    return found
 
 
 def _digest(directory: Path) -> str:

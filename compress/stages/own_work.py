@@ -45,23 +45,33 @@ def _lock(descriptor: int, work: Path) -> None:
         ) from error
 
 
-def refuse_others_work(origin: Sequence[Any], work: Path) -> None:
+def refuse_others_work(origin: Any, work: Path) -> None:
     """Takes an empty folder for the run that comes from `origin`, or goes on in that run's own.
 
     Raises RecipeError for a folder of another run, or one that no run began; StageError where what
     it began with cannot be read any more.
     """
     path = work / ORIGIN_NAME
-    if not path.exists():
+    begun = begun_with(work)
+    if begun is None:
         _refuse_files_of_none(work, unfinished_name(path))
         write_json(path, origin)
-        return
+    elif begun != json.loads(json.dumps(origin)):
+        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
+
+
+def begun_with(work: Path) -> Any:
+    """The origin of the run that took the folder, as JSON gives it back; None of an empty one.
+
+    Raises StageError where it cannot be read any more.
+    """
+    path = work / ORIGIN_NAME
+    if not path.exists():
+        return None
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StageError(f"{path} is damaged; remove {work} and start again") from error
-    if begun != json.loads(json.dumps(origin)):
-        raise RecipeError(f"{work} holds a run of another recipe or of other data; remove it")
 
 
 def forget_beginning(work: Path) -> None:

@@ -62,9 +62,16 @@ def test_a_failed_gate_leaves_no_artefact_and_may_be_changed_but_nothing_else(
     write_recipe(tmp_path, small_data, [lexicon | {"gates": ["gauc >= 1.01"]}, *others])
     assert main() == 1
     assert "lexicon: valid gauc is" in capsys.readouterr().err
-    assert (tmp_path / "model.work" / "0-lexicon").exists()
-    _recipe(tmp_path, small_data, 0.3, steps=2)
+    weights = tmp_path / "model.work" / "0-lexicon" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert main() == 1
+    assert f"in the card; remove {weights.parent} and " in capsys.readouterr().err
+    weights.write_bytes(whole)
+    *begun, calibrate = stages(0.3, steps=2)  # which has not: it may be another
+    write_recipe(tmp_path, small_data, [*begun, calibrate | {"options": {"version": "2"}}])
     assert main() == 0
+    assert load_model_directory(out).card.version == "2"
 
 
 def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Path) -> None:
@@ -169,12 +176,15 @@ def test_a_teacher_that_changed_since_is_not_gone_on_with(
     options = DISTILL | {"teachers": [{"path": str(teacher)}]}
     recipe = write_recipe(tmp_path, small_data, [lexicon, {"stage": "distill", "options": options}])
     monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(tmp_path / "model")])
-    for _ in range(2):
-        assert main() == 1
-        assert "model_card.json: is missing" in capsys.readouterr().err
-    (teacher / "config.json").write_text("{ }")
     assert main() == 1
-    assert "holds a run of another recipe" in capsys.readouterr().err
+    assert "model_card.json: is missing" in capsys.readouterr().err
+    (teacher / "config.json").write_text("{ }")  # no stage that it teaches has begun
+    assert main() == 1
+    assert "model_card.json: is missing" in capsys.readouterr().err
+    (tmp_path / "model.work" / "1-distill.state").mkdir()
+    (teacher / "config.json").write_text("{  }")
+    assert main() == 1
+    assert "holds a run of another recipe from stage 'distill' on" in capsys.readouterr().err
 
 
 def test_files_that_another_keeps_under_a_name_of_the_run_are_refused_and_stay(
