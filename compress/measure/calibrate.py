@@ -196,8 +196,7 @@ def _labels(
 ) -> dict[Path, Mapping[str, str]]:
     """The directories whose labels calibrations are learnt from, with their files' digests."""
     own = [options.heads.get(name, data) for name in card.scoring_heads]
-    tenants = [one for by_head in options.tenants.values() for one in by_head.values()]
-    return {directory: file_digests(directory) for directory in map(Path, (*own, *tenants))}
+    return {one: file_digests(one) for one in map(Path, (*own, *named(options)))}
 
 
 def _refuse_missing(*paths: Path) -> None:
@@ -222,10 +221,8 @@ def named(options: CalibrateOptions) -> list[str]:
 
 def check(options: CalibrateOptions, incoming: Incoming) -> None:
     """Raises RecipeError for a data directory of its own without a `valid`."""
-    for directory in named(options):
-        for name in request_files("valid"):
-            if not (Path(directory) / name).is_file():
-                raise RecipeError(f"calibrate: {directory} holds no {name}; write it there")
+    files = request_files("valid")
+    _refuse_missing(*(Path(directory) / name for directory in named(options) for name in files))
 
 
 STAGE = StageKind(

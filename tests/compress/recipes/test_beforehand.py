@@ -72,7 +72,7 @@ def _refuse(directory: Path, data: Path, entries: list[dict[str, Any]], **top: A
         ),
         ("embed_items", {"prompt": "x"}, "embed_items: prompt 'x' is unknown; use one of member"),
         ("imitate", {}, "imitate learns from an encoder teacher"),
-        ("calibrate", {"heads": {"score": "compress"}}, "calibrate: compress holds no items.jsonl"),
+        ("calibrate", {"heads": {"score": "compress"}}, "calibrate reads compress/items.jsonl.gz"),
     ],
     ids=str,
 )
