@@ -90,7 +90,7 @@ def test_an_engines_loop_tells_what_it_finds_lost(
             loop._stopping.set()
             return Reaped(requeued=1, lost=2, expired=4, now_ms=1)
 
-    monkeypatch.setattr("service.engine.KEEPER_SECONDS", 0.001)
+    monkeypatch.setattr("service.engine.RENEW_SECONDS", 0.001)
     caplog.set_level(logging.INFO, "fairslate.engine")
     worker = Losing(service_redis_url, pool, GateSettings(), "worker")
     loop = EngineLoop(

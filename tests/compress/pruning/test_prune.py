@@ -160,7 +160,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
         ({"ridge": -1}, RecipeError, "0 or more"),
         ({"most": 2}, RecipeError, "0 to 1"),
         ({"split": "../data/valid"}, CalibrationDataError, "test stays unseen"),
-        ({"fit_to": "teacher"}, RecipeError, "there is none"),
+        ({"fit_to": "teacher"}, RecipeError, "there is no model directory"),
         ({"fit_to": "truth"}, RecipeError, "use one of source, teacher"),
         ({"fit_to": "teacher", "drop_layers": 1}, RecipeError, "source where layers"),
     ]

@@ -97,11 +97,11 @@ def test_a_killed_run_goes_on_bit_for_bit_and_asks_nothing_twice(
     [
         ({"labelled": 0}, "labelled is 0; use 1 or more"),
         ({"slates": 5}, "5 slates do not divide into 2 parts"),
-        ({"average": 1.0}, "average is 0 to below 1"),
-        ({"trained_share": 1.5}, "trained_share 0 to 1"),
+        ({"average": 1.0}, "average is 1.0; use 0 to below 1"),
+        ({"trained_share": 1.5}, "trained_share is 1.5"),
         ({"pooled_weight": -1.0}, "pooled_weight is -1.0; use 0 or more"),
         ({"substituted_worlds": -1}, "write a whole number of 0 or more"),
-        ({"rates": 1}, "unexpected keyword"),
+        ({"rates": 1}, "is unknown"),
     ],
 )
 def test_options_that_cannot_be_done_are_refused(wrong: dict[str, Any], said: str) -> None:
