@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import bentoml
@@ -50,7 +51,7 @@ def engine_workers() -> int:
 async def open_service(app: Starlette) -> AsyncIterator[None]:
     """Puts what answers calls into `app.state` for as long as the API process serves."""
     settings = Settings.from_environment()
-    with running_redis(settings) as urls, serving():
+    with running_redis(settings) as urls, serving(Path(settings.state_dir)):
         process = ApiProcess(settings, urls)
         app.state.insight, app.state.reception = process.insight, process.reception
         app.state.ranker, app.state.reasoner = process.ranker, process.reasoner

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from models.catalogue import Catalogue
 from models.directory import ModelDirectory, load_model_directory
@@ -49,6 +50,7 @@ class EngineProcess:
         logger.info("the engine computes in %s", dict(engine.description))
         spare_collector()
         self._drain_s = settings.drain_ms / 1000
+        self._state_dir = Path(settings.state_dir)
         self._resources = contextlib.ExitStack()
         urls = self._resources.enter_context(running_redis(settings))
         views: Sequence[PoolEngine] = [engine]
@@ -74,7 +76,7 @@ class EngineProcess:
 
         Then ends after the batch in hand; the pool's other engines take the rest.
         """
-        if not outlast_serving(self._drain_s):
+        if not outlast_serving(self._state_dir, self._drain_s):
             logger.warning("stops before all requests are answered; FAIRSLATE_DRAIN_MS is over")
         for loop in self._loops:
             loop.stop()

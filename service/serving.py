@@ -8,35 +8,52 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+NAME = "serving.lock"  # in the server's own folder, which no cleaner of temporary files looks into
 POLL_SECONDS = 0.05
+
+logger = logging.getLogger("fairslate.serving")
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[None]:
-    """This process answers calls while the block lasts; one block at a time in a process."""
-    with _opened() as file:
+def serving(folder: Path) -> Iterator[None]:
+    """This process answers calls while the block lasts; one block at a time in a process.
+
+    Where the folder cannot be written, engines do not wait for it when the server stops.
+    """
+    try:
+        file = _opened(folder)
+    except OSError as error:
+        logger.warning("a stop will not answer what waits: %s; make it writable", error)
+        yield
+        return
+    with contextlib.closing(file):
         fcntl.lockf(file, fcntl.LOCK_SH, 1, os.getppid())
         yield
 
 
-def outlast_serving(patience_s: float) -> bool:
+def outlast_serving(folder: Path, patience_s: float) -> bool:
     """Waits until no process of this server answers calls; False when the patience ends first."""
     patience_ends = time.monotonic() + patience_s
-    while _somebody_serves():
+    while _somebody_serves(folder):
         if time.monotonic() >= patience_ends:
             return False
         time.sleep(POLL_SECONDS)
     return True
 
 
-def _somebody_serves() -> bool:
-    with _opened() as file:
+def _somebody_serves(folder: Path) -> bool:
+    try:
+        file = _opened(folder)
+    except OSError:
+        return False
+    with contextlib.closing(file):
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, os.getppid())
         except OSError:
@@ -44,11 +61,6 @@ def _somebody_serves() -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _opened() -> Iterator[int]:
-    path = Path(tempfile.gettempdir()) / f"fairslate-{os.getuid()}.serving"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _opened(folder: Path) -> BinaryIO:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return (folder / NAME).open("a+b")
