@@ -53,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._feed(data)
         except httptools.HttpParserError:
             if not self._deaf:
-                self.send_400_response("Invalid HTTP request received.")
+                self._refuse_malformed()
             return
         if not self._deaf:
             self._watch(len(data))
@@ -152,6 +152,12 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _refuse_malformed(self) -> None:
+        if self._idle:
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            self._close_after_answer()
+
     def _refuse_size(self) -> None:
         self._refuse(
             HeadersTooLargeError(
@@ -165,13 +171,24 @@ class BoundedProtocol(HttpToolsProtocol):
         the connection, and the client lose the answer."""
         self._deaf = True
         self._stop_timer()
-        if not self._idle:  # there is no place for another answer within the one under way
-            self.transport.close()
+        if not self._idle:
+            self._close_after_answer()
             return
         self.transport.write(_on_the_wire(error))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
+
+    def _close_after_answer(self) -> None:
+        """There is no place for another answer within the one under way, nor before it.
+
+        At once where that waits for what will not be read.
+        """
+        self._deaf = True
+        if self.cycle.more_body:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
 
 
 def _on_the_wire(error: FairslateError) -> bytes:

@@ -14,6 +14,7 @@ from service.bounded_protocol import BoundedProtocol
 from tests.service.raw_server import (
     GET,
     LENGTH,
+    PATIENCE,
     POST,
     RELEASE,
     Hasty,
@@ -190,3 +191,18 @@ def test_slow_headers_in_time_are_read(patient_port: int) -> None:
 def test_what_is_no_request_is_refused(patient_port: int, request_line: bytes) -> None:
     with connected(patient_port, request_line) as connection:
         assert to_the_end(connection).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "behind", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX-A: " + b"a" * LIMIT + b"\r\n\r\n"]
+)
+def test_a_request_under_way_has_its_answer_before_what_is_refused_behind_it(
+    patient_port: int, behind: bytes
+) -> None:
+    RELEASE.clear()
+    with connected(patient_port, b"GET /held HTTP/1.1\r\n\r\n", behind) as connection:
+        assert connection in select.select([], [connection], [], PATIENCE)[1]
+        with connected(patient_port, GET + b"Connection: close\r\n\r\n") as other:
+            to_the_end(other)  # the server has read what was sent before
+        RELEASE.set()
+        assert to_the_end(connection).startswith(b"HTTP/1.1 200")
