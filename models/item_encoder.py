@@ -91,8 +91,10 @@ def save_item_encoder(
         "vectors": str(encoder.vectors),
     }
     weights = {name: tensor.half() for name, tensor in encoder.state_dict().items()}
-    save_tensors(weights, path, metadata)
-    save_tensors(weights, path, metadata | {"digest": encoder_digest(path)})
+    beside = path.with_name(path.name + ".writing")
+    save_tensors(weights, beside, metadata)
+    save_tensors(weights, beside, metadata | {"digest": encoder_digest(beside)})
+    beside.replace(path)
 
 
 def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncoder, str]:
