@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.bounded_protocol import BoundedProtocol
 from service.gate.embedded import EmbeddedRedis
+from tests.service.raw_server import Hasty, serving
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,15 @@ def service_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 def pool() -> str:
     """A pool that no other test uses."""
     return f"pool-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def hasty_port() -> Iterator[int]:
+    with serving(Hasty) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def patient_port() -> Iterator[int]:
+    with serving(BoundedProtocol) as port:
+        yield port

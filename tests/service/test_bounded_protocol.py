@@ -6,39 +6,23 @@ import contextlib
 import json
 import select
 import socket
-from collections.abc import Iterator
 
 import pytest
 
-from service.bounded_protocol import BoundedProtocol
 from tests.service.raw_server import (
     GET,
     LENGTH,
     PATIENCE,
     POST,
     RELEASE,
-    Hasty,
     connected,
     let_the_time_pass,
-    serving,
     to_the_end,
     up_to,
 )
 
 LIMIT = 64 << 10
 TRAILERS = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
-
-
-@pytest.fixture(scope="module")
-def hasty_port() -> Iterator[int]:
-    with serving(Hasty) as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
-def patient_port() -> Iterator[int]:
-    with serving(BoundedProtocol) as port:
-        yield port
 
 
 def refused(answer: bytes, status: int, code: str) -> None:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from service.bounded_protocol import BoundedProtocol
 from tests.service.raw_server import (
     GET,
     LENGTH,
     POST,
     RELEASE,
-    Hasty,
     connected,
     let_the_time_pass,
-    serving,
     to_the_end,
     up_to,
 )
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
-
-
-@pytest.fixture(scope="module")
-def hasty_port() -> Iterator[int]:
-    with serving(Hasty) as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
-def patient_port() -> Iterator[int]:
-    with serving(BoundedProtocol) as port:
-        yield port
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])

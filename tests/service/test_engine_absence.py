@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from service import dispatch
 from service.dispatch import Dispatcher
-from service.engine import EngineLoop
 from service.errors import EngineAbsentError
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.settings import GateSettings
-from service.joint_engine import JointEngine
 from tests.e2e.server import wait_until
-from tests.service.scripted_engine import ScriptedEngine, job
-
-
-@contextmanager
-def serving(url: str, pool: str, engine: ScriptedEngine) -> Iterator[None]:
-    gate = WorkerGate(url, pool, GateSettings(), "worker")
-    loop = EngineLoop(JointEngine(engine), gate, token_budget=4096, max_batch_jobs=8)
-    threads = [threading.Thread(target=target) for target in (loop.run, loop.keep)]
-    for thread in threads:
-        thread.start()
-    try:
-        wait_until(lambda: bool(gate.stats().workers), 10.0, "the worker")
-        yield
-    finally:
-        loop.stop()
-        for thread in threads:
-            thread.join(10.0)
-    assert not any(thread.is_alive() for thread in threads)
+from tests.service.scripted_engine import job
 
 
 def test_who_waits_is_kept_until_a_silent_engine_can_be_replaced_and_nobody_is_added(
