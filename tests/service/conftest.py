@@ -1,4 +1,4 @@
-"""An embedded Redis for the service's own tests; the gate's tests bring theirs."""
+"""An embedded Redis, and small servers of the protocol, for the service's own tests."""
 
 from __future__ import annotations
 
