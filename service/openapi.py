@@ -25,10 +25,12 @@ _PREFIX = "#/components/schemas/"
 _ERRORS = {
     400: "The request breaks a rule; `param` names the field.",
     401: "The API key is missing or not known.",
+    408: "The headers or the body did not arrive in time.",
     413: "The body is above the byte limit.",
     429: "The tenant has too much queued or in flight; see Retry-After.",
+    431: "The request line and the headers are above the byte limit.",
     500: "The model could not score the slate.",
-    503: "The queue, the engine or Redis is not available; see Retry-After.",
+    503: "The queue, the engine or Redis is not available, or the server stops; see Retry-After.",
     504: "The deadline passed.",
 }
 _CLOSED = {404: "The server has no admin key."}
