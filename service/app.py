@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +20,10 @@ from service.departure import Departure, RefusedOnDeparture
 from service.metrics_key import MetricsKey
 from service.preflight import check_start
 from service.reception import Reception
+from service.refusing_protocol import RefusingProtocol
 from service.routes import http_app
 from service.running_redis import running_redis
 from service.serving import serving
-from service.unread import RefusedUnread
 
 # BentoML makes some 300 objects a request for spans that nobody collects; "false" brings them back.
 UNTRACED = os.environ.setdefault("OTEL_SDK_DISABLED", "true") == "true"
@@ -34,9 +35,6 @@ LOGGING = {"access": {"enabled": False}}
 
 # BentoML's own series have a label for every path that anybody asked for; ours are at `/metrics`.
 METRICS = {"enabled": False}
-
-# What uvicorn takes where BentoML names no protocol; nothing else there bounds headers.
-HTTP_PROTOCOLS["auto"] = "service.bounded_protocol:BoundedProtocol"
 
 
 def engine_workers() -> int:
@@ -60,8 +58,16 @@ async def open_service(app: Starlette) -> AsyncIterator[None]:
                 yield
 
 
+def door() -> Reception | None:
+    """Where the refused are known, unless they are to hear that the server stops."""
+    return None if departure.leaving else cast("Reception", api.state.reception)
+
+
 departure = Departure()
 api = http_app(open_service)
+
+# What uvicorn takes where BentoML names no protocol; nothing else there bounds headers.
+HTTP_PROTOCOLS["auto"] = cast("str", partial(RefusingProtocol, door))
 
 
 @bentoml.service(workers=engine_workers(), logging=LOGGING, metrics=METRICS)
@@ -104,4 +110,3 @@ class RankingService:
 outside = cast("Any", RankingService)  # the decorators hide what it is
 outside.add_asgi_middleware(RefusedOnDeparture, departure=departure)
 outside.add_asgi_middleware(MetricsKey)
-outside.add_asgi_middleware(RefusedUnread, state=api.state)

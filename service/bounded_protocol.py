@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import httptools
@@ -26,9 +27,11 @@ class BoundedProtocol(HttpToolsProtocol):
     max_header_bytes = 64 << 10
     header_seconds = 10.0
     linger_seconds = 2.0
+    kept_seconds = 75  # balancers use a connection again for up to a minute, and lose a race at 5
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.timeout_keep_alive = max(self.kept_seconds, self.timeout_keep_alive)
         self._in_headers = False
         self._advanced = False  # within the piece in hand: more than headers or trailers was read
         self._withheld = 0  # bytes since then
@@ -72,7 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_headers = False
         self._stop_timer()
-        super().on_headers_complete()
+        self._begin()
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
@@ -82,6 +85,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._advanced = True
         if not self._ignores_upgrade():
             super().on_message_complete()
+
+    def _begin(self) -> None:
+        """Gives the app a request whose headers are there."""
+        super().on_headers_complete()
 
     @property
     def _idle(self) -> bool:
@@ -174,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._idle:
             self._close_after_answer()
             return
-        self.transport.write(_on_the_wire(error))
+        self.transport.write(on_the_wire(error, new_name(), [(b"connection", b"close")]))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(self.linger_seconds, self.transport.close)
@@ -191,8 +198,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
 
-def _on_the_wire(error: FairslateError) -> bytes:
-    response = error_response(error, new_name())
-    headers = [*response.raw_headers, (b"connection", b"close")]
-    lines = [b"%s: %s\r\n" % header for header in headers]
+def on_the_wire(
+    error: FairslateError, request_id: str, more_headers: Iterable[tuple[bytes, bytes]]
+) -> bytes:
+    """The whole answer, as HTTP/1.1 has it."""
+    response = error_response(error, request_id)
+    lines = [b"%s: %s\r\n" % header for header in (*response.raw_headers, *more_headers)]
     return b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServerStoppingError
-from service.routes import error_response, request_identifier
+from service.inbox import request_identifier
+from service.routes import error_response
 
 RETRY_AFTER_MS = 1000
 Handler = Callable[[int, FrameType | None], object]

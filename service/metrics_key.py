@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from models.errors import FairslateError
 from service.config import Settings
 from service.errors import UnauthorizedError
-from service.routes import error_response, request_identifier
+from service.inbox import request_identifier
+from service.routes import error_response
 from service.tenants import bearer_key
 
 

@@ -99,15 +99,24 @@ class Reception:
         """Raises UnauthorizedError."""
         return self._tenants.authenticate(authorization)
 
-    def refuse_unread(self, authorization: str | None) -> None:
+    def refuse_unread(self, authorization: str | None) -> bool:
         """Raises TenantThrottledError for a tenant that was refused a moment ago, and counts it.
 
-        A key that nobody has is left to `authenticate`.
+        True where only its body can tell, for it may name a class that was not. A key that nobody
+        has is left to `authenticate`.
         """
         with suppress(UnauthorizedError):
             tenant = self._tenants.authenticate(authorization)
             with self.metrics.failures_of(tenant.name):
                 self._refuse(tenant, tenant.nodes)
+            return self._refusals.refuses(tenant.nodes[0])
+        return False
+
+    def refuse_unparsed(self, authorization: str | None, body: bytes) -> None:
+        """The same when the body is there. Raises UnauthorizedError too."""
+        tenant = self._tenants.authenticate(authorization)
+        with self.metrics.failures_of(tenant.name):
+            self._refuse_body(tenant, body)
 
     async def ready(self) -> bool:
         """Whether a job sent now would find Redis and a live engine."""
@@ -123,7 +132,7 @@ class Reception:
         """Waits for the body, refuses what the gate would, and has it made tokens in time."""
         request = await self._parsed(call, tenant, parse)
         path = tenant.path(request.user, request.priority)
-        self._refusals.check([tenant_id(path, tenant.level)])
+        self._refusals.enter(tenant_id(path, tenant.level))
         clock = Clock(call.arrived, request.deadline_ms or self.settings.default_deadline_ms)
         async with deadline(clock):
             parsed_ms = clock.elapsed_ms
@@ -168,13 +177,15 @@ class Reception:
         self, call: Call, tenant: Tenant, parse: Callable[[bytes, Settings], Asked]
     ) -> Asked:
         body = await self._body(call)
-        # Before a body is parsed that would only be refused.
-        names_class = any(field in body for field in CLASS_FIELDS)
-        self._refuse(tenant, tenant.nodes if names_class else tenant.nodes[:1])
+        self._refuse_body(tenant, body)
         if len(body) <= LONG_BODY_BYTES:
             return parse(body, self.settings)
         async with deadline(Clock(call.arrived, self.settings.max_deadline_ms)):
             return await self._turns.run(tenant.name, parse, body, self.settings)
+
+    def _refuse_body(self, tenant: Tenant, body: bytes) -> None:
+        names_class = any(field in body for field in CLASS_FIELDS)
+        self._refuse(tenant, tenant.nodes if names_class else tenant.nodes[:1])
 
     def _refuse(self, tenant: Tenant, nodes: Sequence[str]) -> None:
         """Raises TenantThrottledError while every node that a job may be of refuses it."""

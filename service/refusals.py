@@ -1,4 +1,4 @@
-"""Who was refused a moment ago, so that the next is refused at once. Knows no tree and no slate."""
+"""Whom the gate refused a moment ago, so that few of them are read. Knows no tree and no slate."""
 
 from __future__ import annotations
 
@@ -10,20 +10,41 @@ from dataclasses import dataclass
 from service.gate.errors import TenantThrottledError
 
 LONGEST_MS = 250  # far below what a queue at its cap takes to drain, and a retry a client notices
+LEAST_TRIALS = 32
+SLACK = 1.25
+MOST_TRIALS = 512  # whoever needs more is not held back at all
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Refusal:
+    """What a node was told, and how many of its slates may try again within a period from `until`.
+
+    period_s: longer than the gate takes to answer, so that the first who try are heard of in it.
+    """
+
     message: str
     retry_after_ms: int
     until: float
+    period_s: float
+    trials: int
+    tried: int = 0
+
+    def ease(self, now: float) -> None:
+        """Lets more try, for each period without another refusal."""
+        while now >= self.until + self.period_s and self.trials <= MOST_TRIALS:
+            self.until += self.period_s
+            self.trials *= 2
+            self.tried = 0
 
 
 class Refusals:
     """For one event loop. Reading a slate costs many times what refusing it does.
 
     A node of a tenant whose queue is at its cap is told so for LONGEST_MS at most without its slate
-    being read; without that a flood takes the processor from those who are within their share.
+    being read; without that a flood takes the processor from those who are within their share. Then
+    a few may try, or all that come before the gate has answered the first would be read, the more
+    the further behind the processor is: half as many as before, and twice as many in each period
+    without another refusal.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,21 +59,41 @@ class Refusals:
             first = min(refused, key=lambda refusal: refusal.retry_after_ms)
             raise TenantThrottledError(first.message, retry_after_ms=first.retry_after_ms)
 
-    def _standing(self, node: str) -> _Refusal | None:
-        refusal = self._refused.get(node)
-        if refusal is not None and self._clock() >= refusal.until:
-            del self._refused[node]
-            return None
-        return refusal
+    def refuses(self, node: str) -> bool:
+        """Whether `check` would raise for the node alone."""
+        return self._standing(node) is not None
+
+    def enter(self, node: str) -> None:
+        """The same for one node, and counts the slate that goes on to the gate."""
+        self.check([node])
+        if node in self._refused:
+            self._refused[node].tried += 1
 
     @contextmanager
     def noting(self, node: str) -> Iterator[None]:
         """Around what may raise TenantThrottledError, which passes through."""
+        began = self._clock()
         try:
             yield
         except TenantThrottledError as error:
-            retry_ms = error.retry_after_ms or 0
-            until = self._clock() + min(retry_ms, LONGEST_MS) / 1000
-            # Not the error: its traceback would keep the request.
-            self._refused[node] = _Refusal(str(error), retry_ms, until)
+            if error.retry_after_ms:
+                self._note(node, error, self._clock() - began)
             raise
+
+    def _standing(self, node: str) -> _Refusal | None:
+        refusal, now = self._refused.get(node), self._clock()
+        if refusal is None:
+            return None
+        refusal.ease(now)
+        free = refusal.trials > MOST_TRIALS or refusal.tried < refusal.trials
+        return None if now >= refusal.until and free else refusal
+
+    def _note(self, node: str, error: TenantThrottledError, took_s: float) -> None:
+        """Not the error itself: its traceback would keep the request."""
+        now, retry_ms = self._clock(), error.retry_after_ms or 0
+        before, trials = self._refused.get(node), LEAST_TRIALS
+        if before is not None:  # many that tried at once hear the same
+            trials = before.trials if now < before.until else max(trials, before.trials // 2)
+        until = now + min(retry_ms, LONGEST_MS) / 1000
+        period_s = max(LONGEST_MS / 1000, SLACK * took_s)
+        self._refused[node] = _Refusal(str(error), retry_ms, until, period_s, trials)

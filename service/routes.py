@@ -17,7 +17,6 @@ from starlette.types import Lifespan, Receive, Scope, Send
 
 from models.errors import FairslateError
 from service.errors import (
-    BodyTooLargeError,
     MethodNotAllowedError,
     RouteNotFoundError,
     envelope,
@@ -25,9 +24,9 @@ from service.errors import (
     error_status,
 )
 from service.event_stream import EventSource, EventStream, Tell, is_acceptable
+from service.inbox import Inbox, received, request_identifier
 from service.insight import Insight
 from service.metrics_page import metrics_page
-from service.names import new_name
 from service.openapi import openapi
 from service.ranking import Ranker
 from service.reasoning import Reasoner
@@ -36,7 +35,6 @@ from service.reception import Call
 logger = logging.getLogger("fairslate.routes")
 
 CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the metrics
-MAX_REQUEST_ID = 128
 MAX_ADMIN_BYTES = 1024
 BESIDE = "/readyz, /livez, /metrics, /"  # for operators and browsers
 
@@ -56,43 +54,6 @@ class UnclaimedPath(Convertor[str]):
 
 
 register_url_convertor("unclaimed", UnclaimedPath())
-
-
-class Inbox:
-    """One request's body, then the news that its client has gone."""
-
-    def __init__(self, request: Request, max_bytes: int) -> None:
-        self._request = request
-        self._max_bytes = max_bytes
-        self._body_read = asyncio.Event()
-
-    async def read_body(self) -> bytes:
-        """Raises BodyTooLargeError as soon as the limit is known to be passed."""
-        declared = self._request.headers.get("content-length", "")
-        self._check(int(declared) if declared.isdecimal() else 0)
-        body = bytearray()
-        async for piece in self._request.stream():
-            body += piece
-            self._check(len(body))
-        self._body_read.set()
-        return bytes(body)
-
-    async def body_read(self) -> None:
-        """Returns when the whole body is."""
-        await self._body_read.wait()
-
-    async def client_gone(self) -> None:
-        """Returns when the client hangs up, which can be seen only once the body is read."""
-        await self.body_read()
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-
-    def _check(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise BodyTooLargeError(
-                f"the body is {size} bytes or more; the limit is {self._max_bytes}; "
-                "send fewer or shorter candidates"
-            )
 
 
 async def rank(request: Request) -> Response:
@@ -175,13 +136,6 @@ def http_app(lifespan: Lifespan[Starlette]) -> Starlette:
     return Starlette(routes=[*ROUTES, *OPERATOR_ROUTES, unclaimed], lifespan=lifespan)
 
 
-def request_identifier(request: Request) -> str:
-    """The client's `x-request-id` if it is short printable ASCII, else a new one."""
-    given = request.headers.get("x-request-id", "")
-    usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
-    return given if usable else new_name()
-
-
 def error_response(error: Exception, request_id: str) -> Response:
     """The envelope with the status and headers of the error; logs what the client may not see."""
     body = _refused(request_id, error)
@@ -196,7 +150,7 @@ def _refused(request_id: str, error: Exception) -> dict[str, Any]:
 
 async def _worked(request: Request, work: Callable[[Call], Work]) -> Response:
     """The answer of a call that engines work for, and that ends when its client leaves."""
-    call, inbox = _call(request)
+    call, inbox = received(request, request.app.state.ranker.settings.max_body_bytes)
     request_id = call.request_id
     try:
         answer = await _unless_gone(work(call), inbox)
@@ -209,7 +163,7 @@ async def _worked(request: Request, work: Callable[[Call], Work]) -> Response:
 
 async def _streamed(request: Request, work: Callable[[Call, Tell], Work]) -> Response:
     """The same as events, unless it is refused before there is one."""
-    call, inbox = _call(request)
+    call, inbox = received(request, request.app.state.ranker.settings.max_body_bytes)
     source = EventSource(partial(work, call), partial(_refused, call.request_id))
     try:
         await source.wait(inbox.body_read(), inbox.client_gone())
@@ -221,12 +175,6 @@ async def _streamed(request: Request, work: Callable[[Call, Tell], Work]) -> Res
             return error_response(error, call.request_id)
         raise
     return EventStream(source, {"x-request-id": call.request_id})
-
-
-def _call(request: Request) -> tuple[Call, Inbox]:
-    inbox = Inbox(request, request.app.state.ranker.settings.max_body_bytes)
-    authorization = request.headers.get("authorization")
-    return Call(request_identifier(request), authorization, inbox.read_body), inbox
 
 
 async def _unless_gone(work: Work, inbox: Inbox) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import anyio.to_thread
 import uvicorn
@@ -49,11 +50,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.contextmanager
-def serving(protocol: type[BoundedProtocol]) -> Iterator[int]:
+def serving(protocol: Callable[..., BoundedProtocol]) -> Iterator[int]:
     """The port of a server of this protocol, whose keep-alive alone ends no connection here."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=3600
+        app, http=cast("Any", protocol), lifespan="off", log_config=None, timeout_keep_alive=3600
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -84,11 +85,11 @@ def to_the_end(connection: socket.socket) -> bytes:
     return received
 
 
-def up_to(connection: socket.socket, end: bytes) -> bytes:
-    """What comes first and ends like this."""
+def up_to(connection: socket.socket, end: bytes, at_once: int = 1 << 16) -> bytes:
+    """What comes first and ends like this; at_once: 1 leaves what comes behind it."""
     received = b""
     while not received.endswith(end):
-        piece = connection.recv(1 << 16)
+        piece = connection.recv(at_once)
         assert piece, received
         received += piece
     return received

@@ -159,14 +159,15 @@ def test_before_its_request_is_read_only_a_tenant_refused_a_moment_ago_is_refuse
         raise TenantThrottledError("wait for answers", retry_after_ms=60_000)
 
     async def call(ranker: Ranker) -> None:
-        ranker.reception.refuse_unread("Bearer ada")
+        refuse_unread = ranker.reception.refuse_unread
+        assert not refuse_unread("Bearer ada")
         with pytest.raises(TenantThrottledError):
             await ranker.rank(Call("request", "Bearer ada", slate))
         with pytest.raises(TenantThrottledError, match="wait for answers"):
-            ranker.reception.refuse_unread("Bearer ada")
-        ranker.reception.refuse_unread("Bearer bob")
+            refuse_unread("Bearer ada")
+        assert not refuse_unread("Bearer bob")
         for nobody in (None, "Bearer nobody"):  # told so by the walk itself
-            ranker.reception.refuse_unread(nobody)
+            assert not refuse_unread(nobody)
 
     monkeypatch.setattr(Dispatcher, "score", full)
     asyncio.run(call(make_ranker(10_000)))
@@ -191,9 +192,18 @@ def test_a_class_that_is_full_is_refused_unparsed_and_the_other_is_not(
         return (await batch()).replace(b"priority", b"\\u0070riority")
 
     async def call(ranker: Ranker) -> None:
+        reception = ranker.reception
+        assert not reception.refuse_unread("Bearer cleo")
         for read_body in (slate, garbage, escaped, batch):
             with pytest.raises(TenantThrottledError, match="wait for answers"):
                 await ranker.rank(Call("request", "Bearer cleo", read_body))
+            if read_body is slate:  # only the body tells of which class the next one is
+                assert reception.refuse_unread("Bearer cleo")
+                reception.refuse_unparsed("Bearer cleo", await batch())
+                with pytest.raises(TenantThrottledError, match="wait for answers"):
+                    reception.refuse_unparsed("Bearer cleo", await garbage())
+        with pytest.raises(TenantThrottledError, match="wait for answers"):
+            reception.refuse_unread("Bearer cleo")
 
     monkeypatch.setattr(Dispatcher, "score", full)
     asyncio.run(call(make_ranker(10_000)))

@@ -1,0 +1,125 @@
+"""Answers whom the gate refused a moment ago before a request becomes a task. Knows no slates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from models.errors import FairslateError
+from service.bounded_protocol import BoundedProtocol, on_the_wire
+from service.inbox import usable_identifier
+
+GATED = frozenset({b"/v1/rank", b"/v1/contexts", b"/v1/reason"})  # what the gate may refuse
+MOST_HELD_BYTES = 64 << 10
+
+
+class Door(Protocol):
+    """Whoever knows which tenants were refused."""
+
+    def refuse_unread(self, authorization: str | None) -> bool:
+        """Raises FairslateError; or whether the body decides, because it may name a class."""
+
+    def refuse_unparsed(self, authorization: str | None, body: bytes) -> None:
+        """Raises FairslateError."""
+
+
+class RefusingProtocol(BoundedProtocol):
+    """A flood must not pay with everybody's processor for its way through the app to a refusal.
+
+    What only the body decides is held until that is there, unless it is long or late: then the app
+    reads it as any other.
+    """
+
+    def __init__(self, find_door: Callable[[], Door | None], *args: Any, **kwargs: Any) -> None:
+        """find_door: None when nobody is to be refused here."""
+        super().__init__(*args, **kwargs)
+        self._find_door = find_door
+        self._held: bytearray | None = None
+        self._refused = False
+
+    def shutdown(self) -> None:
+        self._release()
+        super().shutdown()
+
+    def on_message_begin(self) -> None:
+        self._held, self._refused = None, False
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._advanced = True
+        if self._held is not None:
+            self._held += body
+            if len(self._held) > MOST_HELD_BYTES:
+                self._release()
+        elif not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._advanced = True
+        if self._held is not None:
+            self._decide(bytes(self._held))
+        if self._refused:
+            self._conclude()
+        else:
+            super().on_message_complete()
+
+    def _begin(self) -> None:
+        door = self._find_door() if self._may_be_refused() else None
+        try:
+            decided = door is None or not door.refuse_unread(self._header(b"authorization"))
+        except FairslateError as error:
+            self._refuse_request(error)
+            return
+        if decided:
+            super()._begin()
+        else:
+            self._held = bytearray()
+
+    def _may_be_refused(self) -> bool:
+        """Behind an answer under way there is no place for another."""
+        gated = self.url.partition(b"?")[0] in GATED and self.parser.get_method() == b"POST"
+        return gated and self._idle and not self.expect_100_continue
+
+    def _decide(self, body: bytes) -> None:
+        door = self._find_door()
+        try:
+            if door is not None:
+                door.refuse_unparsed(self._header(b"authorization"), body)
+        except FairslateError as error:
+            self._refuse_request(error)
+            return
+        self._release()
+
+    def _release(self) -> None:
+        """Gives the app what was held."""
+        if self._held is not None:
+            body, self._held = bytes(self._held), None
+            super()._begin()
+            super().on_body(body)
+
+    def _late(self) -> None:
+        if self._held is not None:
+            self._release()
+        super()._late()
+
+    def _refuse_request(self, error: FairslateError) -> None:
+        """At once; what still comes of the body is dropped."""
+        self._held, self._refused = None, True
+        headers = self.server_state.default_headers
+        if not self._is_kept:
+            headers = [*headers, (b"connection", b"close")]
+        identifier = usable_identifier(self._header(b"x-request-id") or "")
+        self.transport.write(on_the_wire(error, identifier, headers))
+
+    def _conclude(self) -> None:
+        if self._is_kept:
+            self.on_response_complete()
+        else:
+            self.transport.close()
+
+    @property
+    def _is_kept(self) -> bool:
+        return self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+
+    def _header(self, name: bytes) -> str | None:
+        return next((value.decode("latin-1") for key, value in self.headers if key == name), None)

@@ -1,0 +1,165 @@
+"""Who was refused a moment ago is answered before the app sees the request; all else passes."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from service.gate.errors import TenantThrottledError
+from service.refusing_protocol import GATED, MOST_HELD_BYTES, Door, RefusingProtocol
+from tests.service.raw_server import RELEASE, Hasty, connected, serving, to_the_end, up_to
+
+LOUD, ONE_CLASS, QUIET = b"loud", b"loud in one class", b"quiet"
+REFUSED, SERVED = b"HTTP/1.1 429 Too Many Requests\r\n", b"HTTP/1.1 200 OK\r\n"
+LONG = b"x" * (MOST_HELD_BYTES + 1)
+
+
+class Doorkeeper:
+    """Refuses one tenant, and of another what does not say `batch`."""
+
+    def refuse_unread(self, authorization: str | None) -> bool:
+        if authorization == LOUD.decode():
+            raise TenantThrottledError("wait for answers", retry_after_ms=700)
+        return authorization == ONE_CLASS.decode()
+
+    def refuse_unparsed(self, authorization: str | None, body: bytes) -> None:
+        assert authorization == ONE_CLASS.decode()
+        if b"batch" not in body:
+            raise TenantThrottledError("wait for answers", retry_after_ms=700)
+
+
+class HastyRefusing(RefusingProtocol, Hasty):
+    """Loses patience soon."""
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serving(partial(RefusingProtocol, Doorkeeper)) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def hasty_port() -> Iterator[int]:
+    with serving(partial(HastyRefusing, Doorkeeper)) as port:
+        yield port
+
+
+def head(
+    key: bytes, length: int, path: bytes = b"/v1/rank", more: bytes = b"", version: bytes = b"1.1"
+) -> bytes:
+    lines = b"POST %s HTTP/%s\r\nHost: x\r\nAuthorization: %s\r\nContent-Length: %d\r\n%s\r\n"
+    return lines % (path, version, key, length, more)
+
+
+def slate(key: bytes, body: bytes, path: bytes = b"/v1/rank", more: bytes = b"") -> bytes:
+    return head(key, len(body), path, more) + body
+
+
+def answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """One, with its length known: head and body."""
+    top = up_to(connection, b"\r\n\r\n", 1)
+    length = re.search(rb"content-length: (\d+)", top)
+    assert length
+    body = b""
+    while len(body) < int(length[1]):
+        body += connection.recv(int(length[1]) - len(body))
+    return top, body
+
+
+@pytest.mark.parametrize("path", [*sorted(GATED), b"/v1/rank?a=b"])
+def test_a_refused_tenant_is_answered_before_its_body_and_the_connection_stays(
+    port: int, path: bytes
+) -> None:
+    with connected(port, head(LOUD, 5, path, b"X-Request-Id: mine\r\n")) as connection:
+        for _ in range(2):
+            top, body = answer(connection)
+            assert top.startswith(REFUSED)
+            assert b"\r\nretry-after: 1\r\n" in top
+            assert b"\r\nx-request-id: mine\r\n" in top
+            assert top.count(b"\r\ndate: ") == 1
+            error = json.loads(body)["error"]
+            assert (error["code"], error["request_id"]) == ("tenant_throttled", "mine")
+            assert error["retry_after_ms"] == 700
+            connection.sendall(b"slate" + head(LOUD, 5, path, b"X-Request-Id: mine\r\n"))
+        assert answer(connection)[0].startswith(REFUSED)
+        connection.sendall(b"slate" + slate(QUIET, b"other"))
+        assert answer(connection)[1] == b"other"
+
+
+@pytest.mark.parametrize("cut", [0, 3])
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"interactive", REFUSED), (b"batch", SERVED), (LONG, SERVED)]
+)
+def test_where_the_class_decides_the_body_is_held_until_it_is_there_or_long(
+    port: int, body: bytes, status: bytes, cut: int
+) -> None:
+    with connected(port, head(ONE_CLASS, len(body)), body[:cut]) as connection:
+        connection.sendall(body[cut:] + slate(QUIET, b"next"))
+        top, said = answer(connection)
+        assert top.startswith(status)
+        assert status == REFUSED or said == body
+        assert answer(connection)[1] == b"next"
+
+
+def test_a_late_body_is_the_apps_to_wait_for(hasty_port: int) -> None:
+    with connected(hasty_port, head(ONE_CLASS, 5), b"ba") as connection:
+        with connected(hasty_port, head(ONE_CLASS, 5)) as silent:
+            silent.shutdown(socket.SHUT_WR)
+            assert to_the_end(silent) == b""
+        connection.sendall(b"tch")
+        assert answer(connection)[1] == b"batch"
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        pytest.param(partial(slate, QUIET), id="another tenant"),
+        pytest.param(partial(slate, LOUD, path=b"/elsewhere"), id="another path"),
+        pytest.param(lambda body: slate(LOUD, body).replace(b"POST", b"PUT"), id="another method"),
+    ],
+)
+def test_others_and_other_requests_pass(port: int, request_of: Callable[[bytes], bytes]) -> None:
+    with connected(port, request_of(b"slate")) as connection:
+        assert answer(connection)[1] == b"slate"
+
+
+def test_a_client_that_waits_for_leave_to_send_is_left_to_the_app(port: int) -> None:
+    with connected(port, head(LOUD, 5, more=b"Expect: 100-continue\r\n")) as connection:
+        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"slate")
+        assert answer(connection)[1] == b"slate"
+
+
+def test_answers_keep_their_order_behind_one_under_way(port: int) -> None:
+    RELEASE.clear()
+    with connected(port, slate(QUIET, b"first", b"/held")) as connection:
+        connection.sendall(slate(LOUD, b"second"))
+        RELEASE.set()
+        assert [answer(connection)[1] for _ in range(2)] == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("key", [LOUD, ONE_CLASS])
+@pytest.mark.parametrize(("more", "version"), [(b"Connection: close\r\n", b"1.1"), (b"", b"1.0")])
+def test_a_connection_that_is_not_to_stay_is_closed_behind_the_refusal(
+    port: int, key: bytes, more: bytes, version: bytes
+) -> None:
+    with connected(port, head(key, 5, more=more, version=version), b"slate") as connection:
+        said = to_the_end(connection)
+    assert said.startswith(REFUSED)
+    assert b"\r\nconnection: close\r\n" in said
+
+
+def test_where_there_is_no_door_nobody_is_refused() -> None:
+    def none() -> Door | None:
+        return None
+
+    with (
+        serving(partial(RefusingProtocol, none)) as port,
+        connected(port, slate(LOUD, b"slate")) as connection,
+    ):
+        assert answer(connection)[1] == b"slate"
