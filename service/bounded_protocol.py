@@ -134,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._in_headers and self._advanced:
             self._stop_timer()
             self._start_timer()
-        elif self._timer is None and self._idle:
+        elif self._timer is None and self._idle and self.timeout_keep_alive_task is None:
             self._start_timer()
 
     def _start_timer(self) -> None:

@@ -12,7 +12,15 @@ import pytest
 
 from service.gate.errors import TenantThrottledError
 from service.refusing_protocol import GATED, MOST_HELD_BYTES, Door, RefusingProtocol
-from tests.service.raw_server import RELEASE, Hasty, connected, serving, to_the_end, up_to
+from tests.service.raw_server import (
+    RELEASE,
+    Hasty,
+    connected,
+    let_the_time_pass,
+    serving,
+    to_the_end,
+    up_to,
+)
 
 LOUD, ONE_CLASS, QUIET = b"loud", b"loud in one class", b"quiet"
 REFUSED, SERVED = b"HTTP/1.1 429 Too Many Requests\r\n", b"HTTP/1.1 200 OK\r\n"
@@ -108,11 +116,17 @@ def test_where_the_class_decides_the_body_is_held_until_it_is_there_or_long(
 
 def test_a_late_body_is_the_apps_to_wait_for(hasty_port: int) -> None:
     with connected(hasty_port, head(ONE_CLASS, 5), b"ba") as connection:
-        with connected(hasty_port, head(ONE_CLASS, 5)) as silent:
-            silent.shutdown(socket.SHUT_WR)
-            assert to_the_end(silent) == b""
+        let_the_time_pass(hasty_port)
         connection.sendall(b"tch")
         assert answer(connection)[1] == b"batch"
+
+
+def test_a_refused_tenants_connection_is_kept_as_any_other(hasty_port: int) -> None:
+    with connected(hasty_port, slate(LOUD, b"slate")) as connection:
+        assert answer(connection)[0].startswith(REFUSED)
+        let_the_time_pass(hasty_port)
+        connection.sendall(slate(LOUD, b"slate"))
+        assert answer(connection)[0].startswith(REFUSED)
 
 
 @pytest.mark.parametrize(
