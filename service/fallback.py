@@ -47,6 +47,7 @@ class Fallback:
         self._show = show
         self._away = False
         self._closing = False
+        self._probes: set[asyncio.Task[bool]] = set()
 
     @property
     def mode(self) -> str:
@@ -126,12 +127,17 @@ class Fallback:
             side.close()
 
     async def finish(self) -> None:
-        """As `Dispatcher.finish`."""
+        """As `Dispatcher.finish`; no probe outlives it."""
+        for probe in self._probes:
+            probe.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
         for side in self._sides:
             await side.finish()
 
     async def _finds(self, what: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
         probe = asyncio.create_task(what())  # one that is late ends by itself
+        self._probes.add(probe)
+        probe.add_done_callback(self._probes.discard)
         for seconds in (PATIENCE_SECONDS, GRACE_SECONDS):
             await asyncio.wait({probe}, timeout=seconds)
         return probe.done() and probe.result()

@@ -235,3 +235,20 @@ def service_of(url: str) -> int:
     """Charged, or used above what was believed to be needed."""
     stats = WorkerGate(url, POOL, SETTINGS, "observer").stats()
     return stats.service + stats.uncharged
+
+
+def test_a_probe_under_way_does_not_outlive_the_gateway(shared: RedisServer) -> None:
+    async def use() -> None:
+        gate = AsyncGate(shared.url, POOL, SETTINGS)
+        gateway = Fallback(Dispatcher(gate))
+        with frozen(shared):
+            watching = asyncio.create_task(gateway.watch())
+            await until(lambda: bool(gateway._probes))
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            assert gateway._probes
+            await gateway.finish()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        await gate.close()
+
+    asyncio.run(use())
