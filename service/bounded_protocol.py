@@ -95,6 +95,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether no answer is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def _drops_body(self) -> bool:
+        """Whether the answer to what is being sent is out; many read it only when all is sent."""
+        return self._idle
+
     def _feed(self, data: bytes | memoryview) -> None:
         while (end := self._parse(data)) is not None:
             if self._ignores_upgrade():
@@ -131,9 +136,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._withheld = 0 if self._advanced else self._withheld + size
         if self._withheld > self.max_header_bytes:
             self._refuse_size()
-        elif self._in_headers and self._advanced:
+        elif self._advanced and (self._in_headers or self._drops_body):
             self._stop_timer()
-            self._start_timer()
+            if self._in_headers or self.timeout_keep_alive_task is None:
+                self._start_timer()
         elif self._timer is None and self._idle and self.timeout_keep_alive_task is None:
             self._start_timer()
 

@@ -63,6 +63,10 @@ class RefusingProtocol(BoundedProtocol):
         else:
             super().on_message_complete()
 
+    @property
+    def _drops_body(self) -> bool:
+        return self._held is None and super()._drops_body
+
     def _begin(self) -> None:
         door = self._find_door() if self._may_be_refused() else None
         try:

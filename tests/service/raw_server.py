@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -100,3 +101,14 @@ def let_the_time_pass(port: int) -> None:
     for _ in range(2):
         with connected(port) as silent:
             assert to_the_end(silent) == b""
+
+
+def upload_while_time_passes(connection: socket.socket, port: int) -> int:
+    """Bytes sent, one now and then, until the time for headers has run out three times."""
+    sent = 0
+    for _ in range(3):
+        with connected(port) as silent:
+            while not select.select([silent], [], [], 0.01)[0]:
+                connection.sendall(b"x")
+                sent += 1
+    return sent

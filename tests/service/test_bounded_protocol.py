@@ -19,6 +19,7 @@ from tests.service.raw_server import (
     let_the_time_pass,
     to_the_end,
     up_to,
+    upload_while_time_passes,
 )
 
 LIMIT = 64 << 10
@@ -141,6 +142,25 @@ def test_a_body_that_nobody_reads_keeps_no_connection(hasty_port: int) -> None:
     with connected(hasty_port, b"POST /unread HTTP/1.1\r\n" + LENGTH) as connection:
         up_to(connection, b"\r\n\r\n")
         connection.sendall(b"x")
+        assert to_the_end(connection) == b""
+
+
+def test_an_upload_that_was_answered_early_may_end_as_slowly_as_it_goes(hasty_port: int) -> None:
+    early = b"POST /unread HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"
+    with connected(hasty_port, early) as connection:
+        up_to(connection, b"\r\n\r\n")
+        sent = upload_while_time_passes(connection, hasty_port)
+        connection.sendall(b"x" * (1_000_000 - sent) + GET + b"\r\n")
+        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_an_upload_that_was_answered_early_and_stands_still_keeps_no_connection(
+    hasty_port: int,
+) -> None:
+    early = b"POST /unread HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"
+    with connected(hasty_port, early) as connection:
+        up_to(connection, b"\r\n\r\n")
+        upload_while_time_passes(connection, hasty_port)
         assert to_the_end(connection) == b""
 
 

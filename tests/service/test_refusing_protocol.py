@@ -20,6 +20,7 @@ from tests.service.raw_server import (
     serving,
     to_the_end,
     up_to,
+    upload_while_time_passes,
 )
 
 LOUD, ONE_CLASS, QUIET = b"loud", b"loud in one class", b"quiet"
@@ -119,6 +120,23 @@ def test_a_late_body_is_the_apps_to_wait_for(hasty_port: int) -> None:
         let_the_time_pass(hasty_port)
         connection.sendall(b"tch")
         assert answer(connection)[1] == b"batch"
+
+
+def test_a_body_that_drips_is_late_as_well(hasty_port: int) -> None:
+    with connected(hasty_port, head(ONE_CLASS, 1000)) as connection:
+        sent = upload_while_time_passes(connection, hasty_port)
+        connection.sendall(b"x" * (1000 - sent))
+        assert answer(connection)[0].startswith(SERVED)  # by the app, which was given it before
+
+
+def test_a_refused_upload_may_end_slowly_and_the_connection_stays(hasty_port: int) -> None:
+    with connected(hasty_port, head(LOUD, 1_000_000)) as connection:
+        assert answer(connection)[0].startswith(REFUSED)
+        sent = upload_while_time_passes(connection, hasty_port)
+        connection.sendall(b"x" * (1_000_000 - sent))
+        let_the_time_pass(hasty_port)
+        connection.sendall(slate(LOUD, b"x"))
+        assert answer(connection)[0].startswith(REFUSED)
 
 
 def test_a_refused_tenants_connection_is_kept_as_any_other(hasty_port: int) -> None:
