@@ -18,9 +18,9 @@ from service.api_process import ApiProcess
 from service.config import DEADLINE_CEILING_MS, Settings
 from service.departure import Departure, RefusedOnDeparture
 from service.metrics_key import MetricsKey
+from service.parting_protocol import PartingProtocol, hang_up
 from service.preflight import check_start
 from service.reception import Reception
-from service.refusing_protocol import RefusingProtocol
 from service.routes import http_app
 from service.running_redis import running_redis
 from service.serving import serving
@@ -35,6 +35,9 @@ LOGGING = {"access": {"enabled": False}}
 
 # BentoML's own series have a label for every path that anybody asked for; ours are at `/metrics`.
 METRICS = {"enabled": False}
+
+# Behind the drain: what the engines leave unanswered is refused and read by then.
+REFUSALS_SECONDS = 2.0
 
 
 def engine_workers() -> int:
@@ -54,7 +57,8 @@ async def open_service(app: Starlette) -> AsyncIterator[None]:
         app.state.insight, app.state.reception = process.insight, process.reception
         app.state.ranker, app.state.reasoner = process.ranker, process.reasoner
         async with process.serving():
-            with departure.heeding_sigterm():
+            patience_s = settings.drain_ms / 1000 + REFUSALS_SECONDS
+            with departure.heeding_sigterm(patience_s, hang_up):
                 yield
 
 
@@ -67,7 +71,7 @@ departure = Departure()
 api = http_app(open_service)
 
 # What uvicorn takes where BentoML names no protocol; nothing else there bounds headers.
-HTTP_PROTOCOLS["auto"] = cast("str", partial(RefusingProtocol, door))
+HTTP_PROTOCOLS["auto"] = cast("str", partial(PartingProtocol, door))
 
 
 @bentoml.service(workers=engine_workers(), logging=LOGGING, metrics=METRICS)

@@ -2,7 +2,8 @@
 
 The listening socket belongs to BentoML's arbiter, which keeps it to the end: if the process stopped
 to accept, whoever connects meanwhile would wait in vain. So until it has nothing left to answer the
-process refuses the new ones, and only then passes the signal on. The engines end anybody's wait.
+process refuses the new ones, and only then passes the signal on. The engines end anybody's wait,
+and whoever then still reads or writes too slowly is hung up on.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ class Departure:
         self.leaving = False
 
     @contextlib.contextmanager
-    def heeding_sigterm(self) -> Iterator[None]:
-        """Stands before the handler of SIGTERM, in the main thread, while the block lasts."""
+    def heeding_sigterm(self, patience_s: float, hang_up: Callable[[], object]) -> Iterator[None]:
+        """Stands before the handler of SIGTERM, in the main thread, while the block lasts.
+
+        hang_up: ends what is in flight after the patience, and lets go of what nobody reads.
+        """
         loop = asyncio.get_running_loop()
         handler = cast("Handler", signal.getsignal(signal.SIGTERM))
 
         def hear(number: int, _: FrameType | None) -> None:
             loop.call_soon_threadsafe(self.leave, lambda: handler(number, None))
+            loop.call_soon_threadsafe(loop.call_later, patience_s, hang_up)
 
         signal.signal(signal.SIGTERM, hear)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -75,6 +76,12 @@ def stopping(server: RunningServer) -> bool:
     return "server_stopping" in httpx.get(f"{server.url}/readyz", timeout=5.0).text
 
 
+def ask_without_end(client: socket.socket) -> None:
+    """Reads none of the answers."""
+    while True:
+        client.sendall(b"GET /docs.json HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
 def refuses(server: RunningServer) -> bool:
     """Whether who connects now is told to go elsewhere."""
     with server.client() as client:
@@ -139,3 +146,15 @@ def test_whom_the_engine_cannot_answer_in_time_it_tells_to_retry(
     assert {answer.status_code for answer in refused} == {503}
     assert {answer.json()["error"]["code"] for answer in refused} == {"engine_absent"}
     assert all(answer.headers["retry-after"] for answer in refused)
+
+
+def test_a_client_that_reads_nothing_holds_no_stop(tmp_path: Path, tiny_model_dir: Path) -> None:
+    with (
+        running_server(tmp_path, model=str(tiny_model_dir), drain_ms="0") as server,
+        socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as client,
+    ):
+        client.settimeout(5.0)
+        with pytest.raises(TimeoutError):  # the server takes no more: it waits to be read
+            ask_without_end(client)
+        server.process.terminate()
+        assert server.process.wait(timeout=30) is not None

@@ -66,13 +66,29 @@ def test_the_servers_own_handler_of_sigterm_hears_of_it_afterwards() -> None:
         heard, departure = asyncio.Event(), Departure()
         before = signal.signal(signal.SIGTERM, lambda *_: heard.set())
         try:
-            with departure.heeding_sigterm():
+            with departure.heeding_sigterm(60.0, heard.clear):
                 with departure.request():
                     os.kill(os.getpid(), signal.SIGTERM)
                     while not departure.leaving:  # noqa: ASYNC110 - a handler tells nobody
                         await asyncio.sleep(0)
                     assert not heard.is_set()
                 assert heard.is_set()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    asyncio.run(asyncio.wait_for(depart(), 20.0))
+
+
+def test_what_ends_by_itself_too_late_is_hung_up_on() -> None:
+    async def depart() -> None:
+        gone, held, departure = asyncio.Event(), asyncio.Event(), Departure()
+        before = signal.signal(signal.SIGTERM, lambda *_: gone.set())
+        try:
+            with departure.heeding_sigterm(0.0, held.set):
+                with departure.request():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    await held.wait()
+                assert gone.is_set()
         finally:
             signal.signal(signal.SIGTERM, before)
 
