@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +24,7 @@ from typing import Any
 from loadtest.flood import Flood, flooding
 from loadtest.fresh import ROOT, conditions
 from loadtest.openloop import Sample, Sender
+from loadtest.percentiles import percentile
 from loadtest.serving import Server, serving
 from loadtest.traffic import SLATE_SIZE, load_catalogue
 
@@ -185,11 +185,6 @@ def quiet_row(
         "tokens": sum(sample.extend_tokens for sample in samples),
         "aggressor": dict(aggressor),
     }
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that at least `share` of them do not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 if __name__ == "__main__":

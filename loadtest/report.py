@@ -18,9 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from loadtest.percentiles import percentile
 from loadtest.scored import cpu_scorer_rows
 from loadtest.simulated import (
     attribution_rows,
@@ -135,19 +137,15 @@ def load_rows() -> list[Row]:
     where = "`make serve` and Locust share 2 cores; 8 users, sessions of 24 real postings"
     return [
         ("slates per second", f"{slates:.1f} ({24 * slates:.0f} candidates)", where),
-        ("latency p50 / p95", f"{percentile(stats, 0.5)} / {percentile(stats, 0.95)} ms", where),
+        ("latency p50 / p95", f"{latency_ms(stats, 0.5)} / {latency_ms(stats, 0.95)} ms", where),
         ("failures", f"{stats['num_failures']} of {stats['num_requests']}", where),
     ]
 
 
-def percentile(stats: dict[str, Any], share: float) -> int:
-    """Milliseconds, from Locust's histogram of rounded response times."""
-    left = share * stats["num_requests"]
-    for milliseconds, count in sorted((float(k), n) for k, n in stats["response_times"].items()):
-        left -= count
-        if left <= 0:
-            return int(milliseconds)
-    raise ValueError("locust.json holds no response times")
+def latency_ms(stats: dict[str, Any], share: float) -> int:
+    """A percentile, from Locust's histogram of rounded response times."""
+    histogram = {float(time): count for time, count in stats["response_times"].items()}
+    return int(percentile([*Counter(histogram).elements()], share))
 
 
 def fairness_rows(fairness: dict[str, Any]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Jain's index, percentiles and service gaps between clients. Knows no engine and no gate."""
+"""Jain's index and service gaps between clients. Knows no engine and no gate."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ def jain(values: Sequence[float]) -> float:
     """(sum x)^2 / (n sum x^2): 1 when all are equal, 1/n when one has everything; 1 for nothing."""
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that `share` of all values do not exceed; None if there are none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
 class Gaps:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loadtest.percentiles import percentile
 from loadtest.simulation.clients import Client
 from loadtest.simulation.engine import Simulation
 from loadtest.simulation.hardware import Engine
-from loadtest.simulation.measures import jain, percentile
+from loadtest.simulation.measures import jain
 from loadtest.simulation.routers import Router
 from loadtest.simulation.totals import Due, Sample, Span
 from service.gate.policy import gap_bound
@@ -98,8 +99,10 @@ def latencies(scenario: Scenario, simulation: Simulation) -> dict[str, Any]:
     totals = simulation.totals
     spans = totals.programs if scenario.latency == "program" else totals.first_tokens
     seconds = [span.seconds for span in spans if _counts(span, scenario, simulation)]
-    p50, p99 = (percentile(seconds, share) for share in (0.50, 0.99))
-    return {"p50_s": p50 and round(p50, 3), "p99_s": p99 and round(p99, 3)}
+    return {
+        name: round(percentile(seconds, share), 3) if seconds else None
+        for name, share in {"p50_s": 0.50, "p99_s": 0.99}.items()
+    }
 
 
 def _counts(span: Span | Due, scenario: Scenario, simulation: Simulation) -> bool:

@@ -27,7 +27,7 @@ def test_a_readme_without_markers_is_refused() -> None:
 def test_percentiles_count_requests_in_order_of_time(share: float, wanted: int) -> None:
     # The histogram's keys are strings: sorted as text, "100" would stand before "9".
     stats = {"num_requests": 100, "response_times": {"100": 5, "9": 50, "20": 45}}
-    assert report.percentile(stats, share) == wanted
+    assert report.latency_ms(stats, share) == wanted
 
 
 def test_a_quiet_tenants_rows_compare_with_its_time_alone() -> None:

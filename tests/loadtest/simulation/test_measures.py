@@ -1,10 +1,10 @@
-"""Jain's index, percentiles and gaps by hand-made examples."""
+"""Jain's index and gaps by hand-made examples."""
 
 from __future__ import annotations
 
 import pytest
 
-from loadtest.simulation.measures import Gaps, jain, percentile
+from loadtest.simulation.measures import Gaps, jain
 
 
 @pytest.mark.parametrize(
@@ -12,12 +12,6 @@ from loadtest.simulation.measures import Gaps, jain, percentile
 )
 def test_jain(values: list[float], index: float) -> None:
     assert jain(values) == pytest.approx(index)
-
-
-def test_percentiles_are_values_that_occurred() -> None:
-    assert percentile([3, 1, 2], 0.5) == 2
-    assert percentile([3, 1, 2], 0.99) == 3
-    assert percentile([], 0.5) is None
 
 
 def test_a_gap_counts_from_its_window_on_and_per_weight() -> None:
