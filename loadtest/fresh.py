@@ -55,7 +55,7 @@ def newcomer(directory: Path) -> dict[str, Any]:
     subprocess.run(["make", "install"], cwd=clone, env=environment, check=True)
     installed = time.perf_counter()
     subprocess.run(["make", "test"], cwd=clone, env=environment, check=True)
-    return conditions() | {
+    return conditions(clone) | {
         "model": answer["model"],
         "first_serve_s": round(first, 1),
         "second_serve_s": round(second, 1),
@@ -64,9 +64,9 @@ def newcomer(directory: Path) -> dict[str, Any]:
     }
 
 
-def conditions() -> dict[str, Any]:
-    """What the figures hold for."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+def conditions(clone: Path = ROOT) -> dict[str, Any]:
+    """What the figures hold for; a plus marks changes that the commit does not hold."""
+    command = ["git", "-C", str(clone), "describe", "--always", "--dirty=+", "--exclude=*"]
     commit = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     return {"commit": commit, "cores": os.cpu_count(), "python": platform.python_version()}
 

@@ -1,6 +1,7 @@
 """Tenants as users: sends real slates, checks every answer. Knows nothing of the server's inside.
 
     locust -f loadtest/locustfile.py --headless -u 8 -t 20s --host http://127.0.0.1:3000
+        [--kept loadtest/results/locust.json]
 
 `--api-keys KEY,KEY` (or LOADTEST_API_KEYS) spreads the users over tenants with keys. After a share
 `--reasons` of the slates it is asked why the three best fit. Any failed request, wrong answer or
@@ -10,6 +11,7 @@ empty run makes the exit code non-zero.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 from argparse import ArgumentParser
@@ -19,6 +21,7 @@ from typing import Any
 from locust import FastHttpUser, between, events, task
 
 from loadtest.checks import AnswerChecker, WrongAnswerError, check_reasons, reason_of
+from loadtest.fresh import conditions
 from loadtest.traffic import Catalogue, Traffic, load_catalogue
 
 RANK, REASON = "/v1/rank", "/v1/reason"
@@ -34,6 +37,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--reasons", type=float, default=0.0, help="share of slates, 0 to 1")
     parser.add_argument("--seed", type=int, default=0, help="of the requests drawn")
     parser.add_argument("--data", type=Path, default=DATA, help="directory of the O*NET data")
+    parser.add_argument("--kept", type=Path, default=None, help="where the figures are kept")
     parser.add_argument("--split", default="test", help="whose members ask")
 
 
@@ -60,6 +64,17 @@ def refuse_an_empty_run(environment: Any, **_: Any) -> None:
     """A run that asked nothing proved nothing."""
     if environment.stats.total.num_requests == 0:
         environment.process_exit_code = 1
+
+
+@events.quitting.add_listener
+def keep(environment: Any, **_: Any) -> None:
+    """Locust's own figures by route, with their conditions; its `--json-file` names none."""
+    options = environment.parsed_options
+    if options.kept:
+        rows = environment.stats.serialize_stats()
+        load = {"users": options.num_users, "run_time": options.run_time}
+        text = json.dumps({**conditions(), **load, "rows": rows}, indent=2) + "\n"
+        options.kept.write_text(text, encoding="utf-8")
 
 
 class TenantUser(FastHttpUser):

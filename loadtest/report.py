@@ -3,7 +3,7 @@
     python -m loadtest.report            rewrites README.md between its two markers
     python -m loadtest.report --check    exits with 1 when the table is not what the files say
 
-Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --json-file`,
+Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `locust --kept`,
 fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, reasons.json of
 `service.reason_bench`, gate.json of
 `service.gate.bench`, gate_day.json of `tests.service.gate.day`, gate_failover.json of
@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from loadtest.gated import day_rows, failover_rows, gate_rows, lone_rows, outage_rows
 from loadtest.percentiles import percentile
 from loadtest.scored import cpu_scorer_rows
 from loadtest.simulated import (
@@ -76,14 +77,14 @@ def rows() -> list[Row]:
     return [
         *quality_rows(read(CARD)),
         *fresh_rows(),
-        *load_rows(),
+        *load_rows(rows_of(read(RESULTS / "locust.json"))),
         *fairness_rows(read(RESULTS / "fairness.json")),
         *lone_rows(read(RESULTS / "lone_tenant.json")),
         *reason_rows(read(RESULTS / "reasons.json")),
-        *gate_rows(),
-        *day_rows(read(RESULTS / "gate_day.json")),
-        *failover_rows(read(RESULTS / "gate_failover.json")),
-        *outage_rows(read(RESULTS / "gate_outage.json")),
+        *gate_rows(read(RESULTS / "gate.json")),
+        *day_rows(rows_of(read(RESULTS / "gate_day.json"))),
+        *failover_rows(rows_of(read(RESULTS / "gate_failover.json"))),
+        *outage_rows(rows_of(read(RESULTS / "gate_outage.json"))),
         *cpu_scorer_rows(),
         *scorer_rows(read_lines(SCORER)),
         *fig1_rows(read(RESULTS / "simulate_fig1.json")),
@@ -103,6 +104,12 @@ def read(path: Path) -> Any:
 def read_lines(path: Path) -> list[Any]:
     """Parsed JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def rows_of(kept: Any) -> list[dict[str, Any]]:
+    """The rows of a file that states its commit, or is a list of an earlier day."""
+    rows: list[dict[str, Any]] = kept if isinstance(kept, list) else kept["rows"]
+    return rows
 
 
 def quality_rows(card: dict[str, Any]) -> list[Row]:
@@ -129,9 +136,9 @@ def fresh_rows() -> list[Row]:
     ]
 
 
-def load_rows() -> list[Row]:
+def load_rows(kept: list[dict[str, Any]]) -> list[Row]:
     """One Locust run against `make serve` on the same machine."""
-    (stats,) = read(RESULTS / "locust.json")
+    (stats,) = kept
     seconds = stats["last_request_timestamp"] - stats["start_time"]
     slates = stats["num_requests"] / seconds
     where = "`make serve` and Locust share 2 cores; 8 users, sessions of 24 real postings"
@@ -190,14 +197,6 @@ def weights_row(rows: list[dict[str, Any]]) -> Row:
     return (f"weights {names}, worst deviation of a share", f"{100 * worst:.1f} %", where)
 
 
-def lone_rows(lone: dict[str, Any]) -> list[Row]:
-    """What the gate costs a tenant that is alone."""
-    shares = sorted(lone["shares"])
-    spread = f"{100 * shares[0]:.0f} to {100 * shares[-1]:.0f} %"
-    where = f"of the bare engine's with the same batches, median of {len(shares)} rounds, {spread}"
-    return [("lone tenant's throughput through the gate", f"{100 * lone['share']:.1f} %", where)]
-
-
 def reason_rows(kept: dict[str, Any]) -> list[Row]:
     """What a reason takes, and what its tokens are charged."""
     tokens = f"{kept['extend_tokens']:.0f} tokens read and {kept['output_tokens']:.0f} written"
@@ -205,16 +204,6 @@ def reason_rows(kept: dict[str, Any]) -> list[Row]:
     fair = f"a second of either costs alike at {kept['fair_output_weight']:.0f}"
     charge = ("charge of a token of a reason, in ranking tokens", str(kept["output_weight"]), fair)
     return [("reasons per second", f"{kept['reasons_per_s']:.0f}", where), charge]
-
-
-def gate_rows() -> list[Row]:
-    """The gate alone, in its first three shapes."""
-    gate = read(RESULTS / "gate.json")
-    shown = [figure for shape in gate["rows"][:3] for figure in shape_rows(shape)]
-    return [
-        (what, figure, f"redis-server {gate['redis_version']}, {how}")
-        for what, figure, how in shown
-    ]
 
 
 def scorer_rows(rounds: list[dict[str, Any]]) -> list[Row]:
@@ -234,63 +223,6 @@ def scorer_rows(rounds: list[dict[str, Any]]) -> list[Row]:
             f"{many['items_per_s']:,.0f} / {many['p99_ms']:.1f} ms",
             f"{where}; {100 * many['gemm_fraction']:.0f} % of a bf16 product's rate",
         ),
-    ]
-
-
-def day_rows(hours: list[dict[str, Any]]) -> list[Row]:
-    """What a day of tenants that come once leaves behind."""
-    sizes = [hour["used_memory_mb"] for hour in hours[1:]]
-    last = hours[-1]
-    where = f"{last['tenants']:,} tenants with one job each in {last['hour']} simulated hours"
-    spread = f"{min(sizes)} to {max(sizes)} MB from the second hour on"
-    return [("Redis' memory while tenants come and go", spread, where)]
-
-
-def failover_rows(lags: list[dict[str, Any]]) -> list[Row]:
-    """How far a failover drives two tenants apart, at the worst lag of each setting."""
-    settings: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for row in lags:
-        settings.setdefault((row["quantum"], row["quantum_parts"]), []).append(row)
-    return [_failover_row(*setting, rows) for setting, rows in settings.items()]
-
-
-def _failover_row(quantum: int, parts: int, lags: list[dict[str, Any]]) -> Row:
-    worst, longest = max(lags, key=lambda row: row["growth"]), lags[-1]["lag_claims"]
-    return (
-        f"failover widens the gap of two tenants, Q {quantum} in {parts}",
-        f"by {worst['growth']} tokens to {worst['gap']}",
-        f"{worst['lag_cost']} served in the lag, worst of {worst['runs']} runs each with lags of 0 "
-        f"to {longest} claims; without any lag by {lags[0]['growth']}; the policy's bound without "
-        f"a failover is {worst['bound']}",
-    )
-
-
-def outage_rows(kinds: list[dict[str, Any]]) -> list[Row]:
-    """How long clients are refused when a server goes on without the shared Redis."""
-    return [
-        (
-            f"shared Redis {row['how']}: first answer through the server's own",
-            f"{row['median_s']:.2f} s (worst {row['worst_s']:.2f})",
-            f"`make serve` with `local`, a client that asks again at once, {row['rounds']} rounds",
-        )
-        for row in kinds
-    ]
-
-
-def shape_rows(shape: dict[str, Any]) -> list[Row]:
-    """How fast the gate admits and claims while the jobs of one shape wait."""
-    name, quantum = shape["shape"], f"Q {shape['quantum']} in {shape['quantum_parts']}"
-    waiting = f"{quantum}, {shape['queued']} jobs of {shape['tenants']} tenants waiting"
-    claims = f"{waiting}, batches of {shape['batch']}, round trip included"
-    busy = f"Redis busy for {100 * shape['redis_share']:.0f} %"
-    load = f"{waiting}, two clients that pipeline, {busy}"
-    per_core = (
-        f"{shape['admissions_per_s']} ({shape['admissions_per_core_s']} per second of its CPU)"
-    )
-    times = f"{shape['claim_p50_ms']:.2f} / {shape['claim_p99_ms']:.2f}"
-    return [
-        (f"gate admissions per second, {name}", per_core, load),
-        (f"gate claim p50 / p99 ms, {name}", times, claims),
     ]
 
 

@@ -1,7 +1,7 @@
 """Simulates a suite and prints its rows: `python -m loadtest.simulate --suite fig1 --json -`.
 
 Knows only the command line and the files; the engine is `loadtest.simulation`, and every decision
-is the gate's own policy code. The same seed gives the same rows.
+is the gate's own policy code. The same seed and commit give the same rows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from loadtest.fresh import conditions
 from loadtest.simulation.scenario import Outcome, play
 from loadtest.simulation.suites import SUITES, scenarios
 
@@ -24,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         row = {name: cell for name, cell in outcomes[-1].row.items() if name != "conditions"}
         print(json.dumps(row), file=sys.stderr)
     if options.json:
-        write(options.json, [outcome.row for outcome in outcomes])
+        write(options.json, [with_commit(outcome.row) for outcome in outcomes])
     if options.plot:
         from loadtest.simulation.plots import draw  # matplotlib is for developers only
 
@@ -40,6 +42,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a tenth of the time, fewer workers")
     return parser.parse_args(arguments)
+
+
+def with_commit(row: dict[str, Any]) -> dict[str, Any]:
+    """The row; its own conditions say all but which code it is that the same seed repeats."""
+    return row | {"conditions": {"commit": conditions()["commit"]} | row["conditions"]}
 
 
 def write(target: str, rows: list[dict[str, object]]) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kernels.kept.conditions import conditions
 from models.directory import ModelDirectory, load_model_directory
 from models.engines.base import CacheEvents, Engine, JobScores, ScoreJob
 from models.engines.fairslate import FairslateEngine
@@ -91,7 +92,7 @@ def main() -> None:
         server = EmbeddedRedis(Path(state))
         row = measure(settings, server.start(), options.slates, options.rounds)
         server.stop()
-    text = json.dumps(row, indent=2) + "\n"
+    text = json.dumps(conditions() | row, indent=2) + "\n"
     print(text, end="")
     if options.json:
         options.json.write_text(text, encoding="utf-8")

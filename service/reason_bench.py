@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from kernels.kept.conditions import conditions
 from models.directory import ModelDirectory, load_model_directory
 from models.engines.base import JobScores, ReasonJob, ScoreJob, Written
 from models.engines.fairslate import FairslateEngine
@@ -67,10 +68,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None, help="where the row is kept")
     options = parser.parse_args()
     settings = replace(Settings.from_environment(), threads=1)
-    text = (
-        json.dumps(measure(settings, options.members, options.rounds, options.batch), indent=2)
-        + "\n"
-    )
+    row = measure(settings, options.members, options.rounds, options.batch)
+    text = json.dumps(conditions() | row, indent=2) + "\n"
     print(text, end="")
     if options.json:
         options.json.write_text(text, encoding="utf-8")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+from kernels.kept.conditions import commit
 
 QUERY = ("driver_version", "clocks.sm", "clocks.mem", "power.limit", "temperature.gpu")
 
@@ -44,19 +45,6 @@ def version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def commit() -> str:
-    """Short hash of the sources, + for uncommitted changes; the variable COMMIT overrides."""
-    if noted := os.environ.get("COMMIT"):
-        return noted
-    root = Path(__file__).parents[2]
-    try:
-        command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-        run = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return run.stdout.strip()
 
 
 def _nvidia_smi() -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kernels.kept.conditions import commit
 from models.benches.shapes import linear_operations
 from models.benches.turns import Reading, Spec, Turns
 from models.benches.worker import LIMIT_SIZE
@@ -91,7 +91,7 @@ def conditions() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": usable_cores(),
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": commit() or "unknown",
         "date": datetime.now(UTC).date().isoformat(),
     }
 
@@ -150,10 +150,3 @@ def _cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _commit() -> str:
-    """Short hash of the tree that was measured; a plus marks what it does not hold."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"

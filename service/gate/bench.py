@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kernels.kept.conditions import conditions
 from service.gate import wire
 from service.gate.bench_store import BenchStore
 from service.gate.embedded import EmbeddedRedis
@@ -142,7 +143,7 @@ def main() -> None:
     chosen = [*shapes.items()][: options.shapes]
     rows = [{"shape": name, **measure(shape, options.seconds)} for name, shape in chosen]
     memory = {"bytes_per_tenant": bytes_per_tenant(usual), "payload_bytes": len(PAYLOAD)}
-    text = json.dumps(rows[0] | memory | {"rows": rows}, indent=1)
+    text = json.dumps(conditions() | rows[0] | memory | {"rows": rows}, indent=1)
     if options.json == "-":
         sys.stdout.write(text + "\n")
     else:

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from loadtest.fresh import conditions
 from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import ROOT, RunningServer, running_server, wait_until
 
@@ -33,7 +34,8 @@ def main() -> None:
     target: Path = parser.parse_args().json
     with standing_alone(Path(tempfile.mkdtemp()), ROOT / "models" / "demo") as (server, redis):
         rows = [{"how": how, **measured(server, redis, kind)} for how, kind in KINDS.items()]
-    target.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**conditions(), "rows": rows}, indent=1) + "\n"
+    target.write_text(text, encoding="utf-8")
 
 
 @contextmanager

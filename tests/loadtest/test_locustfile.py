@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from loadtest import report
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,6 +63,15 @@ def test_a_wrong_answer_fails_the_run(liar: str) -> None:
     run = run_locust(liar)
     assert run.returncode != 0
     assert "23 results, expected 24" in run.stdout + run.stderr
+
+
+def test_a_run_keeps_its_figures_with_the_commit(liar: str, tmp_path: Path) -> None:
+    run_locust(liar, "--kept", str(tmp_path / "kept.json"))
+    kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
+    assert kept["commit"]
+    assert (kept["users"], kept["run_time"]) == (2, 2)
+    [(_, figure, _), *_] = report.load_rows(report.rows_of(kept))
+    assert float(figure.partition(" ")[0]) > 0
 
 
 def test_no_server_fails_the_run() -> None:

@@ -39,6 +39,7 @@ def test_rows_have_the_promised_cells_and_the_conditions(
     assert [row["policy"] for row in rows] == ["dlpm", "vtc", "fcfs"]
     assert all(list(row)[: len(CELLS)] == CELLS for row in rows)
     assert rows[0]["conditions"]["engine"]["kv_tokens"] == 10_000 - 10_000 % 32
+    assert all(row["conditions"]["commit"] for row in rows)
     pictures = sorted(path.name for path in tmp_path.iterdir())
     assert pictures == ["overload_service.png", "overload_throughput_jain.png"]
 

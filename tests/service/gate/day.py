@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from loadtest.fresh import conditions
 from service.gate.embedded import EmbeddedRedis
 from service.gate.store import Store
 from tests.service.gate.jobs import build_job
@@ -34,7 +35,8 @@ def main() -> None:
         server = EmbeddedRedis(Path(directory), executable=shutil.which("redis-server"))
         rows = list(hours(server.start()))
         server.stop()
-    target.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**conditions(), "rows": rows}, indent=1) + "\n"
+    target.write_text(text, encoding="utf-8")
 
 
 def hours(url: str) -> Iterator[dict[str, Any]]:

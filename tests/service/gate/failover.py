@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from loadtest.fresh import conditions
 from service.gate import policy
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
@@ -189,7 +190,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the rows are kept")
     target: Path = parser.parse_args().json
     rows = [row(settings, lag) for settings in (PAPERS, SERVICES) for lag in LAGS]
-    target.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**conditions(), "rows": rows}, indent=1) + "\n"
+    target.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
