@@ -21,6 +21,7 @@ MAY_BE_ZERO = (
     "threads",
     "overtakes",
     "deterministic",
+    "selfcheck",
     "token_memory_bytes",
     "score_cache_bytes",
     "drain_ms",
@@ -106,6 +107,9 @@ class Settings:
     dtype: str = "auto"
     """What the engine multiplies in: float32, bfloat16, int8, fp8 on a GPU alone, or auto, which is
     bfloat16 on a GPU and asks the machine on a CPU."""
+    selfcheck: int = 1
+    """Whether an engine on a GPU holds its kernels to their references before it joins; 0 trusts
+    them. On a CPU there is nothing to check."""
     deterministic: int = 0
     """1 scores a pair to the same bits in every batch, at a cost in speed; refused on a GPU."""
     cache_bytes: int = 256 << 20

@@ -23,6 +23,7 @@ from service.engine import EngineLoop
 from service.garbage_collection import spare_collector
 from service.gate.gate import WorkerGate
 from service.joint_engine import JointEngine, PoolEngine
+from service.kernel_check import check_kernels
 from service.running_redis import running_redis
 from service.served_models import open_catalogue, open_reasoner, pool_name
 from service.serving import outlast_serving
@@ -92,10 +93,11 @@ def warm_engine(
     catalogue: Catalogue | None,
     reasoner: ModelDirectory | None,
 ) -> JointEngine:
-    """Loaded, and having scored and written once.
+    """Loaded, and having scored and written once, with kernels that were found right.
 
     Raises FairslateError for what this machine cannot do.
     """
+    check_kernels(settings)
     scorer = FairslateEngine(
         directory,
         settings.cache_bytes,

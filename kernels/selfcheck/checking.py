@@ -1,6 +1,6 @@
 """Runs every operation against its reference on this device. Knows no operation's inside.
 
-What is wrong is told to whoever runs it; no service does at its start, and nothing falls back.
+What is wrong is told to whoever runs it: the command, or an engine that then does not start.
 """
 
 from __future__ import annotations
