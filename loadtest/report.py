@@ -7,7 +7,7 @@ Sources: `loadtest/results/` (fresh.json of `loadtest.fresh`, locust.json of `lo
 fairness.json of `loadtest.fairness`, lone_tenant.json of `service.bench`, reasons.json of
 `service.reason_bench`, gate.json of
 `service.gate.bench`, gate_day.json of `tests.service.gate.day`, gate_failover.json of
-`tests.service.gate.failover`, gate_outage.json of `tests.e2e.outage`, simulate_*.json of
+`tests.service.gate.failover`, gate_outage.json of `loadtest.outage`, simulate_*.json of
 `loadtest.simulate`), `models/results/cpu.csv` of `models.bench`,
 `kernels/results/h200/scorer.jsonl` of `models.gpu_bench`, and the metrics in
 `models/demo/model_card.json`.

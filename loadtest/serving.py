@@ -55,6 +55,24 @@ class Server:
 
 
 @contextlib.contextmanager
+def running(state: Path, environment: dict[str, str]) -> Iterator[tuple[Server, int]]:
+    """A ready server that leaves nothing outside `state`, and its process."""
+    port = free_port()
+    own = {"BENTOML_HOME": str(state / "bentoml"), "FAIRSLATE_STATE_DIR": str(state / "redis")}
+    own |= {"BENTOML_DO_NOT_TRACK": "True"}
+    command = [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with (state / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | own | environment, stdout=log, stderr=log
+        )
+    try:
+        wait_until_ready(process, port)
+        yield Server(port), process.pid
+    finally:
+        stop(process)
+
+
+@contextlib.contextmanager
 def serving(
     state: Path, tenants: Mapping[str, Any], settings: Mapping[str, str]
 ) -> Iterator[Server]:
@@ -67,27 +85,21 @@ def serving(
     (state / "tenants.yaml").write_text(
         yaml.safe_dump({**tenants, "tenants": entries}, sort_keys=False)
     )
-    port = free_port()
-    environment = os.environ | {
-        "BENTOML_HOME": str(state / "bentoml"),
-        "BENTOML_DO_NOT_TRACK": "True",
-        "OMP_NUM_THREADS": "1",
-        "RAYON_NUM_THREADS": "1",
-        "FAIRSLATE_STATE_DIR": str(state / "redis"),
-        "FAIRSLATE_TENANTS_FILE": str(state / "tenants.yaml"),
-        "FAIRSLATE_ADMIN_KEY": ADMIN_KEY,
-        "FAIRSLATE_THREADS": "1",
-        **{f"FAIRSLATE_{name.upper()}": value for name, value in settings.items()},
+    own = {
+        "tenants_file": str(state / "tenants.yaml"),
+        "admin_key": ADMIN_KEY,
+        "threads": "1",
+        **settings,
     }
-    command = [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with (state / "serve.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    try:
-        wait_until_ready(process, port)
-        pin([*descendants(process.pid), *of_redis(state)])
-        yield Server(port)
-    finally:
-        stop(process)
+    threads = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    with running(state, threads | variables(own)) as (server, process):
+        pin([*descendants(process), *of_redis(state)])
+        yield server
+
+
+def variables(settings: Mapping[str, str]) -> dict[str, str]:
+    """The service's settings as its environment has them."""
+    return {f"FAIRSLATE_{name.upper()}": value for name, value in settings.items()}
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

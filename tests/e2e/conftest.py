@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.redis_process import RedisProcess
+from loadtest.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, running_server
 
 TENANTS = {"ada": 1, "bob": 1, "cleo": 2, "dan": 4, "pia": 1}

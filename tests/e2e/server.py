@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from loadtest.waiting import wait_until as wait_until
 from models.directory import ModelDirectory
 from service.config import Settings
 from service.served_models import open_reasoner, pool_name
@@ -55,15 +55,6 @@ class RunningServer:
 def served_pool(directory: ModelDirectory) -> str:
     """The gate's pool of a server of this model with the default reasoner."""
     return pool_name(directory, reasoner=open_reasoner(Settings()))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Polls; raises TimeoutError naming `what` when it does not come."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"{what} did not come within {seconds} s")
-        time.sleep(0.02)
 
 
 def spawn(state: Path, settings: Mapping[str, str], port: int) -> subprocess.Popen[bytes]:

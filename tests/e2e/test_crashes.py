@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtest.redis_process import RedisProcess
 from models.directory import ModelDirectory
 from service.gate.gate import WorkerGate
 from service.gate.job import GateStats
 from service.gate.settings import GateSettings
-from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, running_server, served_pool, wait_until
 
 pytestmark = pytest.mark.long

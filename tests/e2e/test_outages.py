@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from loadtest.redis_process import RedisProcess
 from models.directory import ModelDirectory
 from service.gate.gate import WorkerGate
 from service.gate.settings import GateSettings
 from service.schemas import ErrorEnvelope, QueueAnswer
-from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, served_pool, wait_until
 
 BODY = {"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}

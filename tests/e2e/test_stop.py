@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtest.redis_process import RedisProcess
 from models.directory import ModelDirectory
 from service.config import Settings
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import WorkerGate
 from service.gate.job import GateStats
-from tests.e2e.redis_process import RedisProcess
 from tests.e2e.server import RunningServer, running_server, served_pool, wait_until
 
 pytestmark = pytest.mark.long

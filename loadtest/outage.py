@@ -1,6 +1,6 @@
 """Takes the Redis of a real server away and times how long its clients are refused.
 
-python -m tests.e2e.outage --json loadtest/results/gate_outage.json
+python -m loadtest.outage --json loadtest/results/gate_outage.json
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 
 import httpx
 
-from loadtest.fresh import conditions
-from tests.e2e.redis_process import RedisProcess
-from tests.e2e.server import ROOT, RunningServer, running_server, wait_until
+from loadtest.fresh import ROOT, conditions
+from loadtest.redis_process import RedisProcess
+from loadtest.serving import Server, running, variables
+from loadtest.waiting import wait_until
 
 BODY = {"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}
 KINDS = {"killed": signal.SIGKILL, "frozen": signal.SIGSTOP}
@@ -32,14 +33,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="where the rows are kept")
     target: Path = parser.parse_args().json
-    with standing_alone(Path(tempfile.mkdtemp()), ROOT / "models" / "demo") as (server, redis):
+    with (
+        tempfile.TemporaryDirectory(prefix="outage-") as state,
+        standing_alone(Path(state), ROOT / "models" / "demo") as (server, redis),
+    ):
         rows = [{"how": how, **measured(server, redis, kind)} for how, kind in KINDS.items()]
     text = json.dumps({**conditions(), "rows": rows}, indent=1) + "\n"
     target.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def standing_alone(directory: Path, model: Path) -> Iterator[tuple[RunningServer, RedisProcess]]:
+def standing_alone(directory: Path, model: Path) -> Iterator[tuple[Server, RedisProcess]]:
     """A server that goes on without its Redis, and that Redis."""
     (directory / "redis").mkdir()
     redis = RedisProcess(directory / "redis")
@@ -47,18 +51,20 @@ def standing_alone(directory: Path, model: Path) -> Iterator[tuple[RunningServer
     settings = {"model": str(model), "redis_url": redis.url, "without_redis": "local"}
     try:
         (directory / "server").mkdir()
-        with running_server(directory / "server", **settings) as server:
+        with running(directory / "server", variables(settings)) as (server, _):
             yield server, redis
     finally:
         redis.stop()
 
 
-def measured(server: RunningServer, redis: RedisProcess, kind: signal.Signals) -> dict[str, Any]:
+def measured(
+    server: Server, redis: RedisProcess, kind: signal.Signals, count: int = ROUNDS
+) -> dict[str, Any]:
     """Seconds from the loss to the first answer, and refusals meanwhile, of some rounds."""
-    rounds = [one_round(server, redis, kind) for _ in range(ROUNDS)]
+    rounds = [one_round(server, redis, kind) for _ in range(count)]
     seconds = [round(time_s, 3) for time_s, _ in rounds]
     return {
-        "rounds": ROUNDS,
+        "rounds": count,
         "first_answer_s": seconds,
         "median_s": statistics.median(seconds),
         "worst_s": max(seconds),
@@ -66,11 +72,9 @@ def measured(server: RunningServer, redis: RedisProcess, kind: signal.Signals) -
     }
 
 
-def one_round(
-    server: RunningServer, redis: RedisProcess, kind: signal.Signals
-) -> tuple[float, int]:
+def one_round(server: Server, redis: RedisProcess, kind: signal.Signals) -> tuple[float, int]:
     """Loses Redis, asks until somebody answers, and gives it back."""
-    with server.client() as client:
+    with httpx.Client(base_url=server.url, timeout=60.0) as client:
         ask(client)
         redis.signal(kind)
         start, refused = time.perf_counter(), 0
@@ -98,7 +102,7 @@ def give_back(redis: RedisProcess, kind: signal.Signals) -> None:
         redis.start()
 
 
-def mode(server: RunningServer) -> str:
+def mode(server: Server) -> str:
     """Where slates go, by the server's metrics."""
     lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     [found] = [
