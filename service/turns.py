@@ -22,7 +22,8 @@ class Turns:
     """For one event loop: the threads come before the gate, so they must be shared out too.
 
     A tenant has `most_waiting` requests waiting for its turn at most: more would fill the memory
-    and make every pass of garbage collection a stop for all.
+    and make every pass of garbage collection a stop for all. Once so many wait it is refused until
+    half of them have had theirs: were it one, all that come at once would be read for its place.
     """
 
     def __init__(self, threads: int, most_waiting: int) -> None:
@@ -30,16 +31,21 @@ class Turns:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._most_waiting = most_waiting
         self._waiting: Counter[str] = Counter()
+        self._full: set[str] = set()
         self._seconds = 0.0  # of one piece of work, a moving average
 
     def check(self, tenant: str) -> None:
-        """Raises TenantThrottledError while as many of the tenant's requests wait as may."""
-        if self._waiting[tenant] >= self._most_waiting:
-            wait_ms = round(1000 * self._seconds * self._waiting[tenant])
+        """Raises TenantThrottledError while too many of the tenant's requests wait."""
+        waiting = self._waiting[tenant]
+        if waiting >= self._most_waiting:
+            self._full.add(tenant)
+        elif waiting <= self._most_waiting // 2:
+            self._full.discard(tenant)
+        if tenant in self._full:
             raise TenantThrottledError(
-                f"{self._waiting[tenant]} requests of the tenant wait to be read, the most there "
-                "may be; send fewer at once",
-                retry_after_ms=max(LEAST_RETRY_MS, wait_ms),
+                f"{waiting} requests of the tenant wait to be read, and {self._most_waiting} are "
+                "the most there may be; send fewer at once",
+                retry_after_ms=max(LEAST_RETRY_MS, round(1000 * self._seconds * waiting)),
             )
 
     async def run(

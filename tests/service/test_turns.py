@@ -91,3 +91,36 @@ def test_a_tenant_above_its_waiting_requests_is_refused_and_no_other() -> None:
         await asyncio.gather(held, *waiting)
 
     asyncio.run(asyncio.wait_for(crowd(), 10.0))
+
+
+def test_who_was_refused_is_taken_again_when_half_of_those_before_are_through() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long() -> None:
+        begun.set()
+        go_on.wait()
+
+    async def crowd() -> None:
+        turns = Turns(2, 4)
+        held = asyncio.create_task(turns.run("ada", long))
+        await asyncio.to_thread(begun.wait)
+        waiting: list[asyncio.Task[int]] = []
+        try:
+            for _ in range(4):
+                turns.check("ada")
+                waiting.append(asyncio.create_task(turns.run("ada", int)))
+                await asyncio.sleep(0)
+            for _ in range(2):  # at 4, and at 3
+                with pytest.raises(TenantThrottledError, match="4 are the most"):
+                    turns.check("ada")
+                waiting.pop().cancel()
+                await asyncio.sleep(0)
+            turns.check("ada")
+            waiting.append(asyncio.create_task(turns.run("ada", int)))
+            await asyncio.sleep(0)
+            turns.check("ada")  # 3 again, on the way up
+        finally:
+            go_on.set()
+        await asyncio.gather(held, *waiting)
+
+    asyncio.run(asyncio.wait_for(crowd(), 10.0))
