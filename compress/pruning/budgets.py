@@ -67,6 +67,12 @@ def uniform_budget(
     )
 
 
+def least_share(count: int, multiple: int) -> float | None:
+    """The least share, in thousandths, that takes any of `count`; None where all must stay."""
+    most = (count - 1) // multiple * multiple  # that may be left
+    return math.ceil((1 - most / count) * 1000 - 1e-9) / 1000 if most else None
+
+
 def refuse_large_step(config: DecoderConfig, budget: Budget, most: float, forced: bool) -> None:
     """Raises BudgetError when one step would take more than a share `most` of any kind."""
     for name, kept, whole in (

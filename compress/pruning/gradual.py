@@ -155,6 +155,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     dense, teacher = source, stage.teacher or source
     stage = replace(stage, teacher=teacher, earlier={**stage.earlier, TEACHER: teacher})
     config, seed = read_config(source), stage.seed
+    _refuse_nothing_taken(config, options)
     rounds = zip(options.prune_options(config), options.recover_options(), strict=True)
     for number, (cut, recovery) in enumerate(rounds, 1):
         stage = replace(stage, seed=seed + SEEDS_APART * (number - 1))
@@ -164,6 +165,11 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
             distill.run, recovery, replace(stage, source=source), f"{number}-recovered"
         )
     shutil.copytree(source, stage.out, dirs_exist_ok=True)
+
+
+def _refuse_nothing_taken(whole: DecoderConfig, options: GradualOptions) -> None:
+    """Of all steps together: a cut whose part of it rounds to nothing leaves it to later ones."""
+    prune.refuse_nothing_taken(whole, parse_options(PruneOptions, options.prune))
 
 
 def finished(run_step: Stage, options: Mapping[str, Any], stage: StageInput, name: str) -> Path:
@@ -212,6 +218,7 @@ def check(options: GradualOptions, incoming: Incoming) -> None:
     shape = incoming.shape
     if shape is None or shape.config is None:
         return
+    _refuse_nothing_taken(shape.config, options)
     for raw in options.prune_options(shape.config):
         cut = parse_options(PruneOptions, raw)
         prune.check(cut, replace(taught, shape=shape, by_model=True))

@@ -21,7 +21,12 @@ from compress.distillation.teachers import VocabularyTeacher
 from compress.layers.calibration_slates import calibration_slates
 from compress.layers.streaming import ATTENTION, MLP, Half, Streams
 from compress.pruning.allocation import Slates, budgets_of, scores_of
-from compress.pruning.budgets import Budget, refuse_large_step, uniform_budget
+from compress.pruning.budgets import (
+    Budget,
+    least_share,
+    refuse_large_step,
+    uniform_budget,
+)
 from compress.pruning.osscar import prune, refit
 from compress.pruning.prune_options import PruneOptions
 from compress.pruning.sensitivity import (
@@ -139,17 +144,34 @@ def refuse_sizes(whole: DecoderConfig, options: PruneOptions) -> None:
         )
     budget = uniform_budget(whole, options.mlp_share, options.kv_share, options.multiple)
     refuse_large_step(whole, budget, options.most, options.force)
-    if options.mlp_share and budget.neurons == whole.intermediate_size:
-        raise RecipeError(
-            f"prune: a share of {options.mlp_share} takes none of {budget.neurons} neurons in "
-            f"multiples of {options.multiple}; lower multiple or raise mlp_share"
-        )
+    refuse_nothing_taken(whole, options)
     layers = whole.num_hidden_layers
     if not 0 <= options.drop_layers <= layers * (1 if options.force else options.most):
         raise RecipeError(
             f"prune: {options.drop_layers} of {layers} layers cannot go at once; drop fewer, or "
             "raise most"
         )
+
+
+def refuse_nothing_taken(whole: DecoderConfig, options: PruneOptions) -> None:
+    """Raises RecipeError for a share that rounds to nothing, with the least that does not."""
+    budget = uniform_budget(whole, options.mlp_share, options.kv_share, options.multiple)
+    neurons, groups = whole.intermediate_size, whole.num_key_value_heads
+    if options.mlp_share and budget.neurons == neurons:
+        raise RecipeError(
+            f"prune: mlp_share {options.mlp_share} takes none of {neurons} neurons in multiples of "
+            f"{options.multiple}; {_instead(neurons, options.multiple)}, or lower multiple"
+        )
+    if options.kv_share and budget.kv_groups == groups:
+        raise RecipeError(
+            f"prune: kv_share {options.kv_share} takes none of {groups} KV groups; "
+            f"{_instead(groups, 1)}"
+        )
+
+
+def _instead(count: int, multiple: int) -> str:
+    least = least_share(count, multiple)
+    return "set it to 0" if least is None else f"set it to {least} or more, or to 0"
 
 
 def _aim(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,6 +15,7 @@ from compress.pruning.budgets import (
     BudgetError,
     Choice,
     allocate,
+    least_share,
     monotone,
     refuse_large_step,
     uniform_budget,
@@ -38,6 +40,24 @@ def test_shares_become_whole_widths(
     mlp_share: float, kv_share: float, multiple: int, kept: tuple[int, int]
 ) -> None:
     assert uniform_budget(CONFIG, mlp_share, kv_share, multiple) == Budget(*kept)
+
+
+@given(st.integers(1, 3000), st.integers(1, 64))
+def test_the_least_share_takes_something_and_a_smaller_one_nothing(
+    count: int, multiple: int
+) -> None:
+    least = least_share(count, multiple)
+    if least is None:
+        assert uniform_budget(replace(CONFIG, intermediate_size=count), 0.999, 0, multiple) == (
+            Budget(count, 4)
+        )
+        return
+    wide = replace(CONFIG, intermediate_size=count, num_key_value_heads=count)
+    assert uniform_budget(wide, least, 0, multiple).neurons < count
+    smaller = max(0, least - 0.002 - 1 / count)  # a share is of whole neurons, and in thousandths
+    assert uniform_budget(wide, smaller, 0, multiple).neurons == count
+    if multiple == 1:
+        assert uniform_budget(wide, 0, least, 1).kv_groups < count
 
 
 def test_a_step_that_takes_too_much_is_refused_unless_forced() -> None:

@@ -46,6 +46,13 @@ def _refuse(directory: Path, data: Path, entries: list[dict[str, Any]], **top: A
         ("prune", PRUNE | {"split": "test"}, "prune: split is 'test'; .* test stays unseen"),
         ("prune", PRUNE | HUNDRED, "prune: down_proj .* 24 answers at most, fewer than its 512"),
         ("prune", PRUNE | HUNDRED | {"split": "generated"}, "prune: down_proj .* reads 24 answers"),
+        (
+            "prune",
+            {"mlp_share": 0.25, "kv_share": 0.1, "slates": 23, "candidates": 24},
+            "prune: kv_share 0.1 takes none of 2 KV groups; set it to 0.5 or more, or to 0",
+        ),
+        ("prune", PRUNE | {"mlp_share": 0.01}, "prune: mlp_share 0.01 takes none of 512 neurons"),
+        ("gradual", GRADUAL | {"prune": {"kv_share": 0.1}}, "gradual: .* takes none of 2 KV gro"),
         ("prune", PRUNE | {"fit_to": "teacher"}, "prune: fit_to is teacher and there is no model"),
         ("quantize", QUANTIZE | {"slates": 128}, "quantize: .* 24 requests of train"),
         ("quantize", QUANTIZE | HUNDRED, "quantize: o_proj of the last layer reads 24 answers"),
