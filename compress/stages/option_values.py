@@ -71,9 +71,12 @@ def wrong_value(kind: type[Any], raw: Mapping[str, Any]) -> str | None:
     return None
 
 
-def wrong_number(raw: Mapping[str, Any]) -> str | None:
-    """The first number outside what all options of its name allow."""
+def wrong_number(kind: type[Any], raw: Mapping[str, Any]) -> str | None:
+    """The first number outside what all options of its name allow; a default may be written."""
+    defaults = {item.name: item.default for item in fields(kind)}
     for name, value in raw.items():
+        if value == defaults.get(name):
+            continue
         if type(value) in (int, float) and (meant := _meant(name, value)):
             return f"{name} is {value!r}; write {meant}"
     return None

@@ -179,7 +179,7 @@ def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:
         raise RecipeError(f"{kind.__name__}: {wrong}")
     options = kind(**raw)
     # Last, because a stage's own refusal says more.
-    if wrong := wrong_number(raw):
+    if wrong := wrong_number(kind, raw):
         raise RecipeError(f"{kind.__name__}: {wrong}")
     return options
 

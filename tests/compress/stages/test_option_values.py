@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
@@ -11,6 +12,14 @@ from compress.pruning.prune_options import PruneOptions
 from compress.recipes.recipe import STAGES
 from compress.stages.stage import RecipeError, parse_options
 from compress.students.train import TrainOptions
+
+PHASES = {"phases": [{"steps": 1}]}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "encoder_teacher": {"encoder": "somewhere"},
+    "distill": PHASES,
+    "recover": PHASES,
+    "gradual": {"recover": PHASES},
+}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +65,16 @@ def test_a_whole_number_stands_for_a_fraction_and_null_for_what_may_be_absent() 
     assert parse_options(TrainOptions, {"rate": 1}).rate == 1
     embed = importlib.import_module(STAGES["embed_items"]).STAGE
     assert embed.parse({"prompt": None}).prompt is None
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_every_default_may_be_written(stage: str) -> None:
+    kind = importlib.import_module(STAGES[stage]).STAGE
+    known = fields(kind.options)
+    defaults = {item.name: item.default for item in known if item.default is not MISSING}
+    defaults.pop("teachers", None)  # made of its parts, and written as those
+    needed = REQUIRED.get(stage, {})
+    assert kind.parse(needed | defaults) == kind.parse(needed)
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
