@@ -19,6 +19,7 @@ from models.directory import TOKENIZER_NAME, ModelDirectory, load_model_director
 from models.errors import ModelDirectoryError
 from models.finite_weights import check_finite
 from models.linear import attach_row_scales
+from models.narrowing import narrowed
 from models.quantization import Quantization
 from models.quantized_weights import QuantizedWeights, restored
 from models.rotary import Rotary
@@ -108,7 +109,11 @@ def save_model_directory(
 
     quantized: stands for the weights that it names; the others are stored in `storage_dtype`.
     The card comes last: a directory whose writing was cut off has none and does not load.
+    Raises WeightRangeError, and leaves no directory, for a weight that `storage_dtype` cannot hold.
     """
+    coded = quantized.coded if quantized else {}
+    plain = {name: x for name, x in decoder.state_dict().items() if name not in coded}
+    weights = narrowed(plain, storage_dtype)  # before anything is written
     path.mkdir(parents=True, exist_ok=True)
     dtype_name = str(storage_dtype).removeprefix("torch.")
     config = decoder.config.to_hugging_face() | {"dtype": dtype_name}
@@ -124,12 +129,6 @@ def save_model_directory(
     _write_json(path / "tokenizer_config.json", tokenizer_config)
     if tokenizer_json_path.resolve() != (path / TOKENIZER_NAME).resolve():
         shutil.copyfile(tokenizer_json_path, path / TOKENIZER_NAME)
-    coded = quantized.coded if quantized else {}
-    weights = {
-        name: tensor.to(storage_dtype).contiguous()
-        for name, tensor in decoder.state_dict().items()
-        if name not in coded
-    }
     if quantized is not None:
         weights |= quantized.stored()
     save_tensors(weights, path / WEIGHTS_NAME, {"format": "pt"})

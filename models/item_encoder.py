@@ -21,6 +21,7 @@ from models.catalogue_file import content_digest
 from models.decoder import Decoder
 from models.directory import ModelDirectory
 from models.errors import CatalogueError
+from models.narrowing import narrowed
 from models.packing import PackedBatch, PrefixGroup, TokenIds, pack
 from models.saved_tensors import save_tensors
 
@@ -83,6 +84,7 @@ def save_item_encoder(
     path: Path, encoder: ItemEncoder, directory: ModelDirectory, prompt: str
 ) -> None:
     """Writes it in float16, for this model and prompt, with a digest of all that the file holds."""
+    weights = narrowed(encoder.state_dict(), torch.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": FORMAT,
@@ -90,7 +92,6 @@ def save_item_encoder(
         "prompt": prompt,
         "vectors": str(encoder.vectors),
     }
-    weights = {name: tensor.half() for name, tensor in encoder.state_dict().items()}
     beside = path.with_name(path.name + ".writing")
     save_tensors(weights, beside, metadata)
     save_tensors(weights, beside, metadata | {"digest": encoder_digest(beside)})

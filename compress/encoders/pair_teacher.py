@@ -30,6 +30,7 @@ from compress.encoders.pair_slates import Chunks, SpecialTokens, joint_logits, t
 from compress.stages.stage import AUTO, device_of, pass_dtype
 from models.card import file_digest
 from models.errors import ModelDirectoryError
+from models.narrowing import narrowed
 from models.saved_tensors import save_tensors
 
 TEACHER_NAME = "teacher.json"
@@ -65,10 +66,10 @@ def save_teacher(
     weights: by part, its share of the teacher's log-odds. teacher.json comes last but for what
     names its digest: a directory whose writing was cut off does not load.
     """
+    stored = {name: _stored(part) for name, part in parts.items()}
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_NAME, TOKENIZER_NAME):
         shutil.copyfile(encoder / name, out / name)
-    stored = {name: _stored(part) for name, part in parts.items()}
     shared = [part.pop(WORDS) for part in stored.values()]
     assert all(torch.equal(words, shared[0]) for words in shared)
     for name, tensors in ({"words": {WORDS: shared[0]}} | stored).items():
@@ -83,7 +84,7 @@ def save_teacher(
 
 
 def _stored(model: PairEncoder) -> dict[str, Tensor]:
-    return {name: x.detach().cpu().half().contiguous() for name, x in model.state_dict().items()}
+    return narrowed({name: x.cpu() for name, x in model.state_dict().items()}, torch.float16)
 
 
 def open_scorer(directory: Path) -> EncoderTeacher:

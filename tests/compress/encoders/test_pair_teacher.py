@@ -20,6 +20,7 @@ from compress.encoders.pair_teacher import (
     save_teacher,
 )
 from models.errors import ModelDirectoryError
+from models.narrowing import WeightRangeError
 from tests.compress.small_encoders import write_encoder
 
 MEMBERS = ["headline welder", "skills teach pupils , reports"]
@@ -92,6 +93,15 @@ def test_what_was_changed_or_cut_off_does_not_load(directory: Path) -> None:
     (directory / TEACHER_NAME).unlink()
     with pytest.raises(ModelDirectoryError, match=TEACHER_NAME):
         EncoderTeacher.load(directory)
+
+
+def test_a_weight_that_its_storage_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
+    encoder, out = write_encoder(tmp_path / "encoder"), tmp_path / "teacher"
+    part = _part(encoder, True, 1)
+    part.hidden.bias.data[0] = 1e5
+    with pytest.raises(WeightRangeError, match=r"^hidden\.bias holds a weight of 100000"):
+        save_teacher(out, encoder, {"joint": part}, {"joint": 1.0}, {})
+    assert not out.exists()
 
 
 def test_its_digest_names_the_weights(directory: Path, tmp_path: Path) -> None:
