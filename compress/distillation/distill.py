@@ -210,4 +210,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("distillation.distill", run)
+    run_alone("distillation.distill", STAGE)

@@ -199,4 +199,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("encoders.encoder_teacher", run)
+    run_alone("encoders.encoder_teacher", STAGE)

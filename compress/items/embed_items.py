@@ -181,4 +181,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("items.embed_items", run)
+    run_alone("items.embed_items", STAGE)

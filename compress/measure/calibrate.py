@@ -234,4 +234,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("measure.calibrate", run)
+    run_alone("measure.calibrate", STAGE)

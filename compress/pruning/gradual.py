@@ -228,4 +228,4 @@ def check(options: GradualOptions, incoming: Incoming) -> None:
 STAGE = StageKind(run, GradualOptions, cost, named, reads, check)
 
 if __name__ == "__main__":
-    run_alone("pruning.gradual", run)
+    run_alone("pruning.gradual", STAGE)

@@ -261,4 +261,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("pruning.prune", run)
+    run_alone("pruning.prune", STAGE)

@@ -267,4 +267,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("quantization.quantize", run)
+    run_alone("quantization.quantize", STAGE)

@@ -186,4 +186,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("reasons.reasoner", run)
+    run_alone("reasons.reasoner", STAGE)

@@ -98,13 +98,6 @@ class RecipeStage:
         return kind.named(kind.parse(self.options)) if kind.named else ()
 
     @property
-    def files(self) -> Sequence[str]:
-        """What its options read of the data folder beside tables and requests."""
-        kind = self.kind
-        names = kind.reads(kind.parse(self.options)) if kind.reads else ()
-        return [name for name in names if not name.endswith(".gz")]
-
-    @property
     def writes(self) -> bool:
         """Whether the model that it makes writes; others rank."""
         kind = self.kind

@@ -222,10 +222,9 @@ def _start(recipe: Recipe) -> list[Any]:
 
 def stages_of(recipe: Recipe) -> list[list[Any]]:
     """What the weights of each stage come from beside."""
-    found, known = [], set(recipe.given())
+    found, known, data = [], set(recipe.given()), Path(recipe.data)
     for title, entry in recipe.entries():
-        places = [Path(name) for name in entry.named if name not in known]
-        places += [Path(recipe.data) / name for name in entry.files]
+        places = entry.kind.places(entry.kind.parse(entry.options), data, known)
         digests = [path_digest(place) for place in places]
         found.append([title, entry.stage, dict(entry.options), digests])
         known.add(title)

@@ -14,7 +14,6 @@ from compress.stages.option_values import LARGEST, MOST_THREADS
 from compress.stages.own_work import (
     alone_in,
     forget_beginning,
-    named_digests,
     path_digest,
     refuse_others_work,
 )
@@ -24,6 +23,7 @@ from compress.stages.stage import (
     RecipeError,
     Stage,
     StageInput,
+    StageKind,
     device_of,
     directory_digest,
 )
@@ -32,7 +32,7 @@ from models.errors import FairslateError
 UNFINISHED = "out"  # in the working folder: what becomes OUT
 
 
-def run_alone(name: str, stage: Stage) -> None:
+def run_alone(name: str, kind: StageKind) -> None:
     """python -m compress.<stage> --data DIR --out DIR ...
 
     OUT appears when the stage has ended, never half written. A killed run goes on in OUT.work,
@@ -40,7 +40,7 @@ def run_alone(name: str, stage: Stage) -> None:
     """
     given = _parsed(name)
     try:
-        _run(name, stage, given)
+        _run(name, kind, given)
     except KeyboardInterrupt:
         print(f"interrupted; {_where(given.out)}", file=sys.stderr)
         sys.exit(130)
@@ -69,7 +69,7 @@ def _parsed(name: str) -> argparse.Namespace:
     return given
 
 
-def _run(name: str, stage: Stage, given: argparse.Namespace) -> None:
+def _run(name: str, kind: StageKind, given: argparse.Namespace) -> None:
     out: Path = given.out
     _refuse_taken(out)
     work = _work_of(out)
@@ -83,11 +83,12 @@ def _run(name: str, stage: Stage, given: argparse.Namespace) -> None:
         given.teacher,
         device=device_of(given.device),
     )
+    origin = _origin(name, kind, inputs, given.options)
     with alone_in(work):
         _refuse_taken(out)  # another run may just have made it
-        refuse_others_work(_origin(name, inputs, given.options), work)
+        refuse_others_work(origin, work)
         try:
-            _make(stage, inputs, given.options, out)
+            _make(kind.run, inputs, given.options, out)
         finally:
             forget_beginning(work)
 
@@ -121,9 +122,10 @@ def _where(out: Path) -> str:
     return f"give the same command again{from_work}"
 
 
-def _origin(name: str, inputs: StageInput, options: Any) -> list[Any]:
-    """What the weights come from."""
+def _origin(name: str, kind: StageKind, inputs: StageInput, options: Any) -> list[Any]:
+    """What the weights come from. Raises RecipeError for options that are none of the stage's."""
     paths = [inputs.source, inputs.teacher]
+    named = kind.places(kind.parse(options), inputs.data)
     return [
         name,
         directory_digest(inputs.data),
@@ -132,5 +134,5 @@ def _origin(name: str, inputs: StageInput, options: Any) -> list[Any]:
         inputs.device.type,
         [path and path_digest(path) for path in paths],
         options,
-        named_digests(options, inputs.data),
+        [path_digest(path) for path in named],
     ]

@@ -9,8 +9,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,25 +85,6 @@ def _refuse_files_of_none(work: Path, own: Path) -> None:
     """`own` is what a run that was killed at its very start leaves."""
     if any(path != own for path in work.iterdir()):
         raise RecipeError(f"{work} holds files, but no run; remove it or name another --out")
-
-
-def named_digests(options: Any, data: Path) -> list[str]:
-    """Of every file and directory that options name by path, their own or one below `data`."""
-    if isinstance(options, Mapping):
-        return [digest for value in options.values() for digest in named_digests(value, data)]
-    if isinstance(options, Sequence) and not isinstance(options, str):
-        return [digest for value in options for digest in named_digests(value, data)]
-    if not isinstance(options, str) or not options:
-        return []
-    places = dict.fromkeys((Path(options), data / options))  # one, where the path is absolute
-    return [path_digest(path) for path in places if _exists(path)]
-
-
-def _exists(path: Path) -> bool:
-    """A text may be too long for a name."""
-    with suppress(OSError):
-        return path.exists()
-    return False
 
 
 def path_digest(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -169,6 +169,15 @@ class StageKind:
         if hasattr(self.options, "parse"):
             return self.options.parse(raw)
         return parse_options(self.options, raw)
+
+    def places(self, options: Any, data: Path, stages: Collection[str] = ()) -> list[Path]:
+        """What options name by path: directories, where they name none of `stages`, and files of
+        the data folder that its digest leaves out.
+        """
+        names = self.named(options) if self.named else ()
+        files = self.reads(options) if self.reads else ()
+        own = [data / name for name in files if not name.endswith(".gz")]
+        return [*(Path(name) for name in names if name not in stages), *own]
 
 
 def parse_options(kind: type[Options], raw: Mapping[str, Any]) -> Options:

@@ -227,4 +227,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("students.imitate", run)
+    run_alone("students.imitate", STAGE)

@@ -170,4 +170,4 @@ STAGE = StageKind(
 )
 
 if __name__ == "__main__":
-    run_alone("students.lexicon", run)
+    run_alone("students.lexicon", STAGE)

@@ -127,4 +127,4 @@ def reads(options: StartOptions) -> Sequence[str]:
 STAGE = StageKind(run, StartOptions, cost, reads=reads, starts=False, prompts=RANKER_PROMPTS)
 
 if __name__ == "__main__":
-    run_alone("start", run)
+    run_alone("start", STAGE)

@@ -124,4 +124,4 @@ def cost(options: TrainOptions, shape: Shape | None) -> Cost:
 STAGE = StageKind(run, TrainOptions, cost, reads=lambda options: TABLES)
 
 if __name__ == "__main__":
-    run_alone("students.train", run)
+    run_alone("students.train", STAGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,21 @@ import pytest
 
 from compress.stages import alone, own_work
 from compress.stages.alone import run_alone
-from compress.stages.stage import RecipeError, StageInput
+from compress.stages.stage import RecipeError, StageInput, StageKind
 
 LATE: list[BaseException] = []  # what a stage ends with instead of its end
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """rate, end: of training. teacher and examples are places; the others have the stage fail."""
+
+    rate: int = 0
+    end: str = ""
+    teacher: str = ""
+    examples: str = ""
+    refused: bool = False
+    full: bool = False
 
 
 def _stage(inputs: StageInput, options: Mapping[str, Any]) -> None:
@@ -31,6 +44,14 @@ def _stage(inputs: StageInput, options: Mapping[str, Any]) -> None:
         raise LATE.pop()
 
 
+KIND = StageKind(
+    _stage,
+    Options,
+    named=lambda options: [options.teacher] if options.teacher else [],
+    reads=lambda options: [options.examples] if options.examples else [],
+)
+
+
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "data").mkdir()
@@ -39,7 +60,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         line = ["stage", "--data", str(tmp_path / "data"), "--out", out, *more]
         monkeypatch.setattr("sys.argv", [*line, "--options", json.dumps(options)])
         try:
-            run_alone("stage", _stage)
+            run_alone("stage", KIND)
         except SystemExit as ended:
             return int(str(ended.code))
         return 0
@@ -61,6 +82,48 @@ def test_other_options_do_not_go_on_from_the_work_of_these(
     assert not out.exists()
     assert "another recipe" in capsys.readouterr().err
     assert start(str(out), rate=1) == 0
+
+
+@pytest.mark.parametrize("place", ["teacher/weights", "data/examples.jsonl"])
+def test_what_options_name_by_path_may_not_be_swapped_before_it_goes_on(
+    start: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    (tmp_path / "teacher").mkdir()
+    for name in ("teacher/weights", "data/examples.jsonl"):
+        (tmp_path / name).write_text("one")
+    out, named = str(tmp_path / "out"), {"teacher": str(tmp_path / "teacher")}
+    LATE.append(RecipeError("killed"))
+    assert start(out, **named, examples="examples.jsonl") == 1
+    (tmp_path / place).write_text("two")
+    assert start(out, **named, examples="examples.jsonl") == 1
+    assert "another recipe or of other data" in capsys.readouterr().err
+    (tmp_path / place).write_text("one")
+    assert start(out, **named, examples="examples.jsonl") == 0
+
+
+def test_a_text_that_happens_to_be_a_path_is_no_more_than_a_text(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "data"):
+        (folder / "models").mkdir()
+        (folder / "models" / "other").write_text("one")
+    LATE.append(RecipeError("killed"))
+    assert start("out", end="models") == 1
+    for folder in (tmp_path, tmp_path / "data"):
+        (folder / "models" / "other").write_text("two")
+    assert start("out", end="models") == 0
+
+
+def test_options_that_the_stage_does_not_know_begin_no_work(
+    start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(str(tmp_path / "out"), rat=1) == 1
+    assert "option 'rat' is unknown; options are: rate" in capsys.readouterr().err
+    assert not (tmp_path / "out.work").exists()
 
 
 def test_what_was_refused_leaves_nothing_in_the_way(start: Any, tmp_path: Path) -> None:

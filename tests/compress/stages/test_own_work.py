@@ -9,7 +9,6 @@ import pytest
 from compress.stages.own_work import (
     ORIGIN_NAME,
     alone_in,
-    named_digests,
     path_digest,
     refuse_others_work,
 )
@@ -50,16 +49,14 @@ def test_a_damaged_beginning_is_named(tmp_path: Path) -> None:
         refuse_others_work(["train"], tmp_path)
 
 
-def test_what_options_name_is_part_of_where_weights_come_from(tmp_path: Path) -> None:
-    teacher, data = tmp_path / "teacher", tmp_path / "data"
-    for folder in (teacher / "deep", data):
-        folder.mkdir(parents=True)
-    (teacher / "deep" / "weights").write_text("one")
-    (data / "examples.jsonl").write_text("{}")
-    options = {"teachers": [{"path": str(teacher)}], "examples": "examples.jsonl", "end": "." * 999}
-    before = named_digests(options, data)
-    assert len(before) == 2
-    (teacher / "deep" / "weights").write_text("two")
-    after = named_digests(options, data)
-    assert (after[0] != before[0], after[1] == before[1]) == (True, True)
-    assert path_digest(data / "examples.jsonl") == after[1]
+def test_the_digest_of_a_place_is_of_all_files_below_it(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    (teacher / "deep").mkdir(parents=True)
+    weights = teacher / "deep" / "weights"
+    weights.write_text("one")
+    before, file_before = path_digest(teacher), path_digest(weights)
+    weights.write_text("two")
+    assert path_digest(teacher) != before
+    assert path_digest(weights) != file_before
+    weights.write_text("one")
+    assert (path_digest(teacher), path_digest(weights)) == (before, file_before)
