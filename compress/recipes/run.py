@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from compress.measure.scorers import SCORER_NAME
 from compress.recipes.beforehand import refuse_what_cannot_work
 from compress.recipes.own_stages import refuse_damaged, refuse_others_stages
 from compress.recipes.places import publish, refuse_taken, work_of
@@ -29,20 +27,17 @@ from compress.recipes.records import (
     writer_record,
 )
 from compress.recipes.selecting import selecting
+from compress.recipes.sources import (
+    refuse_changed_sources,
+    sources_of,
+    stages_of,
+    start_of,
+)
 from compress.stages import parallel
 from compress.stages.loop import LOSSES_NAME
-from compress.stages.own_work import alone_in, path_digest
-from compress.stages.stage import (
-    CPU,
-    SOURCE,
-    TEACHER,
-    GateError,
-    RecipeError,
-    StageInput,
-    device_of,
-    directory_digest,
-)
-from models.card import CARD_NAME, file_digest, read_card, write_card
+from compress.stages.own_work import alone_in
+from compress.stages.stage import SOURCE, TEACHER, GateError, StageInput, device_of
+from models.card import CARD_NAME, read_card, write_card
 
 GIVEN = "given"  # stands for the stage of a directory that a recipe starts from
 SAID = (
@@ -60,6 +55,7 @@ class Run:
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self._recipe, self._out, self._work = recipe, out, work_of(out)
         self._data = Path(recipe.data)
+        self._begun_with: Mapping[Path, str] = {}
         self._records: dict[str, Record] = {}
         self._finished: dict[str, Path] = {}
 
@@ -69,7 +65,7 @@ class Run:
         Raises RecipeError while another run makes the same OUT.
         """
         with ExitStack() as held:
-            parallel.first(lambda: self._prepare(held))
+            self._begun_with = parallel.first(lambda: self._prepare(held))
             self._run()
 
     def _run(self) -> None:
@@ -89,10 +85,12 @@ class Run:
         parallel.meet()  # or the others still remove of their own what is about to be cleared up
         parallel.first(lambda: self._publish(done))
 
-    def _prepare(self, held: ExitStack) -> None:
+    def _prepare(self, held: ExitStack) -> dict[Path, str]:
+        """Returns what the run begins with."""
         refuse_taken(self._out)
         refuse_what_cannot_work(self._recipe)
-        start, stages = _start(self._recipe), stages_of(self._recipe)
+        sources = sources_of(self._recipe)
+        start, stages = start_of(self._recipe), stages_of(self._recipe)
         held.enter_context(alone_in(self._work))
         refuse_taken(self._out)  # another run may just have made it
         refuse_others_stages(start, stages, self._work)
@@ -100,6 +98,10 @@ class Run:
             path = self._work / f"{title}.json"
             if not path.exists():
                 self._measure_ranker(title, GIVEN, directory).write(path)
+        return sources
+
+    def _refuse_changed(self) -> None:
+        refuse_changed_sources(self._recipe, self._begun_with, self._work)
 
     def _go_on(self, entry: RecipeStage, done: Path) -> None:
         """From a stage that an earlier start has finished."""
@@ -107,6 +109,7 @@ class Run:
         self._hold_gates(entry, Record.read(_record_of(done)))
 
     def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
+        parallel.first(self._refuse_changed)
         inputs, begin = self._inputs(done), time.perf_counter()
         shutil.rmtree(inputs.out, ignore_errors=True)
         entry.kind.run(inputs, entry.options)
@@ -137,6 +140,7 @@ class Run:
     ) -> None:
         """Measures, holds the gates against it and gives it its name, in this order."""
         record = self._measure(title, entry, inputs.out)
+        self._refuse_changed()  # or gates were held on other requests than those of its record
         print(f"{title}: {_line(record)}", file=sys.stderr)
         losses = inputs.work / LOSSES_NAME
         record = replace(
@@ -209,31 +213,3 @@ def _note(directory: Path, records: Mapping[str, Record]) -> None:
         for name, record in records.items()
     }
     write_card(directory, replace(card, metrics={**card.metrics, **reached}))
-
-
-def _start(recipe: Recipe) -> list[Any]:
-    """What all weights come from. Raises RecipeError where a part, or the device, is not there."""
-    device = device_of(recipe.device).type
-    given = [_digest(directory) for directory in recipe.given().values()]
-    digest = directory_digest(Path(recipe.data))
-    elsewhere = [] if device == CPU else [device]
-    return [digest, recipe.seed, recipe.threads, parallel.world(), given, *elsewhere]
-
-
-def stages_of(recipe: Recipe) -> list[list[Any]]:
-    """What the weights of each stage come from beside."""
-    found, known, data = [], set(recipe.given()), Path(recipe.data)
-    for title, entry in recipe.entries():
-        places = entry.kind.places(entry.kind.parse(entry.options), data, known)
-        digests = [path_digest(place) for place in places]
-        found.append([title, entry.stage, dict(entry.options), digests])
-        known.add(title)
-    return found
-
-
-def _digest(directory: Path) -> str:
-    """Of a model directory or a teacher: that of the file which holds its own digests."""
-    for name in (CARD_NAME, SCORER_NAME):
-        if (directory / name).exists():
-            return file_digest(directory / name)
-    raise RecipeError(f"{directory} holds neither {CARD_NAME} nor {SCORER_NAME}; name a directory")

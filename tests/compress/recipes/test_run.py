@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from compress.pipeline import main
-from compress.recipes.recipe import Recipe, RecipeStage
-from compress.recipes.run import stages_of
-from compress.stages.own_work import path_digest
 from tests.compress.small_recipe import stages, write_recipe
 
 
@@ -57,21 +54,3 @@ def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
     assert main() == 1
     assert "calibrate: valid has no tenant of 10 requests or more" in capsys.readouterr().err
     assert not out.with_name("model.work").exists()
-
-
-def test_only_what_a_stage_says_is_a_path_is_read_as_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = tmp_path / "data" / "examples.jsonl"
-    for folder in (examples.parent, tmp_path / "lexicon", tmp_path / "teacher"):
-        folder.mkdir()
-        (folder / "examples.jsonl").write_text(folder.name)
-    monkeypatch.chdir(tmp_path)
-    text = {"task": "text", "examples": "examples.jsonl", "phases": [{"steps": 1}]}
-    teachers = [{"path": "lexicon"}, {"path": "teacher"}]
-    taught = RecipeStage("distill", options=text | {"teachers": teachers})
-    named = RecipeStage("calibrate", options={"name": "teacher", "version": "/"})
-    _, distill, calibrate = stages_of(Recipe("data", 1, 1, (RecipeStage("lexicon"), taught, named)))
-    # The lexicon is the stage, whatever folder has its name.
-    assert distill[3] == [path_digest(tmp_path / "teacher"), path_digest(examples)]
-    assert calibrate == ["calibrate", "calibrate", {"name": "teacher", "version": "/"}, []]
