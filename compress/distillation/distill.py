@@ -28,6 +28,7 @@ from compress.distillation.distill_teachers import (
     vocabulary_teachers,
 )
 from compress.distillation.slate_distillation import SlateTask
+from compress.distillation.teachers import refuse_unteachable
 from compress.distillation.text_distillation import TextTask
 from compress.reasons.evaluate_reason import measure_reasons
 from compress.reasons.example_grammar import ExampleGrammars
@@ -186,7 +187,9 @@ def reads(options: DistillOptions) -> Sequence[str]:
 
 
 def check(options: DistillOptions, incoming: Incoming) -> None:
-    """Raises RecipeError for a share of requests that holds none, and for a teacher of no words."""
+    """Raises RecipeError for a share of requests that holds none, and for a teacher of no words;
+    TeacherError for one that is known to have other words.
+    """
     share = options.labelled_share
     if share < 1 and options.task == "ranking" and not labelled_requests(incoming.data, share):
         raise RecipeError(f"distill: labelled_share {share} holds no request of train; raise it")
@@ -196,6 +199,9 @@ def check(options: DistillOptions, incoming: Incoming) -> None:
             "distill: the recipe's teacher is no model directory, so only its labels can be "
             "learned; set scope: labels and hidden_weight: 0, or name another teacher"
         )
+    if options.taught and options.reads_decoders:
+        for teacher in options.teachers:
+            refuse_unteachable(teacher.path, incoming)
 
 
 STAGE = StageKind(

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 
 from compress.measure.scorers import SCORER_NAME, open_scorer, served_dtype
-from compress.stages.stage import ON_CPU
+from compress.stages.stage import ON_CPU, Incoming
 from models.card import file_digest
 from models.checkpoint import ModelDirectory, load_decoder, load_model_directory
+from models.config_reader import read_config
 from models.decoder import Decoder
 from models.directory import TOKENIZER_NAME
 from models.engines.base import ScoreJob
@@ -122,30 +123,47 @@ class VocabularyTeacher:
         cls, path: Path, student: ModelDirectory, device: torch.device = ON_CPU
     ) -> VocabularyTeacher:
         """Raises TeacherError unless both turn text into the same tokens."""
-        if (path / SCORER_NAME).exists():
-            raise TeacherError(f"{path} has no vocabulary at its output; {LABELS_ONLY}")
+        refuse_wordless(path)
         directory = load_model_directory(path)
-        refuse_other_tokenizer(directory, student)
+        refuse_other_words(path, student.path)
         return cls(directory, load_decoder(directory).to(device))
 
 
-def tokenizer_digest(directory: ModelDirectory) -> str:
+def tokenizer_digest(directory: Path) -> str:
     """Names how a model turns text into tokens."""
-    return file_digest(directory.path / TOKENIZER_NAME)
+    return file_digest(directory / TOKENIZER_NAME)
 
 
-def refuse_other_tokenizer(teacher: ModelDirectory, student: ModelDirectory) -> None:
+def refuse_wordless(teacher: Path) -> None:
+    """Raises TeacherError for a ranker that is no model directory."""
+    if (teacher / SCORER_NAME).exists():
+        raise TeacherError(f"{teacher} has no vocabulary at its output; {LABELS_ONLY}")
+
+
+def refuse_other_words(teacher: Path, student: Path) -> None:
     """Raises TeacherError: token by token one can only learn from a model of the same tokens."""
     if tokenizer_digest(teacher) != tokenizer_digest(student):
         raise TeacherError(
-            f"{teacher.path} and {student.path} have different tokenizers; {LABELS_ONLY}, or take "
+            f"{teacher} and {student} have different tokenizers; {LABELS_ONLY}, or take "
             "a teacher with the student's tokenizer"
         )
-    if teacher.config.num_labels or student.config.num_labels:
+    if read_config(teacher).num_labels or read_config(student).num_labels:
         raise TeacherError(
-            f"{teacher.path} or {student.path} is a classifier without a vocabulary at its "
+            f"{teacher} or {student} is a classifier without a vocabulary at its "
             f"output; {LABELS_ONLY}"
         )
+
+
+def refuse_unteachable(teacher: str, incoming: Incoming) -> None:
+    """Before anything starts, as far as is known then. teacher: the name of a stage, or a path.
+
+    Raises TeacherError for one that could not teach the student that comes in token by token.
+    """
+    origin = incoming.origins.get(teacher, Path(teacher))
+    if origin is not None:
+        refuse_wordless(origin)
+        if incoming.origin is not None:
+            refuse_other_words(origin, incoming.origin)
 
 
 @dataclass(frozen=True, slots=True)

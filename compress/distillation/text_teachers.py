@@ -125,7 +125,7 @@ def kept_teacher(
     tokens = [encoder.prompts(examples), encoder.answers(examples)]
     identity = CacheIdentity(
         teacher.directory.digest,
-        tokenizer_digest(teacher.directory),
+        tokenizer_digest(teacher.directory.path),
         text_digest([repr(encoder.prompt.encode_context("").ids)]),
         text_digest(tokens),
         kept,

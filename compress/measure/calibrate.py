@@ -85,7 +85,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     source = required_source(stage, "calibrate")
     prepare_process(stage)
     parent = load_model_directory(source)
-    _refuse_unknown_heads(options, parent.card)
+    _refuse_unknown_heads(options, tuple(parent.card.scoring_heads))
     learnt_from = _labels(options, parent.card, stage.data)
     _refuse_missing(stage.data / "test.jsonl.gz", *(one / "valid.jsonl.gz" for one in learnt_from))
     card = _store(parent, stage, options)
@@ -206,11 +206,12 @@ def _refuse_missing(*paths: Path) -> None:
             raise RecipeError(f"calibrate reads {path}, and it is not there; name other data")
 
 
-def _refuse_unknown_heads(options: CalibrateOptions, card: ModelCard) -> None:
+def _refuse_unknown_heads(options: CalibrateOptions, known: Sequence[str]) -> None:
     asked = {*options.heads, *(name for heads in options.tenants.values() for name in heads)}
-    for name in sorted(asked - card.scoring_heads.keys()):
-        known = ", ".join(card.scoring_heads)
-        raise RecipeError(f"calibrate: head {name!r} is not one of the model's: {known}")
+    for name in sorted(asked - {*known}):
+        raise RecipeError(
+            f"calibrate: head {name!r} is not one of the model's: {', '.join(known)}; name those"
+        )
 
 
 def named(options: CalibrateOptions) -> list[str]:
@@ -220,7 +221,11 @@ def named(options: CalibrateOptions) -> list[str]:
 
 
 def check(options: CalibrateOptions, incoming: Incoming) -> None:
-    """Raises RecipeError for a data directory of its own without a `valid`."""
+    """Raises RecipeError for a head that the model lacks, where its heads are known, and for a data
+    directory of its own without a `valid`.
+    """
+    if incoming.heads:
+        _refuse_unknown_heads(options, incoming.heads)
     files = request_files("valid")
     _refuse_missing(*(Path(directory) / name for directory in named(options) for name in files))
 

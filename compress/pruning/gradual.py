@@ -213,15 +213,20 @@ def reads(options: GradualOptions) -> list[str]:
 
 def check(options: GradualOptions, incoming: Incoming) -> None:
     """Every cut and a recovery; the model that came in is their teacher where there is no other."""
-    taught = replace(incoming, taught=True, by_model=incoming.by_model or not incoming.taught)
-    distill.check(distill.STAGE.parse(options.recover), taught)
+    itself = replace(
+        incoming,
+        taught=True,
+        by_model=True,
+        origins={**incoming.origins, TEACHER: incoming.origin},
+    )
+    distill.check(distill.STAGE.parse(options.recover), incoming if incoming.taught else itself)
     shape = incoming.shape
     if shape is None or shape.config is None:
         return
     _refuse_nothing_taken(shape.config, options)
     for raw in options.prune_options(shape.config):
         cut = parse_options(PruneOptions, raw)
-        prune.check(cut, replace(taught, shape=shape, by_model=True))
+        prune.check(cut, replace(itself, shape=shape))
         shape = prune.left_of(shape, cut)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from compress.decoders.slates import SlateBatch
 from compress.distillation.hidden_states import refuse_other_states
-from compress.distillation.teachers import VocabularyTeacher
+from compress.distillation.teachers import VocabularyTeacher, refuse_unteachable
 from compress.layers.calibration_slates import calibration_slates
 from compress.layers.streaming import ATTENTION, MLP, Half, Streams
 from compress.pruning.allocation import Slates, budgets_of, scores_of
@@ -39,6 +39,7 @@ from compress.pruning.slicing import LayerCut, sliced, sliced_config
 from compress.stages.alone import run_alone
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
+    TEACHER,
     Cost,
     Incoming,
     RecipeError,
@@ -240,6 +241,8 @@ def check(options: PruneOptions, incoming: Incoming) -> None:
     """Raises a FairslateError for sizes, slates or a teacher with which nothing can be pruned."""
     if options.fit_to == "teacher" and not incoming.by_model:
         raise RecipeError(NO_TEACHER)
+    if options.fit_to == "teacher":
+        refuse_unteachable(TEACHER, incoming)
     config = incoming.shape.config if incoming.shape else None
     if config:
         refuse_sizes(config, options)

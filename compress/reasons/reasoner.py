@@ -42,7 +42,7 @@ from compress.reasons.marks import token_marks
 from compress.reasons.rationales import fact_texts
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
-from compress.stages.ranker_card import MEMBER_FIELDS, new_card
+from compress.stages.ranker_card import MEMBER_FIELDS, RANKER_HEADS, new_card
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -183,6 +183,7 @@ STAGE = StageKind(
     quality=quality,
     starts=False,
     prompts=(MEMBER_TO_JOBS,),
+    heads=RANKER_HEADS,
 )
 
 if __name__ == "__main__":

@@ -17,7 +17,15 @@ from compress.recipes.recipe import Recipe, RecipeStage, of_stage
 from compress.recipes.selecting import SPLIT, refuse_nothing_to_measure
 from compress.stages.costs import shape_of
 from compress.stages.required import required_shape
-from compress.stages.stage import TEACHER, Cost, Incoming, RecipeError, Shape
+from compress.stages.stage import (
+    SOURCE,
+    TEACHER,
+    Cost,
+    Incoming,
+    RecipeError,
+    Shape,
+    StageKind,
+)
 from models.card import CARD_NAME, read_card
 from models.config_reader import read_config
 from models.errors import FairslateError
@@ -62,18 +70,39 @@ def planned(recipe: Recipe) -> Iterator[Planned]:
         yield Planned(title, entry, options, incoming, cost)
         if title == TEACHER:
             teacher = cost.shape
-            incoming = replace(incoming, taught=True, by_model=kind.makes)
-        else:
-            shape = (cost.shape or incoming.shape) if kind.makes else None
-            incoming = replace(incoming, shape=shape, prompts=kind.prompts or incoming.prompts)
+        incoming = _after(title, kind, cost.shape, incoming)
+
+
+def _after(title: str, kind: StageKind, made: Shape | None, incoming: Incoming) -> Incoming:
+    """What the next stage will be given. made: the shape of what this one writes, where known."""
+    origin = incoming.origin if kind.starts else None
+    known = replace(incoming, origins={**incoming.origins, title: origin})
+    if title == TEACHER:
+        return replace(known, taught=True, by_model=kind.makes)
+    return replace(
+        known,
+        shape=(made or incoming.shape) if kind.makes else None,
+        prompts=kind.prompts or incoming.prompts,
+        heads=kind.heads or incoming.heads,
+        origin=origin,
+    )
 
 
 def _first(recipe: Recipe) -> Incoming:
     """What comes into the first stage."""
-    source, teacher = _given_shape(recipe.source), _given_shape(recipe.teacher)
-    prompts = tuple(read_card(Path(recipe.source)).prompts) if recipe.source and source else ()
-    given = isinstance(recipe.teacher, str)
-    return Incoming(Path(recipe.data), source, prompts, given, teacher is not None)
+    source, given = _given_shape(recipe.source), recipe.given()
+    first = Incoming(
+        Path(recipe.data),
+        source,
+        taught=TEACHER in given,
+        by_model=_given_shape(recipe.teacher) is not None,
+        origins=given,
+    )
+    if source is None:
+        return first
+    card = read_card(given[SOURCE])
+    heads = tuple(card.scoring_heads)
+    return replace(first, prompts=tuple(card.prompts), heads=heads, origin=given[SOURCE])
 
 
 def _given_shape(given: object) -> Shape | None:

@@ -40,3 +40,4 @@ def new_card(name: str, version: str) -> ModelCard:
 
 
 RANKER_PROMPTS = tuple(new_card("ranker", "1").prompts)
+RANKER_HEADS = tuple(new_card("ranker", "1").scoring_heads)

@@ -121,15 +121,20 @@ class Cost:
 class Incoming:
     """What is known of what a stage will be given, before any starts.
 
-    shape: of the model that it starts from, None without one. prompts: that model's, none where
-    they are not known. taught: whether there is a teacher; by_model: and that is a model directory.
+    shape: of the model that it starts from, None without one. prompts, heads: that model's, none
+    where they are not known. taught: whether there is a teacher; by_model: and that is a model
+    directory. origin: the given directory whose tokenizer and kind of output that model has, None
+    for one made anew; origins: of teacher, source and stages before, by name.
     """
 
     data: Path
     shape: Shape | None = None
     prompts: Sequence[str] = ()
+    heads: Sequence[str] = ()
     taught: bool = False
     by_model: bool = False
+    origin: Path | None = None
+    origins: Mapping[str, Path | None] = field(default_factory=dict)
 
 
 Stage = Callable[[StageInput, Mapping[str, Any]], None]
@@ -149,7 +154,7 @@ class StageKind:
     writes: whether a model of these options writes; None where all of the stage's models rank.
     quality: of options, the directory written and the data: what gates compare of one that writes.
     starts: whether it needs a model directory to start from. makes: whether what it writes is one.
-    prompts: of a model that it makes anew.
+    prompts, heads: of a model that it makes anew.
     """
 
     run: Stage
@@ -163,6 +168,7 @@ class StageKind:
     starts: bool = True
     makes: bool = True
     prompts: Sequence[str] = ()
+    heads: Sequence[str] = ()
 
     def parse(self, raw: Mapping[str, Any]) -> Any:
         """The options; a class with a method `parse` reads its nested parts itself."""

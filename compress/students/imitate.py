@@ -31,7 +31,7 @@ from compress.encoders.teacher_steps import TOWERS
 from compress.stages.ahead import Ahead
 from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.ranker_card import RANKER_PROMPTS, new_card
+from compress.stages.ranker_card import RANKER_HEADS, RANKER_PROMPTS, new_card
 from compress.stages.stage import (
     RecipeError,
     StageInput,
@@ -224,6 +224,7 @@ STAGE = StageKind(
     check=check,
     starts=False,
     prompts=RANKER_PROMPTS,
+    heads=RANKER_HEADS,
 )
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from compress.stages.costs import (
     shape_of,
 )
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.ranker_card import RANKER_PROMPTS, new_card
+from compress.stages.ranker_card import RANKER_HEADS, RANKER_PROMPTS, new_card
 from compress.stages.stage import (
     Cost,
     Shape,
@@ -167,6 +167,7 @@ STAGE = StageKind(
     reads=lambda options: TABLES,
     starts=False,
     prompts=RANKER_PROMPTS,
+    heads=RANKER_HEADS,
 )
 
 if __name__ == "__main__":

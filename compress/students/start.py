@@ -25,7 +25,7 @@ from compress.decoders.wiring import JOB, wire
 from compress.stages.alone import run_alone
 from compress.stages.costs import shape_of
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.ranker_card import RANKER_PROMPTS, new_card
+from compress.stages.ranker_card import RANKER_HEADS, RANKER_PROMPTS, new_card
 from compress.stages.stage import (
     Cost,
     Shape,
@@ -124,7 +124,9 @@ def reads(options: StartOptions) -> Sequence[str]:
     return request_files("train")
 
 
-STAGE = StageKind(run, StartOptions, cost, reads=reads, starts=False, prompts=RANKER_PROMPTS)
+STAGE = StageKind(
+    run, StartOptions, cost, reads=reads, starts=False, prompts=RANKER_PROMPTS, heads=RANKER_HEADS
+)
 
 if __name__ == "__main__":
     run_alone("start", STAGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,19 @@ from compress.pipeline import main
 from compress.recipes.beforehand import refuse_what_cannot_work
 from compress.recipes.recipe import Recipe
 from compress.stages.stage import RecipeError
+from models.calibration import Calibration
+from models.card import read_card, write_card
+from models.head_card import HeadCard
 from tests.compress.small_encoders import write_encoder
-from tests.compress.small_recipe import DISTILL, LEXICON, PRUNE, QUANTIZE, every_stage, write_recipe
+from tests.compress.small_recipe import (
+    DISTILL,
+    LEXICON,
+    PRUNE,
+    QUANTIZE,
+    TRAIN,
+    every_stage,
+    write_recipe,
+)
 
 FIRST = {"stage": "lexicon", "options": LEXICON}
 HUNDRED = {"slates": 1, "candidates": 24}
@@ -79,6 +91,16 @@ def _refuse(directory: Path, data: Path, entries: list[dict[str, Any]], **top: A
         ),
         ("embed_items", {"prompt": "x"}, "embed_items: prompt 'x' is unknown; use one of member"),
         ("imitate", {}, "imitate learns from an encoder teacher"),
+        (
+            "calibrate",
+            {"heads": {"fit": "compress"}},
+            "calibrate: head 'fit' is not one of the model's: score; name those",
+        ),
+        (
+            "calibrate",
+            {"tenants": {"acme": {"score": "compress", "fit": "compress"}}},
+            "calibrate: head 'fit' is not",
+        ),
         ("calibrate", {"heads": {"score": "compress"}}, "calibrate reads compress/items.jsonl.gz"),
     ],
     ids=str,
@@ -119,6 +141,77 @@ def test_an_encoder_is_no_model_to_start_from(tmp_path: Path, small_data: Path) 
     _refuse(tmp_path, small_data, [{"stage": "imitate"}, {"stage": "calibrate"}], teacher=teacher)
     with pytest.raises(RecipeError, match=r"^imitate learns from an encoder teacher"):
         _refuse(tmp_path, small_data, [{"stage": "imitate"}], teacher=FIRST)
+
+
+@pytest.fixture
+def other_words(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """The same model, but that its tokenizer.json is another one."""
+    other = Path(shutil.copytree(tiny_model_dir, tmp_path / "other"))
+    tokenizer = other / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text("utf-8") + " ", encoding="utf-8")
+    write_card(other, read_card(other, verify=False))
+    return other
+
+
+OWN = {"path": "teacher"}
+WORDY: dict[str, dict[str, Any]] = {
+    "distill": WORDS,
+    "recover": {"phases": [{"steps": 1, "hidden_weight": 1}], "teachers": [OWN]},
+    "prune": {"fit_to": "teacher", "slates": 23, "candidates": 24, "multiple": 8},
+    "gradual": {"prune": PRUNE | {"multiple": 8}, "recover": WORDS, "steps": 1},
+}
+
+
+@pytest.mark.parametrize("stage", WORDY)
+def test_a_teacher_of_other_words_is_refused_where_both_are_there_already(
+    tmp_path: Path, small_data: Path, tiny_model_dir: Path, other_words: Path, stage: str
+) -> None:
+    entries: list[dict[str, Any]] = [
+        {"stage": "train", "options": TRAIN},
+        {"stage": stage, "options": WORDY[stage]},
+    ]
+    given = {"source": str(tiny_model_dir), "teacher": str(other_words)}
+    with pytest.raises(RecipeError, match=rf"^{stage}: {other_words} and .* different tokenizers"):
+        _refuse(tmp_path, small_data, entries, **given)
+    _refuse(tmp_path, small_data, entries, **given | {"source": str(other_words)})
+    _refuse(tmp_path, small_data, [FIRST, *entries], **given)  # what `lexicon` will know is open
+
+
+def test_a_teacher_is_known_by_its_path_and_by_the_stages_before_it(
+    tmp_path: Path, small_data: Path, tiny_model_dir: Path, other_words: Path
+) -> None:
+    train = {"stage": "train", "options": TRAIN}
+
+    def refuse(path: str) -> None:
+        options = WORDS | {"teachers": [{"path": path}]}
+        entries = [train, {"stage": "distill", "options": options}]
+        _refuse(tmp_path, small_data, entries, source=str(tiny_model_dir))
+
+    with pytest.raises(RecipeError, match=r"^distill: .* have different tokenizers"):
+        refuse(str(other_words))
+    refuse("train")
+    refuse("source")
+    refuse(str(tiny_model_dir))
+    (other_words / "scorer.json").touch()
+    with pytest.raises(RecipeError, match=r"^distill: .* has no vocabulary at its output"):
+        refuse(str(other_words))
+
+
+def test_heads_are_those_of_the_source_that_a_recipe_starts_from(
+    tmp_path: Path, small_data: Path, tiny_model_dir: Path
+) -> None:
+    two = Path(shutil.copytree(tiny_model_dir, tmp_path / "two"))
+    heads = {name: HeadCard(labels={" yes": 1.0, " no": 0.0}) for name in ("fit", "reply")}
+    write_card(two, replace(read_card(two), labels=None, calibration=Calibration(), heads=heads))
+
+    def refuse(name: str) -> None:
+        options = {"heads": {name: str(small_data)}}
+        entries = [{"stage": "train", "options": TRAIN}, {"stage": "calibrate", "options": options}]
+        _refuse(tmp_path, small_data, entries, source=str(two))
+
+    refuse("reply")
+    with pytest.raises(RecipeError, match="head 'score' is not one of the model's: fit, reply"):
+        refuse("score")
 
 
 @pytest.mark.parametrize("flag", [(), ("--dry-run",)])
