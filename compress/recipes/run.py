@@ -121,7 +121,6 @@ class Run:
         """What the stage is given; ranks above 0 write where nobody reads."""
         students = [path for title, path in self._finished.items() if title != TEACHER]
         given = self._recipe.given()
-        teacher = given.get(TEACHER) or self._finished.get(TEACHER)
         inputs = StageInput(
             source=students[-1] if students else given.get(SOURCE),
             data=self._data,
@@ -129,8 +128,8 @@ class Run:
             work=done.with_name(done.name + ".state"),
             seed=self._recipe.seed,
             threads=self._recipe.threads,
-            teacher=teacher,
-            earlier=self._finished | ({TEACHER: teacher} if teacher else {}),
+            teacher=given.get(TEACHER) or self._finished.get(TEACHER),
+            earlier=given | self._finished,
             device=device_of(self._recipe.device),
         )
         return _of_rank(inputs, parallel.rank())

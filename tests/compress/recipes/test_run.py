@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from compress.pipeline import main
-from tests.compress.small_recipe import stages, write_recipe
+from compress.recipes.recipe import Recipe
+from compress.recipes.run import Run
+from models.checkpoint import load_model_directory
+from tests.compress.small_recipe import DISTILL, stages, write_recipe
 
 
 def _recipe(directory: Path, data: Path) -> Path:
@@ -54,3 +57,19 @@ def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
     assert main() == 1
     assert "calibrate: valid has no tenant of 10 requests or more" in capsys.readouterr().err
     assert not out.with_name("model.work").exists()
+
+
+@pytest.mark.parametrize("name", ["source", "teacher"])
+def test_a_stage_may_learn_from_each_directory_that_a_recipe_is_given(
+    tmp_path: Path, small_data: Path, name: str
+) -> None:
+    lexicon, train, _ = stages(0.3, steps=2)
+    given = write_recipe(tmp_path, small_data, [lexicon, train]), tmp_path / "given"
+    Run(Recipe.load(given[0]), given[1]).start()
+    taught = DISTILL | {"teachers": [{"path": name}]}
+    recipe = write_recipe(tmp_path, small_data, [{"stage": "distill", "options": taught}])
+    recipe.write_text(recipe.read_text() + f"source: {given[1]}\nteacher: {given[1]}\n")
+    Run(Recipe.load(recipe), tmp_path / "out").start()
+    digest = load_model_directory(given[1]).digest
+    lineage = load_model_directory(tmp_path / "out").card.lineage
+    assert lineage["stages"][-1]["teachers"] == [digest]
