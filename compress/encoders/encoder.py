@@ -71,9 +71,9 @@ class EncoderLayer(nn.Module):
         parts = self.attention["self"].values()  # type: ignore[operator]
         weight = torch.cat([part.weight for part in parts]).to(x.dtype)
         bias = torch.cat([part.bias for part in parts]).to(x.dtype)
-        qkv = F.linear(x, weight, bias).unflatten(-1, (3, self.heads, -1))  # type: ignore[no-untyped-call]
+        qkv = _attended_in(F.linear(x, weight, bias)).unflatten(-1, (3, self.heads, -1))  # type: ignore[no-untyped-call]
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible).to(x.dtype)
         x = _add_norm(self.attention["output"], x, mixed.transpose(1, 2).flatten(2), dropout)
         inner = F.gelu(_linear(self.intermediate["dense"], x))
         return _add_norm(self.output, x, inner, dropout)
@@ -136,6 +136,11 @@ def load_encoder(directory: Path) -> Encoder:
     return encoder
 
 
+def _attended_in(qkv: Tensor) -> Tensor:
+    """In fp32 on a CPU, where torch's attention takes longer in bf16, three times so backward."""
+    return qkv.float() if qkv.device.type == "cpu" else qkv
+
+
 def _sublayer_output(inner: int, size: int, eps: float) -> nn.ModuleDict:
     return nn.ModuleDict({"dense": nn.Linear(inner, size), "LayerNorm": nn.LayerNorm(size, eps)})
 
@@ -152,6 +157,10 @@ def _linear(linear: nn.Module, x: Tensor) -> Tensor:
 
 
 def _norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """A CPU's are in fp32: in bf16 it also sums the gradient of a weight over all tokens in bf16,
+    which stops growing where a token's part is less than a step of the sum.
+    """
     assert isinstance(norm, nn.LayerNorm)
-    weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
-    return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+    inner = x.float() if x.device.type == "cpu" else x
+    weight, bias = norm.weight.to(inner.dtype), norm.bias.to(inner.dtype)
+    return F.layer_norm(inner, norm.normalized_shape, weight, bias, norm.eps).to(x.dtype)

@@ -28,8 +28,16 @@ from compress.encoders.pair_teacher import (
 from compress.encoders.teacher_steps import JOINT, PARTS, TOWERS, TeacherRates, TeacherSteps
 from compress.stages.ahead import Ahead
 from compress.stages.alone import run_alone
-from compress.stages.costs import OCCUPATIONS, PAIR_TOKENS, TEXT_TOKENS, together, training_cost
+from compress.stages.costs import (
+    OCCUPATIONS,
+    PAIR_TOKENS,
+    TEXT_TOKENS,
+    in_passes,
+    together,
+    training_cost,
+)
 from compress.stages.loop import Checkpoints, Schedule, run_steps
+from compress.stages.passes import WIDE, refuse_other_passes
 from compress.stages.stage import (
     Cost,
     RecipeError,
@@ -54,6 +62,7 @@ class EncoderTeacherOptions:
     encoder: a Hugging Face directory of a BERT encoder. joint_weight: share of the joint part's
     log-odds where both parts are trained. Rates are peaks. chunk: texts or pairs read at once.
     average: decay of the averaged weights that are written; 0 writes those of the last step.
+    cpu_passes: what a CPU's passes run in, see compress.stages.passes.
     """
 
     encoder: str
@@ -71,9 +80,11 @@ class EncoderTeacherOptions:
     warmup: int = 50
     chunk: int = 512
     average: float = 0.0
+    cpu_passes: str = WIDE
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
+        refuse_other_passes("encoder_teacher", self.cpu_passes)
         if not 0 <= self.average < 1:
             raise RecipeError(f"encoder_teacher: average is {self.average}; use 0 to below 1")
         if not any(self.steps.values()) or not 0 < self.joint_weight < 1:
@@ -157,6 +168,7 @@ def _steps(stage: StageInput, options: EncoderTeacherOptions, encoder: Path) -> 
         options.inverted_share,
         rates,
         options.chunk,
+        options.cpu_passes,
     )
 
 
@@ -182,7 +194,7 @@ def _part_cost(
     options: EncoderTeacherOptions, steps: int, rows: int, tokens: int, encoder: Shape
 ) -> Cost:
     """One chunk's activations are held at a time; each pass is done again for its gradient."""
-    whole = training_cost(steps, rows * tokens, encoder, again=True)
+    whole = in_passes(training_cost(steps, rows * tokens, encoder, again=True), options.cpu_passes)
     return replace(
         whole, memory=training_cost(1, min(rows, options.chunk) * tokens, encoder).memory
     )

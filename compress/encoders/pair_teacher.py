@@ -27,7 +27,8 @@ from compress.data.requests import Request
 from compress.encoders.encoder import CONFIG_NAME, TOKENIZER_NAME, Encoder, EncoderConfig
 from compress.encoders.pair_encoder import PairEncoder
 from compress.encoders.pair_slates import Chunks, SpecialTokens, joint_logits, tower_vectors
-from compress.stages.stage import AUTO, device_of, pass_dtype
+from compress.stages.passes import WIDE, pass_dtype
+from compress.stages.stage import AUTO, device_of
 from models.card import file_digest
 from models.errors import ModelDirectoryError
 from models.narrowing import narrowed
@@ -102,9 +103,12 @@ class EncoderTeacher:
     digest: str
     device: torch.device
     lineage: Sequence[Mapping[str, Any]] = ()  # how it was made, stage by stage
+    cpu_passes: str = WIDE
 
     @classmethod
-    def load(cls, directory: Path, device: torch.device | None = None) -> EncoderTeacher:
+    def load(
+        cls, directory: Path, device: torch.device | None = None, cpu_passes: str = WIDE
+    ) -> EncoderTeacher:
         """Without a device on a GPU where there is one.
 
         Raises ModelDirectoryError for a directory that is incomplete or was changed.
@@ -124,7 +128,7 @@ class EncoderTeacher:
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         tokenizer, lineage = encoder_tokenizer(directory), stated.get("lineage", {})
         stages = lineage.get("stages", ())
-        return cls(parts, stated["weights"], tokenizer, digest, device, stages)
+        return cls(parts, stated["weights"], tokenizer, digest, device, stages, cpu_passes)
 
     def raw_logits(self, requests: Sequence[Request]) -> list[list[float]]:
         """Log-odds of every request's candidates, in order."""
@@ -184,7 +188,7 @@ class EncoderTeacher:
     @property
     def dtype(self) -> torch.dtype:
         """Of a pass."""
-        return pass_dtype(self.device)
+        return pass_dtype(self.device, self.cpu_passes)
 
 
 _Ids = npt.NDArray[np.int64]

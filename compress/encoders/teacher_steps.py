@@ -22,7 +22,7 @@ from compress.encoders.pair_slates import (
     tower_logits,
     tower_vectors,
 )
-from compress.stages.stage import pass_dtype
+from compress.stages.passes import WIDE, pass_dtype
 
 JOINT, TOWERS = "joint", "towers"
 PARTS = (TOWERS, JOINT)
@@ -56,6 +56,7 @@ class TeacherSteps:
     inverted_share: float
     rates: TeacherRates
     chunk: int  # rows that one pass takes
+    cpu_passes: str = WIDE
 
     def batch(self, part: str, step: int) -> Batch:
         """A function of (seed, part, step) alone."""
@@ -84,7 +85,7 @@ class TeacherSteps:
     @property
     def dtype(self) -> torch.dtype:
         """Of the pass."""
-        return pass_dtype(self.device)
+        return pass_dtype(self.device, self.cpu_passes)
 
     def optimizer(self, model: PairEncoder) -> torch.optim.Optimizer:
         """The words' vectors stay: what training texts lack must go on meaning what it did."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from compress.stages.passes import NARROW
 from compress.stages.stage import Cost, Shape
 from models.config import DecoderConfig
 
@@ -60,4 +63,13 @@ def together(shape: Shape, *parts: Cost) -> Cost:
         sum(part.operations for part in parts),
         max(part.memory for part in parts),
         shape,
+        wide=sum(part.wide for part in parts),
+        narrow=sum(part.narrow for part in parts),
     )
+
+
+def in_passes(cost: Cost, passes: str) -> Cost:
+    """All of it in an encoder's passes of this kind (compress.stages.passes)."""
+    if passes == NARROW:
+        return replace(cost, narrow=cost.operations)
+    return replace(cost, wide=cost.operations)

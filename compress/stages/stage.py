@@ -105,8 +105,9 @@ class Shape:
 class Cost:
     """What a stage will do. `tokens` and `operations` (floating point) are of all its steps.
 
-    memory: the most bytes at once, beyond what an idle process takes. shape: of what it writes,
-    None where it is not known before. ranks: whether gates will score requests with it.
+    wide, narrow: operations of them in an encoder's passes, in fp32 and in bfloat16. memory: the
+    most bytes at once, beyond what an idle process takes. shape: of what it writes, None where it
+    is not known before. ranks: whether gates will score requests with it.
     """
 
     steps: int = 0
@@ -115,6 +116,8 @@ class Cost:
     memory: float = 0.0
     shape: Shape | None = None
     ranks: bool = True
+    wide: float = 0.0
+    narrow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +214,6 @@ def device_of(asked: str) -> torch.device:
     if not torch.cuda.is_available():
         raise RecipeError("device is cuda, but torch finds no GPU here; set it to auto or cpu")
     return torch.device(CUDA, int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def pass_dtype(device: torch.device) -> torch.dtype:
-    """What an encoder's pass runs in; its parameters stay in fp32."""
-    return torch.float32 if device.type == CPU else torch.bfloat16
 
 
 def prepare_process(stage: StageInput) -> None:

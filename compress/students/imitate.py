@@ -74,7 +74,8 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Writes the student's model directory."""
     options = parse_options(ImitateOptions, raw_options)
     prepare_process(stage)
-    teacher = EncoderTeacher.load(_teacher_path(stage, options), stage.device)
+    path = _teacher_path(stage, options)
+    teacher = EncoderTeacher.load(path, stage.device, options.cpu_passes)
     if TOWERS not in teacher.parts:
         raise RecipeError("imitate takes its words from towers; train the teacher's towers too")
     tokenizer = _tokenizer(stage, options, teacher)

@@ -11,11 +11,13 @@ from compress.stages.costs import (
     OCCUPATIONS,
     PAIR_TOKENS,
     TEXT_TOKENS,
+    in_passes,
     pass_cost,
     shape_of,
     together,
     training_cost,
 )
+from compress.stages.passes import WIDE, refuse_other_passes
 from compress.stages.stage import Cost, Incoming, RecipeError, Shape
 from compress.students import lexicon
 from compress.students.student import StudentShape
@@ -36,7 +38,8 @@ class ImitateOptions:
     chunk: pairs that the teacher reads at once. pooled_weight, token_weight: of what the whole
     decoder misses of the states of the teacher's towers, see token_states; 0 for both asks none.
     substituted_worlds: of texts with other words, see compress.data.substitution; half of all steps
-    are theirs where there are any.
+    are theirs where there are any. cpu_passes: what the teacher's passes run in on a CPU, see
+    compress.stages.passes.
     """
 
     teacher: str = ""
@@ -67,10 +70,12 @@ class ImitateOptions:
     trained_share: float = 1.0
     average: float = 0.0
     chunk: int = 512
+    cpu_passes: str = WIDE
     warmup: int = 30
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
+        refuse_other_passes("imitate", self.cpu_passes)
         for name in ("labelled", "bag_steps", "parts", "plain_worlds", "mixed_worlds"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"imitate: {name} is {getattr(self, name)}; use 1 or more")
@@ -154,7 +159,8 @@ def _asked(options: ImitateOptions, teacher: Shape | None) -> list[Cost]:
     if teacher is None:
         return []
     states = [_states_cost(options, teacher)] if options.whole_rates.asks_states else []
-    return [_labels_cost(options, teacher), *states]
+    asked = [_labels_cost(options, teacher), *states]
+    return [in_passes(cost, options.cpu_passes) for cost in asked]
 
 
 def _states_cost(options: ImitateOptions, teacher: Shape) -> Cost:

@@ -30,6 +30,7 @@ from compress.encoders.pair_slates import (
     tower_vectors,
 )
 from compress.encoders.pair_teacher import EncoderTeacher
+from compress.stages.passes import NARROW, WIDE
 from compress.stages.stage import ON_CPU
 
 
@@ -51,7 +52,8 @@ class TeacherLabels:
         """(slates, candidates) fp16. Raises TeacherCacheError for a file of something else."""
         path, digest = self.folder / f"{step}.safetensors", self.teacher.digest
         # A teacher's digest covers its tokenizer; generated slates know no other prompt.
-        identity = CacheIdentity(digest, digest, "generated", text_digest([*self.slates, step]))
+        named = [*self.slates, step, *([] if self.teacher.cpu_passes == WIDE else [NARROW])]
+        identity = CacheIdentity(digest, digest, "generated", text_digest(named))
         with ON_CPU:  # whatever device the student's loop makes its tensors on
             if not path.exists():
                 write_cache(path, identity, {"log_odds": self._ask(step).half().cpu()})

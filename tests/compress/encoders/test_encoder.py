@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import BertModel
 
 from compress.encoders.encoder import Encoder, load_encoder
@@ -54,6 +56,25 @@ def test_half_precision_trains_full_precision_weights(directory: Path) -> None:
     low.float().square().sum().backward()
     gradients = {name: x.grad for name, x in encoder.named_parameters()}
     assert all(x is not None and x.dtype == torch.float32 for x in gradients.values())
+
+
+def test_a_cpus_pass_in_bf16_is_near_and_attends_in_fp32(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, lengths, types = _inputs()
+    encoder, dtypes, attend = load_encoder(directory), [], F.scaled_dot_product_attention
+
+    def noted(q: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        dtypes.append(q.dtype)
+        return attend(q, *rest, **named)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    real = torch.arange(16) < lengths[:, None]
+    with torch.inference_mode():
+        wide = encoder(ids, lengths, types)[real]
+        narrow = encoder(ids, lengths, types, torch.bfloat16)[real].float()
+    assert {*dtypes} == {torch.float32}
+    assert 0 < (narrow - wide).norm() / wide.norm() < 0.03
 
 
 def test_other_architectures_and_missing_tensors_are_refused(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,13 @@ from models.card import file_digest
 from models.errors import ModelDirectoryError
 from tests.compress.small_encoders import write_encoder
 
-SMALL = {"tower_steps": 2, "joint_steps": 2, "slates": 2, "candidates": 4, "worlds": 1}
+SMALL: dict[str, Any] = {
+    "tower_steps": 2,
+    "joint_steps": 2,
+    "slates": 2,
+    "candidates": 4,
+    "worlds": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,40 @@ def _once(
     return part(*operands)
 
 
+@pytest.mark.parametrize("part", ["joint", "towers"])
+def test_passes_in_bf16_have_nearly_the_same_loss_and_gradients(
+    small_data: Path, tmp_path: Path, part: str
+) -> None:
+    encoder = write_encoder(tmp_path / "encoder", layers=2, spread=0.1)
+    losses, gradients = [], []
+    for passes in ("float32", "bfloat16"):
+        options = EncoderTeacherOptions(str(encoder), **SMALL, dropout=0.0, cpu_passes=passes)
+        steps = encoder_teacher._steps(_stage(small_data, tmp_path / "t"), options, encoder)
+        torch.manual_seed(0)
+        model = PairEncoder(load_encoder(encoder), joint=part == "joint")
+        torch.nn.init.normal_(model.out.weight, std=0.1)
+        loss = steps.loss(model, steps.batch(part, 0))
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(loss.detach()))
+        gradients.append({n: w.grad for n, w in model.named_parameters() if w.grad is not None})
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+    wide, narrow = gradients
+    errors = {name: (narrow[name] - wide[name]).norm() for name in wide}
+    assert all(error < 0.05 * wide[name].norm() + 0.005 for name, error in errors.items())
+
+
+def test_a_teacher_may_be_trained_in_bf16(small_data: Path, encoder: Path, tmp_path: Path) -> None:
+    _run(small_data, tmp_path / "wide", encoder)
+    _run(small_data, tmp_path / "narrow", encoder, cpu_passes="bfloat16")
+    for part in ("joint", "towers"):
+        wide, narrow = (
+            load_file(tmp_path / name / f"{part}.safetensors")["hidden.weight"].float()
+            for name in ("wide", "narrow")
+        )
+        assert not torch.equal(wide, narrow)
+        assert (wide - narrow).norm() / wide.norm() < 0.05
+
+
 def test_a_part_without_steps_is_left_out(small_data: Path, encoder: Path, tmp_path: Path) -> None:
     teacher = _run(small_data, tmp_path / "t", encoder, tower_steps=0)
     assert teacher.weights == {"joint": 1.0}
@@ -152,6 +193,8 @@ def test_options_that_train_nothing_are_refused(encoder: Path) -> None:
         EncoderTeacherOptions(str(encoder), tower_steps=0, joint_steps=0)
     with pytest.raises(RecipeError, match="joint_weight"):
         EncoderTeacherOptions(str(encoder), joint_weight=1.5)
+    with pytest.raises(RecipeError, match="cpu_passes is 'int8'; use one of float32, bfloat16"):
+        EncoderTeacherOptions(str(encoder), cpu_passes="int8")
     with pytest.raises(RecipeError, match="average"):
         EncoderTeacherOptions(str(encoder), average=1.0)
 

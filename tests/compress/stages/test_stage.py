@@ -16,7 +16,6 @@ from compress.stages.stage import (
     device_of,
     directory_digest,
     lineage_entry,
-    pass_dtype,
 )
 
 
@@ -49,11 +48,6 @@ def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert device_of("auto") == device_of("cuda") == torch.device("cuda", 3)
     assert device_of("cpu").type == "cpu"
-
-
-def test_passes_are_short_on_a_gpu_alone() -> None:
-    assert pass_dtype(torch.device("cpu")) == torch.float32
-    assert pass_dtype(torch.device("cuda")) == torch.bfloat16
 
 
 def test_only_a_gpu_is_worth_other_processes(

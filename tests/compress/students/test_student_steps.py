@@ -156,6 +156,30 @@ def test_labels_are_the_teachers_answers_asked_once(
         labels(step)
 
 
+def test_labels_of_bf16_passes_are_near_and_kept_apart(
+    steps: StudentSteps, encoder: Path, tmp_path: Path
+) -> None:
+    parts = {
+        part: PairEncoder(load_encoder(encoder), joint=part == "joint")
+        for part in ("joint", "towers")
+    }
+    save_teacher(tmp_path / "t", encoder, parts, {"joint": 0.5, "towers": 0.5}, {})
+    wide, narrow = (
+        TeacherLabels(
+            EncoderTeacher.load(tmp_path / "t", torch.device("cpu"), passes),
+            steps.draw,
+            steps.world_of,
+            tmp_path / passes,
+            chunk=7,
+        )
+        for passes in ("float32", "bfloat16")
+    )
+    first, second = wide(0).float(), narrow(0).float()
+    assert 0 < (first - second).abs().max() < 0.03 * first.std() + 0.05
+    with pytest.raises(TeacherCacheError, match="remove it, and it is made again"):
+        replace(narrow, folder=wide.folder)(0)
+
+
 def _renamed(teacher: EncoderTeacher) -> EncoderTeacher:
     return replace(teacher, digest="sha256:0")
 
