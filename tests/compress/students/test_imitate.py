@@ -125,14 +125,21 @@ def test_its_cost_holds_labels_bags_and_the_whole_decoder() -> None:
     assert near.operations - whole.operations == pytest.approx(2.0 * texts * teacher.body / 2)
 
 
-def test_states_and_other_words_make_another_student(small_data: Path, tmp_path: Path) -> None:
+def test_states_other_words_and_short_passes_make_another_student(
+    small_data: Path, tmp_path: Path
+) -> None:
     teacher, digests = _teacher(tmp_path, ("towers",)), set()
-    others: tuple[dict[str, Any], ...] = ({}, {"token_weight": 1.0}, {"substituted_worlds": 1})
+    others: tuple[dict[str, Any], ...] = (
+        {},
+        {"token_weight": 1.0},
+        {"substituted_worlds": 1},
+        {"cpu_passes": "bfloat16"},
+    )
     for number, more in enumerate(others):
         out = tmp_path / str(number)
         imitate.run(_stage(small_data, out, teacher), {**SMALL, **more})
         digests.add(load_model_directory(out).card.files["model.safetensors"])
-    assert len(digests) == 3
+    assert len(digests) == len(others)
 
 
 def test_turns_hold_every_kind_that_has_worlds() -> None:
