@@ -71,7 +71,7 @@ class Refusals:
 
     @contextmanager
     def noting(self, node: str) -> Iterator[None]:
-        """Around what may raise TenantThrottledError, which passes through."""
+        """Around the gate's and the engines' work; TenantThrottledError passes through."""
         began = self._clock()
         try:
             yield
@@ -79,6 +79,7 @@ class Refusals:
             if error.retry_after_ms:
                 self._note(node, error, self._clock() - began)
             raise
+        self._hasten(node, self._clock() - began)
 
     def _standing(self, node: str) -> _Refusal | None:
         refusal, now = self._refused.get(node), self._clock()
@@ -95,5 +96,14 @@ class Refusals:
         if before is not None:  # many that tried at once hear the same
             trials = before.trials if now < before.until else max(trials, before.trials // 2)
         until = now + min(retry_ms, LONGEST_MS) / 1000
-        period_s = max(LONGEST_MS / 1000, SLACK * took_s)
-        self._refused[node] = _Refusal(str(error), retry_ms, until, period_s, trials)
+        self._refused[node] = _Refusal(str(error), retry_ms, until, _period_s(took_s), trials)
+
+    def _hasten(self, node: str, took_s: float) -> None:
+        """The gate took no longer than the whole answer: it is behind no more than that now."""
+        if node in self._refused:
+            refusal = self._refused[node]
+            refusal.period_s = min(refusal.period_s, _period_s(took_s))
+
+
+def _period_s(took_s: float) -> float:
+    return max(LONGEST_MS / 1000, SLACK * took_s)

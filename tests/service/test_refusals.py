@@ -95,6 +95,23 @@ def test_as_many_tries_again_as_half_of_those_that_were_refused(
     assert tries(refusals) == 4 * LEAST_TRIALS
 
 
+def test_one_late_refusal_holds_nobody_back_once_answers_are_fast(
+    refusals: Refusals, clock: Clock
+) -> None:
+    def late() -> TenantThrottledError:
+        clock.now += 30
+        return TenantThrottledError("wait for answers", retry_after_ms=LONGEST_MS)
+
+    with pytest.raises(TenantThrottledError), refusals.noting("loud"):
+        raise late()
+    clock.now += LONGEST_MS / 1000
+    refusals.enter("loud")
+    with refusals.noting("loud"):
+        clock.now += 0.05
+    clock.now += 6 * LONGEST_MS / 1000
+    assert tries(refusals) == 10 * MOST_TRIALS
+
+
 def test_a_tenant_that_has_waited_long_starts_anew(refusals: Refusals, clock: Clock) -> None:
     refuse(refusals, "loud", LONGEST_MS)
     clock.now += 3600
