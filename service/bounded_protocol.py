@@ -32,7 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.timeout_keep_alive = max(self.kept_seconds, self.timeout_keep_alive)
-        self._in_headers = False
+        self._in_headers = self._in_body = False
         self._advanced = False  # within the piece in hand: more than headers or trailers was read
         self._withheld = 0  # bytes since then
         self._deaf = False  # the connection was refused, or has become a WebSocket
@@ -63,6 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_headers = self._advanced = True
+        self._in_body = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -76,6 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._stop_timer()
         self._begin()
+        self._in_body = True
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
@@ -84,6 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._advanced = True
         if not self._ignores_upgrade():
+            self._in_body = False
             super().on_message_complete()
 
     def _begin(self) -> None:
@@ -99,6 +102,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _drops_body(self) -> bool:
         """Whether the answer to what is being sent is out; many read it only when all is sent."""
         return self._idle
+
+    @property
+    def _answerable(self) -> bool:
+        """Whether a client would take another answer for that to its latest request."""
+        return self._idle and not self._in_body
 
     def _feed(self, data: bytes | memoryview) -> None:
         while (end := self._parse(data)) is not None:
@@ -166,7 +174,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse_malformed(self) -> None:
-        if self._idle:
+        if self._answerable:
             self.send_400_response("Invalid HTTP request received.")
         else:
             self._close_after_answer()
@@ -184,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
         the connection, and the client lose the answer."""
         self._deaf = True
         self._stop_timer()
-        if not self._idle:
+        if not self._answerable:
             self._close_after_answer()
             return
         self.transport.write(on_the_wire(error, new_name(), [(b"connection", b"close")]))
@@ -195,10 +203,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _close_after_answer(self) -> None:
         """There is no place for another answer within the one under way, nor before it.
 
-        At once where that waits for what will not be read.
+        At once where it is there, or waits for what will not be read.
         """
         self._deaf = True
-        if self.cycle.more_body:
+        if self._idle or self.cycle.more_body:
             self.transport.close()
         else:
             self.cycle.keep_alive = False

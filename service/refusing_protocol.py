@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import httptools
+
 from models.errors import FairslateError
 from service.bounded_protocol import BoundedProtocol, on_the_wire
 from service.inbox import usable_identifier
@@ -38,11 +40,13 @@ class RefusingProtocol(BoundedProtocol):
         self._refused = False
 
     def shutdown(self) -> None:
-        self._release()
+        if not self._deaf:
+            self._release()
         super().shutdown()
 
     def on_message_begin(self) -> None:
         self._held, self._refused = None, False
+        self._unset_keepalive_if_required()  # a refusal in the same piece has begun that wait
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
@@ -98,13 +102,15 @@ class RefusingProtocol(BoundedProtocol):
         """Gives the app what was held."""
         if self._held is not None:
             body, self._held = bytes(self._held), None
+            self._stop_timer()
             super()._begin()
             super().on_body(body)
 
     def _late(self) -> None:
-        if self._held is not None:
+        if self._held is None:
+            super()._late()
+        else:
             self._release()
-        super()._late()
 
     def _refuse_request(self, error: FairslateError) -> None:
         """At once; what still comes of the body is dropped."""
@@ -116,10 +122,18 @@ class RefusingProtocol(BoundedProtocol):
         self.transport.write(on_the_wire(error, identifier, headers))
 
     def _conclude(self) -> None:
+        self._in_body = False
         if self._is_kept:
+            self._stop_timer()
             self.on_response_complete()
         else:
+            self._deaf = True
             self.transport.close()
+            raise httptools.HttpParserError  # so that nothing more is parsed
+
+    @property
+    def _answerable(self) -> bool:
+        return self._held is not None or super()._answerable
 
     @property
     def _is_kept(self) -> bool:

@@ -185,6 +185,14 @@ def test_an_answered_connection_is_left_to_the_keep_alive(hasty_port: int) -> No
         assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
+def test_a_request_that_was_answered_unread_is_not_answered_again(patient_port: int) -> None:
+    request = b"POST /unread HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(patient_port, request) as connection:
+        assert up_to(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+        connection.sendall(b"no length\r\n")
+        assert to_the_end(connection) == b""
+
+
 def test_slow_headers_in_time_are_read(patient_port: int) -> None:
     request = GET + b"Connection: close\r\n\r\n"
     with connected(patient_port, *(request[i : i + 1] for i in range(len(request)))) as connection:

@@ -6,10 +6,13 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
+from typing import Any
 
 import pytest
 
+from service.bounded_protocol import BoundedProtocol
 from service.gate.errors import TenantThrottledError
 from service.refusing_protocol import GATED, MOST_HELD_BYTES, Door, RefusingProtocol
 from tests.service.raw_server import (
@@ -26,6 +29,7 @@ from tests.service.raw_server import (
 LOUD, ONE_CLASS, QUIET = b"loud", b"loud in one class", b"quiet"
 REFUSED, SERVED = b"HTTP/1.1 429 Too Many Requests\r\n", b"HTTP/1.1 200 OK\r\n"
 LONG = b"x" * (MOST_HELD_BYTES + 1)
+STARTED: list[bytes] = []
 
 
 class Doorkeeper:
@@ -46,9 +50,25 @@ class HastyRefusing(RefusingProtocol, Hasty):
     """Loses patience soon."""
 
 
+class Fleeting(RefusingProtocol):
+    """Keeps no idle connection for long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.timeout_keep_alive = 0
+
+
+class Counting(RefusingProtocol):
+    """Says which requests the app was given."""
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        STARTED.append(self.url)
+        super()._start_asgi_task(cycle, app)
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with serving(partial(RefusingProtocol, Doorkeeper)) as port:
+    with serving(partial(Counting, Doorkeeper)) as port:
         yield port
 
 
@@ -78,6 +98,12 @@ def answer(connection: socket.socket) -> tuple[bytes, bytes]:
     while len(body) < int(length[1]):
         body += connection.recv(int(length[1]) - len(body))
     return top, body
+
+
+def assert_answered(port: int) -> None:
+    """Whatever came before this has been read."""
+    with connected(port, slate(QUIET, b"other")) as connection:
+        assert answer(connection)[1] == b"other"
 
 
 @pytest.mark.parametrize("path", [*sorted(GATED), b"/v1/rank?a=b"])
@@ -120,6 +146,9 @@ def test_a_late_body_is_the_apps_to_wait_for(hasty_port: int) -> None:
         let_the_time_pass(hasty_port)
         connection.sendall(b"tch")
         assert answer(connection)[1] == b"batch"
+        let_the_time_pass(hasty_port)
+        connection.sendall(slate(QUIET, b"next"))
+        assert answer(connection)[1] == b"next"
 
 
 def test_a_body_that_drips_is_late_as_well(hasty_port: int) -> None:
@@ -139,12 +168,72 @@ def test_a_refused_upload_may_end_slowly_and_the_connection_stays(hasty_port: in
         assert answer(connection)[0].startswith(REFUSED)
 
 
-def test_a_refused_tenants_connection_is_kept_as_any_other(hasty_port: int) -> None:
-    with connected(hasty_port, slate(LOUD, b"slate")) as connection:
-        assert answer(connection)[0].startswith(REFUSED)
+@pytest.mark.parametrize(
+    ("key", "body"), [(LOUD, b"slate"), (ONE_CLASS, b"slate"), (ONE_CLASS, b"batch")]
+)
+def test_a_connection_is_kept_as_any_other(hasty_port: int, key: bytes, body: bytes) -> None:
+    with connected(hasty_port, head(key, 5)) as connection:
+        assert_answered(hasty_port)
+        connection.sendall(body)
+        answer(connection)
         let_the_time_pass(hasty_port)
-        connection.sendall(slate(LOUD, b"slate"))
+        connection.sendall(slate(QUIET, b"next"))
+        assert answer(connection)[1] == b"next"
+
+
+def test_an_answer_behind_a_refusal_may_take_longer_than_an_idle_connection_is_kept() -> None:
+    RELEASE.clear()
+    with serving(partial(Fleeting, Doorkeeper)) as port:
+        both = slate(LOUD, b"slate") + slate(QUIET, b"first", b"/held")
+        with connected(port, both) as connection, connected(port, slate(LOUD, b"")) as idle:
+            assert answer(connection)[0].startswith(REFUSED)
+            assert to_the_end(idle).startswith(REFUSED)
+            RELEASE.set()
+            assert answer(connection)[1] == b"first"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"no length\r\n", id="a malformed chunk"),
+        pytest.param(b"0\r\nA: " + b"x" * BoundedProtocol.max_header_bytes, id="long trailers"),
+    ],
+)
+def test_a_request_has_one_answer_whatever_its_body_turns_out_to_be(port: int, rest: bytes) -> None:
+    chunked = head(LOUD, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    with connected(port, chunked) as connection:
         assert answer(connection)[0].startswith(REFUSED)
+        connection.sendall(rest)
+        with suppress(ConnectionError):
+            assert to_the_end(connection) == b""
+
+
+def test_a_malformed_body_that_is_held_is_answered(port: int) -> None:
+    chunked = head(ONE_CLASS, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    with connected(port, chunked, b"no length\r\n") as connection:
+        assert to_the_end(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_is_held_is_not_begun_when_it_was_refused_and_the_server_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chunked = head(ONE_CLASS, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    trailers = b"0\r\nA: " + b"x" * BoundedProtocol.max_header_bytes
+    with ExitStack() as connections, serving(partial(RefusingProtocol, Doorkeeper)) as port:
+        connection = connections.enter_context(connected(port, chunked))
+        assert_answered(port)
+        connection.sendall(trailers)
+        connection.sendall(trailers)
+        assert to_the_end(connection).startswith(b"HTTP/1.1 431 ")
+    assert "Exception" not in caplog.text
+
+
+def test_what_comes_behind_a_last_request_is_not_begun(port: int) -> None:
+    last = head(LOUD, 5, more=b"Connection: keep-alive\r\n", version=b"1.0") + b"slate"
+    begun = len(STARTED)
+    with connected(port, last + slate(QUIET, b"other")) as connection:
+        assert to_the_end(connection).count(b"HTTP/1.1 ") == 1
+    assert STARTED[begun:] == []
 
 
 @pytest.mark.parametrize(
