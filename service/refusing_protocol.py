@@ -84,9 +84,10 @@ class RefusingProtocol(BoundedProtocol):
             self._held = bytearray()
 
     def _may_be_refused(self) -> bool:
-        """Behind an answer under way there is no place for another."""
+        """Behind an answer under way there is no place for another, and who reads none gets few."""
         gated = self.url.partition(b"?")[0] in GATED and self.parser.get_method() == b"POST"
-        return gated and self._idle and not self.expect_100_continue
+        plain = not self.expect_100_continue and not self.parser.should_upgrade()
+        return gated and plain and self._idle and not self.flow.write_paused
 
     def _decide(self, body: bytes) -> None:
         door = self._find_door()

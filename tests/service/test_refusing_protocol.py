@@ -106,6 +106,12 @@ def assert_answered(port: int) -> None:
         assert answer(connection)[1] == b"other"
 
 
+def send_far_more_than_sockets_hold(connection: socket.socket) -> None:
+    many = slate(LOUD, b"slate") * 1000
+    for _ in range(300):
+        connection.sendall(many)
+
+
 @pytest.mark.parametrize("path", [*sorted(GATED), b"/v1/rank?a=b"])
 def test_a_refused_tenant_is_answered_before_its_body_and_the_connection_stays(
     port: int, path: bytes
@@ -234,6 +240,20 @@ def test_what_comes_behind_a_last_request_is_not_begun(port: int) -> None:
     with connected(port, last + slate(QUIET, b"other")) as connection:
         assert to_the_end(connection).count(b"HTTP/1.1 ") == 1
     assert STARTED[begun:] == []
+
+
+def test_a_websocket_is_left_to_the_app(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = b"Upgrade: websocket\r\nConnection: upgrade\r\n"
+    with connected(port, slate(LOUD, b"", more=upgrade)) as connection:
+        assert up_to(connection, b"\r\n\r\n", 1).startswith(b"HTTP/1.1 400 ")
+    assert "Fatal error" not in caplog.text
+
+
+def test_who_reads_no_answer_is_soon_not_read_either(port: int) -> None:
+    with connected(port) as connection:
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            send_far_more_than_sockets_hold(connection)
 
 
 @pytest.mark.parametrize(
