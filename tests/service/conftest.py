@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Iterator
 
@@ -35,3 +36,12 @@ def hasty_port() -> Iterator[int]:
 def patient_port() -> Iterator[int]:
     with serving(BoundedProtocol) as port:
         yield port
+
+
+@pytest.fixture
+def own_garbage() -> Iterator[None]:
+    """The process of the tests is to collect as before."""
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)

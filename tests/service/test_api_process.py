@@ -24,15 +24,7 @@ from service.served_models import pool_name
 
 REQUEST = b'{"context": "Welder.", "candidates": [{"id": "a", "text": "Weld."}]}'
 AWAY = "redis://127.0.0.1:1"
-
-
-@pytest.fixture(autouse=True)
-def own_garbage() -> Iterator[None]:
-    """This process is to collect as before."""
-    before = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*before)
+pytestmark = pytest.mark.usefixtures("own_garbage")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from service.tenants import OPEN_TENANT
 from tests.e2e.server import wait_until
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("own_garbage")
 TEXTS = ["Roofer. Duties: inspect roofs.", "Software developer.", "Teacher."]
 ENGINE = """
 import sys
