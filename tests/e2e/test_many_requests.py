@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.e2e.server import RunningServer
 
@@ -18,6 +19,7 @@ def body(number: int) -> dict[str, Any]:
     return {"context": f"Member {number % 40} of the guild", "candidates": candidates}
 
 
+@pytest.mark.long
 def test_every_request_is_answered_completely_and_in_order(
     server: RunningServer, tenant_keys: dict[str, str]
 ) -> None:

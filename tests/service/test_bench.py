@@ -16,6 +16,7 @@ SMALL = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("command", SMALL)
 def test_what_a_benchmark_keeps_names_the_commit(command: str, tmp_path: Path) -> None:

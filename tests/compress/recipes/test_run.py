@@ -59,6 +59,7 @@ def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
     assert not out.with_name("model.work").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["source", "teacher"])
 def test_a_stage_may_learn_from_each_directory_that_a_recipe_is_given(
     tmp_path: Path, small_data: Path, name: str

@@ -125,6 +125,7 @@ def test_its_cost_holds_labels_bags_and_the_whole_decoder() -> None:
     assert near.operations - whole.operations == pytest.approx(2.0 * texts * teacher.body / 2)
 
 
+@pytest.mark.long
 def test_states_other_words_and_short_passes_make_another_student(
     small_data: Path, tmp_path: Path
 ) -> None:
