@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 LARGEST_BENTO = 30 << 20  # the ranker has 14 MB, the reasoner 8
 READ_BY_SOURCES = {".cpp", ".hpp", ".json", ".lua"}
 OURS = re.compile(r"(kernels|models|service)(\.\w+)+")
-TOOLS = re.compile(r"/src/(kernels/(aot|bench|catalogue|kept|readme|selfcheck)\b|.*/(gpu_)?bench)")
+TOOLS = re.compile(r"/src/(kernels/(aot|bench|kept|readme|selfcheck/__main__)\b|.*/(gpu_)?bench)")
 REQUEST = {
     "context": "Headline: Staff nurse. Skills: patient assessment.",
     "candidates": [{"id": "roofer", "text": "Roofer."}, {"id": "nurse", "text": "Nurse."}],
