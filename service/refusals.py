@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from service.gate.errors import TenantThrottledError
 
 LONGEST_MS = 250  # far below what a queue at its cap takes to drain, and a retry a client notices
-LEAST_TRIALS = 32
-SLACK = 1.25
+LEAST_TRIALS = 32  # in LONGEST_MS more than one CPU engine scores for the tenant, so it stays busy
 MOST_TRIALS = 512  # whoever needs more is not held back at all
+SLACK = 1.25  # a period is so many times what the gate took to answer
 
 
 @dataclass(slots=True)

@@ -150,13 +150,22 @@ def test_it_serves_the_shared_redis_and_the_one_that_stands_in_for_it(
     assert stats_at(service_redis_url, tiny_directory).workers == {}
 
 
+@contextmanager
+def server_of(
+    settings: Settings, url: str, drain_ms: int
+) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    """An API process and an engine of one server."""
+    given = {"redis_url": url, "model": settings.model, "reasoner": ""}
+    given |= {"state_dir": settings.state_dir, "drain_ms": str(drain_ms)}
+    with child(API, settings.state_dir) as api, child(ENGINE, **given) as engine:
+        yield api, engine
+
+
 @pytest.mark.timeout(120)
 def test_a_stop_waits_for_the_servers_api_processes_and_the_jobs_they_sent(
     settings: Settings, tiny_directory: ModelDirectory, service_redis_url: str
 ) -> None:
-    given = {"redis_url": service_redis_url, "model": settings.model, "reasoner": ""}
-    given |= {"state_dir": settings.state_dir, "drain_ms": "60000"}
-    with child(API, settings.state_dir) as api, child(ENGINE, **given) as engine:
+    with server_of(settings, service_redis_url, drain_ms=60000) as (api, engine):
         assert engine.stdin
         engine.stdin.write("\n")
         engine.stdin.flush()
@@ -176,9 +185,7 @@ def test_a_stop_waits_for_the_servers_api_processes_and_the_jobs_they_sent(
 def test_a_stop_waits_no_longer_than_it_may(
     settings: Settings, tiny_directory: ModelDirectory, service_redis_url: str
 ) -> None:
-    given = {"redis_url": service_redis_url, "model": settings.model, "reasoner": ""}
-    given |= {"state_dir": settings.state_dir, "drain_ms": "0"}
-    with child(API, settings.state_dir) as api, child(ENGINE, **given) as engine:
+    with server_of(settings, service_redis_url, drain_ms=0) as (api, engine):
         _, told = engine.communicate("\n")
         assert engine.returncode == 0, told
         assert api.poll() is None
