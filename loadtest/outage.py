@@ -81,6 +81,7 @@ def one_round(server: Server, redis: RedisProcess, kind: signal.Signals) -> tupl
         while not ask(client):
             refused += 1
         seconds = time.perf_counter() - start
+        assert mode(server) == "local", "the answer came through the Redis that was to be lost"
         give_back(redis, kind)
         wait_until(lambda: mode(server) == "shared", 30.0, "the way back")
         wait_until(lambda: ask(client), 30.0, "an answer")
