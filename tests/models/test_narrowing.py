@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,40 +19,38 @@ from models.narrowing import WeightRangeError, narrowed
 NAME = "model.layers.1.mlp.up_proj.weight"
 
 
-def _with(decoder: Decoder, value: float) -> Decoder:
-    changed = copy.deepcopy(decoder)
-    changed.get_parameter(NAME)[3, 5] = value
-    return changed
+Store = Callable[[float, torch.dtype], float]
+
+
+@pytest.fixture
+def store(
+    tiny_decoder: Decoder, tiny_tokenizer_path: Path, tiny_card: ModelCard, tmp_path: Path
+) -> Store:
+    """Writes a model with one such weight to `out`, and reads it again."""
+
+    def written(value: float, dtype: torch.dtype) -> float:
+        changed = copy.deepcopy(tiny_decoder)
+        changed.get_parameter(NAME)[3, 5] = value
+        save_model_directory(tmp_path / "out", changed, tiny_tokenizer_path, tiny_card, dtype)
+        loaded = load_decoder(load_model_directory(tmp_path / "out"))
+        return loaded.get_parameter(NAME)[3, 5].item()
+
+    return written
 
 
 @pytest.mark.parametrize("value", [65505.0, -70000.0, 1e30])
 def test_a_weight_beyond_float16_is_refused_by_name_before_anything_is_written(
-    tiny_decoder: Decoder,
-    tiny_tokenizer_path: Path,
-    tiny_card: ModelCard,
-    tmp_path: Path,
-    value: float,
+    store: Store, tmp_path: Path, value: float
 ) -> None:
-    large, out = _with(tiny_decoder, value), tmp_path / "out"
     with pytest.raises(WeightRangeError, match=rf"^{NAME} holds .* float16 none beyond 65504; sto"):
-        save_model_directory(out, large, tiny_tokenizer_path, tiny_card, torch.float16)
-    assert not out.exists()
-    save_model_directory(out, large, tiny_tokenizer_path, tiny_card, torch.bfloat16)
-    loaded = load_decoder(load_model_directory(out)).get_parameter(NAME)
-    assert loaded[3, 5] == torch.tensor(value).bfloat16().float()
+        store(value, torch.float16)
+    assert not (tmp_path / "out").exists()
+    assert store(value, torch.bfloat16) == torch.tensor(value).bfloat16().item()
 
 
 @pytest.mark.parametrize("value", [65504.0, -65504.0])
-def test_the_largest_that_float16_holds_is_stored(
-    tiny_decoder: Decoder,
-    tiny_tokenizer_path: Path,
-    tiny_card: ModelCard,
-    tmp_path: Path,
-    value: float,
-) -> None:
-    large = _with(tiny_decoder, value)
-    save_model_directory(tmp_path, large, tiny_tokenizer_path, tiny_card, torch.float16)
-    assert load_decoder(load_model_directory(tmp_path)).get_parameter(NAME)[3, 5] == value
+def test_the_largest_that_float16_holds_is_stored(store: Store, value: float) -> None:
+    assert store(value, torch.float16) == value
 
 
 def test_an_item_encoder_is_refused_alike(tiny_directory: ModelDirectory, tmp_path: Path) -> None:
