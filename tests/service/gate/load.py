@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from service.gate.errors import GateUnavailableError
 from service.gate.gate import WorkerGate
@@ -22,6 +24,7 @@ class Load:
         self.accepted: set[str] = set()
         self.settled: Counter[str] = Counter()  # acknowledged, by job
         self.outages = 0
+        self.last_outage = ""
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=one) for one in (self._submit, self._serve)]
         self.worker.join()
@@ -30,7 +33,11 @@ class Load:
 
     def wait_for(self, jobs: int) -> None:
         """Returns when so many jobs have been settled."""
-        wait_until(lambda: len(self.settled) >= jobs, 60.0, f"{jobs} settled jobs")
+        try:
+            wait_until(lambda: len(self.settled) >= jobs, 60.0, f"{jobs} settled jobs")
+        except TimeoutError as error:
+            error.add_note(f"{len(self.settled)} were; {self.outages} outages: {self.last_outage}")
+            raise
 
     def stop(self) -> None:
         """Ends the threads after the call each is in."""
@@ -45,8 +52,8 @@ class Load:
             job = build_job(f"job-{number}", f"tenant-{number % 7}", "abc"[: number % 4])
             try:
                 self.api.submit(job)
-            except GateUnavailableError:
-                self.outages += 1
+            except GateUnavailableError as error:
+                self._remember(error)
             else:
                 self.accepted.add(job.job_id)
 
@@ -54,8 +61,12 @@ class Load:
         while not self._stopping.is_set():
             try:
                 self._settle(self.worker.claim(1_000, 8).jobs)
-            except GateUnavailableError:
-                self.outages += 1
+            except GateUnavailableError as error:
+                self._remember(error)
+
+    def _remember(self, outage: GateUnavailableError) -> None:
+        self.outages += 1
+        self.last_outage = f"{outage} ({outage.__cause__!r})"
 
     def _settle(self, jobs: tuple[Claimed, ...]) -> None:
         settlements = [scored(claimed) for claimed in jobs]
@@ -63,6 +74,16 @@ class Load:
         self.settled.update(
             item.job_id for item, flag in zip(settlements, taken, strict=True) if flag
         )
+
+
+@contextmanager
+def loading(url: str) -> Iterator[Load]:
+    """A load that ends with the block, also when the block fails."""
+    load = Load(url)
+    try:
+        yield load
+    finally:
+        load.stop()
 
 
 def scored(claimed: Claimed) -> Settlement:

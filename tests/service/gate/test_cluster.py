@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.e2e.server import wait_until
 from tests.service.gate.audit import audit
 from tests.service.gate.client import POOL, Api
 from tests.service.gate.jobs import build_job, chain
-from tests.service.gate.load import Load, finish
+from tests.service.gate.load import finish, loading
 from tests.service.gate.redis_servers import (
     RedisServer,
     is_new_enough_for_cluster,
@@ -109,13 +109,12 @@ def test_a_pool_goes_on_where_its_replica_took_over_under_load(tmp_path: Path) -
     with join_cluster(tmp_path, 3) as servers, running(replica):
         owner = next(server for server in servers if owns(server, f"{{{POOL}}}"))
         witness = next(server for server in servers if server is not owner)
-        replicate(replica, owner)
-        load = Load(witness.cluster_url)
-        load.wait_for(100)
-        owner.kill()
-        replica.client().execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-        load.wait_for(len(load.settled) + 100)
-        load.stop()
+        replicate(replica, owner, servers)
+        with loading(witness.cluster_url) as load:
+            load.wait_for(100)
+            owner.kill()
+            replica.client().execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+            load.wait_for(len(load.settled) + 100)
         audit(replica.client(), POOL)
         replies, _cost = finish(witness.cluster_url)
         audit(replica.client(), POOL)
@@ -132,8 +131,11 @@ def owns(server: RedisServer, tag: str) -> bool:
     return True
 
 
-def replicate(replica: RedisServer, primary: RedisServer) -> None:
-    """Makes a node of the primary's Cluster its replica, and waits until it follows."""
+def replicate(replica: RedisServer, primary: RedisServer, nodes: Sequence[RedisServer]) -> None:
+    """Makes the replica follow the primary, and waits until every node of the Cluster knows.
+
+    A node that had not heard of it when the primary died would not believe its takeover either.
+    """
     client, primary_id = replica.client(), primary.client().execute_command("CLUSTER MYID")
     address = ("127.0.0.1", primary.port, primary.bus_port)
     client.execute_command("CLUSTER", "MEET", *address)
@@ -141,6 +143,13 @@ def replicate(replica: RedisServer, primary: RedisServer) -> None:
     wait_until(
         lambda: client.info("replication").get("master_link_status") == "up", 20.0, "its link"
     )
+    wait_until(lambda: all(knows(node, replica) for node in nodes), 20.0, "news of the replica")
+
+
+def knows(node: RedisServer, replica: RedisServer) -> bool:
+    """Whether the node has it as a replica, with a link of its own."""
+    told = node.client().execute_command("CLUSTER NODES").get(f"127.0.0.1:{replica.port}", {})
+    return told.get("flags") == "slave" and bool(told["connected"])
 
 
 def accepts(client: redis.Redis, primary_id: bytes) -> bool:

@@ -17,7 +17,7 @@ from service.gate.gate import WorkerGate
 from tests.e2e.server import wait_until
 from tests.service.gate.client import POOL, SETTINGS, Api
 from tests.service.gate.jobs import build_job
-from tests.service.gate.load import Load, finish, scored
+from tests.service.gate.load import finish, loading, scored
 from tests.service.gate.redis_servers import RedisServer, in_step, running
 
 DURABLE = {"appendfsync": "always"}
@@ -35,12 +35,11 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 def test_nothing_acknowledged_is_lost_when_redis_is_killed_under_load(server: RedisServer) -> None:
     """With `appendfsync always`. `everysec` loses what the kernel had not written, a second or so,
     when the machine dies; a killed process alone loses nothing that it acknowledged."""
-    load = Load(server.url)
-    for round_of_kills in range(3):
-        load.wait_for(200 * (round_of_kills + 1))
-        server.kill()
-        server.start()
-    load.stop()
+    with loading(server.url) as load:
+        for round_of_kills in range(3):
+            load.wait_for(200 * (round_of_kills + 1))
+            server.kill()
+            server.start()
     replies, _cost = finish(server.url)
     assert load.outages > 0
     assert load.accepted | set(load.settled) <= set(replies)
@@ -49,11 +48,11 @@ def test_nothing_acknowledged_is_lost_when_redis_is_killed_under_load(server: Re
 
 @pytest.mark.timeout(120)
 def test_flushed_scripts_are_loaded_again_under_load(server: RedisServer) -> None:
-    load, client = Load(server.url), server.client()
-    for jobs in range(0, 600, 20):
-        load.wait_for(jobs)
-        client.script_flush()
-    load.stop()
+    client = server.client()
+    with loading(server.url) as load:
+        for jobs in range(0, 600, 20):
+            load.wait_for(jobs)
+            client.script_flush()
     replies, _cost = finish(server.url)
     assert load.outages == 0
     assert set(replies) == load.accepted

@@ -10,7 +10,7 @@ import pytest
 from tests.service.gate.audit import audit
 from tests.service.gate.client import POOL
 from tests.service.gate.jobs import build_job
-from tests.service.gate.load import Load, finish
+from tests.service.gate.load import finish, loading
 from tests.service.gate.redis_servers import RedisServer, running
 
 CUTS = 8
@@ -29,9 +29,8 @@ def tear(directory: Path, count: int) -> None:
 def test_no_call_is_half_done_wherever_the_log_was_torn(tmp_path: Path) -> None:
     server, random = RedisServer(tmp_path, {"appendfsync": "no"}), Random(0)
     with running(server):
-        load = Load(server.url)
-        load.wait_for(100)
-        load.stop()
+        with loading(server.url) as load:
+            load.wait_for(100)
         for number in range(50):
             load.api.submit(build_job(f"last-{number}", f"acme/tenant-{number % 5}", "abc"))
         load.worker.claim(1_000, 8)
