@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,15 @@ from models.decoder import Decoder
 
 hypothesis.settings.register_profile("fairslate", deadline=None)  # no test measures a machine
 hypothesis.settings.load_profile("fairslate")
+
+EXIT_SECONDS = 60
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that a test left running shows where it is, and fails the run that it would hold."""
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
+
 
 SENTENCES = [
     "Headline: Registered nurse. Skills: patient care, monitoring, active listening.",
