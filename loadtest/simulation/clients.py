@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from random import Random
 from typing import Protocol
@@ -66,8 +66,8 @@ class Bursts:
     on_ms: float
     off_ms: float
     slots: int = 0
-    _bursting: bool = True
-    _until: float = 0.0
+    _bursting: bool = field(default=True, init=False, repr=False)
+    _until: float = field(default=0.0, init=False, repr=False)
 
     def gap(self, random: Random, now: float) -> float:
         at, work = now, random.expovariate(1.0)
