@@ -13,7 +13,7 @@ from models.config import DecoderConfig
 TRAINED = 3  # passes' worth of operations: forward, and two products backward
 KEPT = 16  # activations of hidden size that a layer keeps for the backward pass
 FLOAT = 4  # bytes
-CONTEXT_TOKENS, CANDIDATE_TOKENS = 110, 75  # of a member and a posting, on average
+CONTEXT_TOKENS, CANDIDATE_TOKENS = 80, 64  # of a member and a posting, in 8,192 words
 # Of an encoder's pair and of one text, and how many occupations a world of the demo's data has.
 PAIR_TOKENS, TEXT_TOKENS, OCCUPATIONS = 160, 80, 582
 
