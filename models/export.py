@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,20 +84,28 @@ def export(directory: ModelDirectory, out: Path) -> dict[str, Agreement]:
     `out` appears whole or not at all. Raises ExportError when it exists or cannot be written, or
     when fp32 is further away than rounding explains.
     """
-    if out.exists():
+    if os.path.lexists(out):  # a link to nothing too: no directory can be given its name
         raise ExportError(f"{out} exists; remove it or name another directory")
-    beside = out.with_name(out.name + ".writing")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
-        agreements = _write(directory, beside)
-        beside.rename(out)
+        with _made_beside(out) as beside:
+            agreements = _write(directory, beside)
+            beside.rename(out)
     except OSError as error:
         raise ExportError(
             f"{out} cannot be written ({error}); make room or name another"
         ) from error
+    return agreements
+
+
+@contextmanager
+def _made_beside(out: Path) -> Iterator[Path]:
+    """A new folder that goes with all it still holds. Raises OSError where there is one."""
+    beside = out.with_name(f"{out.name}.{os.getpid()}.writing")  # two may write at once
+    beside.mkdir(parents=True)
+    try:
+        yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return agreements
 
 
 def _write(directory: ModelDirectory, out: Path) -> dict[str, Agreement]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -87,6 +89,45 @@ def test_the_notes_say_what_was_measured(exported: Path, tiny_directory: ModelDi
 def test_nothing_is_overwritten(exported: Path, tiny_directory: ModelDirectory) -> None:
     with pytest.raises(ExportError, match="exists"):
         export.export(tiny_directory, exported)
+
+
+def test_what_others_have_beside_is_left_alone(
+    tmp_path: Path, tiny_directory: ModelDirectory
+) -> None:
+    mine, theirs = tmp_path / "tiny.writing" / "mine", tmp_path / f"tiny.{os.getpid()}.writing"
+    for folder in (mine, theirs):
+        folder.mkdir(parents=True)
+    with pytest.raises(ExportError, match="File exists"):
+        export.export(tiny_directory, tmp_path / "tiny")
+    assert mine.is_dir()
+    assert theirs.is_dir()
+
+
+def test_two_exports_of_one_name_do_not_take_each_others_files(
+    tmp_path: Path, tiny_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins while the first writes its notes, and ends before it."""
+    out, write_notes = tmp_path / "tiny", export._write_notes
+
+    def second_between(*given: Any) -> None:
+        monkeypatch.setattr(export, "_write_notes", write_notes)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        export.export(tiny_directory, out)
+        write_notes(*given)
+
+    monkeypatch.setattr(export, "_write_notes", second_between)
+    with pytest.raises(ExportError, match="not empty"):
+        export.export(tiny_directory, out)
+    assert {path.name for path in out.iterdir()} == {"fp32", "int8", "export.json", "README.md"}
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_link_to_nothing_is_refused_before_anything_is_computed(
+    tmp_path: Path, tiny_directory: ModelDirectory
+) -> None:
+    (tmp_path / "tiny").symlink_to(tmp_path / "nothing")
+    with pytest.raises(ExportError, match="exists"):
+        export.export(tiny_directory, tmp_path / "tiny")
 
 
 def test_graphs_that_score_otherwise_are_refused(
