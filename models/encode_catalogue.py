@@ -2,7 +2,8 @@
 
 python -m models.encode_catalogue MODEL --items FILE.jsonl[.gz] --out CATALOGUE
 Each line is an object with a unique "id" and a "text"; other fields are left alone. The texts are
-read twice and never held all together. Knows nothing of training and of serving.
+read twice and never held all together. An earlier catalogue is replaced once the new one is whole;
+any other file at CATALOGUE is refused. Knows nothing of training and of serving.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from models.catalogue import reader_digest
-from models.catalogue_file import CatalogueOrigin, write_catalogue
+from models.catalogue_file import CatalogueOrigin, read_statement, write_catalogue
 from models.checkpoint import load_decoder
 from models.directory import ModelDirectory, load_model_directory
 from models.errors import CatalogueError, FairslateError
@@ -42,8 +43,10 @@ def encode_catalogue(
 ) -> tuple[CatalogueOrigin, int]:
     """What it was made with, and how many entries it has.
 
-    Raises CatalogueError for a bad line, naming it, and for an encoder of another model.
+    Raises CatalogueError for a bad line, naming it, for an encoder of another model, and where
+    `out` is there already and no catalogue, such as the items themselves.
     """
+    _refuse_anothers_file(out)
     encoder, prompt = load_item_encoder(encoder_path, directory)
     ids = _checked_ids(items)
     origin = CatalogueOrigin(
@@ -55,6 +58,17 @@ def encode_catalogue(
     )
     write_catalogue(out, origin, ids, _vectors(directory, encoder, prompt, items, len(ids)))
     return origin, len(ids)
+
+
+def _refuse_anothers_file(out: Path) -> None:
+    if not out.exists():
+        return
+    try:
+        read_statement(out)
+    except CatalogueError as error:
+        raise CatalogueError(
+            f"{out} cannot be written over: it exists and is no catalogue; name another --out"
+        ) from error
 
 
 def encode_items(

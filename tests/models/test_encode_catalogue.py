@@ -139,6 +139,32 @@ def test_a_place_that_cannot_be_written_is_said(
     assert not list(tmp_path.rglob("*.writing"))
 
 
+@pytest.mark.parametrize("name", ["items.jsonl", "link", "encoder/encoder.safetensors"])
+def test_a_file_that_is_no_catalogue_is_not_written_over(
+    name: str,
+    tmp_path: Path,
+    tiny_directory: ModelDirectory,
+    encoder_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    items = write_items(tmp_path / "items.jsonl", ITEMS)
+    (tmp_path / "link").symlink_to(items)
+    before = (tmp_path / name).read_bytes()
+    assert encode(tiny_directory, encoder_path, items, tmp_path / name) == 1
+    assert "is no catalogue; name another --out" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_an_earlier_catalogue_is_replaced(
+    tmp_path: Path, tiny_directory: ModelDirectory, encoder_path: Path
+) -> None:
+    out = tmp_path / "catalogue"
+    for rows in (ITEMS, ITEMS[:1]):
+        items = write_items(tmp_path / "items.jsonl", rows)
+        assert encode(tiny_directory, encoder_path, items, out) == 0
+    assert list(load_catalogue(out, tiny_directory).rows) == ["nurse"]
+
+
 def test_a_damaged_archive_and_an_absent_file_are_refused(
     tmp_path: Path,
     tiny_directory: ModelDirectory,
