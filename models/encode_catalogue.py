@@ -35,6 +35,7 @@ from models.item_encoder import (
 )
 
 BATCH_ITEMS = 32
+MOST_THREADS = 1024  # torch's own count ends at 2**31, and no machine's does before this
 Item = tuple[str, str]  # id, text
 
 
@@ -144,8 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoder", type=Path, help=f"by default MODEL/{ENCODER_PATH}")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(argv)
+    if not 1 <= given.threads <= MOST_THREADS:
+        parser.error(f"--threads takes 1 to {MOST_THREADS}")
     try:
-        torch.set_num_threads(max(1, given.threads))
+        torch.set_num_threads(given.threads)
         directory = load_model_directory(given.model)
         encoder = given.encoder or given.model / ENCODER_PATH
         origin, entries = encode_catalogue(directory, encoder, given.items, given.out)

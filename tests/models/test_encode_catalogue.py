@@ -165,6 +165,16 @@ def test_an_earlier_catalogue_is_replaced(
     assert list(load_catalogue(out, tiny_directory).rows) == ["nurse"]
 
 
+@pytest.mark.parametrize("threads", ["-3", "0", "100000000000"])
+def test_a_number_of_threads_that_no_machine_has_is_refused(
+    threads: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(tmp_path), "--items", "absent", "--out", "out", f"--threads={threads}"]
+    with pytest.raises(SystemExit, match="2"):
+        main(given)
+    assert "--threads takes 1 to 1024" in capsys.readouterr().err
+
+
 def test_a_damaged_archive_and_an_absent_file_are_refused(
     tmp_path: Path,
     tiny_directory: ModelDirectory,
