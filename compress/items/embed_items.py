@@ -72,10 +72,12 @@ class EmbedOptions:
 def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     """Trains on `train`, is gated on half of `valid`, and measures `test` once.
 
-    Raises GateError below `least_gauc`; nothing is published then.
+    Raises GateError below `least_gauc`, when nothing is published, and RecipeError before training
+    where `valid` defines no gauc to hold it on.
     """
     options = parse_options(EmbedOptions, raw_options)
     source = required_source(stage, "embed_items")
+    _refuse_gate_on_nothing(options, stage.data)
     prepare_process(stage)
     directory = load_model_directory(source)
     prompt = directory.prompt.prompt_name(options.prompt)
@@ -136,7 +138,8 @@ def _measured(
     for split, requests in (("valid", selecting), ("test", load_requests(stage.data, "test"))):
         jobs = [job_of(directory, one, stored.prompt, stored) for one in requests]
         found[split] = quality(directory, requests, list(raw_logits(engine, jobs)))
-        if (reached := found[split]["gauc"]["value"]) < options.least_gauc and split == "valid":
+        reached = found[split]["gauc"]["value"] or 0.0  # what is not defined is never enough
+        if reached < options.least_gauc and split == "valid":
             raise GateError(
                 f"embed_items: gauc {reached:.4f} on the selecting half of valid is below "
                 f"{options.least_gauc}; train longer, or with more vectors"
@@ -167,8 +170,18 @@ def _publish(
     write_card(stage.out, card)
 
 
+def _refuse_gate_on_nothing(options: EmbedOptions, data: Path) -> None:
+    selecting, _ = halves(load_requests(data, "valid"))
+    if options.least_gauc and not any(len(set(request.relevant)) > 1 for request in selecting):
+        raise RecipeError(
+            f"embed_items: least_gauc is {options.least_gauc}, but no request of the selecting "
+            "half of valid has both relevant and other candidates; give more data or set it to 0"
+        )
+
+
 def check(options: EmbedOptions, incoming: Incoming) -> None:
-    """Raises RecipeError for a prompt that the model lacks."""
+    """Raises RecipeError for a prompt that the model lacks, and for data without a gauc to gate."""
+    _refuse_gate_on_nothing(options, incoming.data)
     if options.prompt is not None and incoming.prompts and options.prompt not in incoming.prompts:
         raise RecipeError(
             f"embed_items: prompt {options.prompt!r} is unknown; use one of "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.data.requests import Request, read_rows
-from compress.measure.evaluation import RESAMPLES
+from compress.measure.evaluation import RESAMPLES, bounds_of
 from compress.measure.intervals import Scored, measure
 from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH
 from models.catalogue import Catalogue, load_catalogue
@@ -87,11 +87,13 @@ def quality(
     logits: Sequence[Sequence[float]],
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """METRICS as {name: {value, low, high}} of calibrated scores, intervals over groups."""
+    """METRICS as {name: {value, low, high}} of calibrated scores, intervals over groups; null
+    where the requests cannot define one.
+    """
     calibrate = next(iter(directory.card.scoring_heads.values())).calibration.calibrate
     scored = [
         Scored(request, np.array([calibrate(value) for value in row]))
         for request, row in zip(requests, logits, strict=True)
     ]
     intervals = measure(scored, resamples)
-    return {name: asdict(intervals[name]) for name in METRICS}
+    return bounds_of({name: intervals[name] for name in METRICS})

@@ -35,7 +35,7 @@ def evaluate(
     against: another model, the paired differences to which are reported under the same name.
     """
     scored = scored_by(scorer, requests)
-    report = _intervals(measure(scored, resamples)) | _counts(scored) | _label_mass(scorer)
+    report = bounds_of(measure(scored, resamples)) | _counts(scored) | _label_mass(scorer)
     scores = np.concatenate([item.scores for item in scored])
     labels = np.concatenate([item.labels for item in scored])
     report["calibration_curve"] = calibration_curve(scores, labels)
@@ -73,12 +73,13 @@ def differences(
     """Paired by group, ours less theirs, with how far the two disagree."""
     pairs = zip(against, scored, strict=True)
     apart = np.concatenate([divergences(one.scores, two.scores) for one, two in pairs])
-    return _intervals(compare(scored, against, resamples)) | {
+    return bounds_of(compare(scored, against, resamples)) | {
         "kl_to_against_p99": float(np.percentile(apart, 99))
     }
 
 
-def _intervals(metrics: Mapping[str, Interval]) -> dict[str, Any]:
+def bounds_of(metrics: Mapping[str, Interval]) -> dict[str, Any]:
+    """{name: {value, low, high}}, null where the data cannot define a metric."""
     return {
         name: {bound: _or_null(value) for bound, value in asdict(interval).items()}
         for name, interval in metrics.items()

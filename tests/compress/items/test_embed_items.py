@@ -21,7 +21,7 @@ from compress.items.embed_items import distillation_loss
 from compress.items.item_sampling import ItemSampler
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, raw_logits
 from compress.stages.ranker_card import new_card
-from compress.stages.stage import GateError, RecipeError, StageInput
+from compress.stages.stage import GateError, Incoming, RecipeError, StageInput
 from models.checkpoint import load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import ModelDirectory
@@ -123,6 +123,34 @@ def test_below_its_gate_nothing_is_published(source: Path, data: Path, tmp_path:
     with pytest.raises(GateError, match=r"is below 1\.1; train longer"):
         run(source, data, tmp_path / "out", steps=1, least_gauc=1.1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def undefined(data: Path, tmp_path: Path) -> Path:
+    """Data of which no request of `valid` has a relevant candidate, so there is no gauc."""
+    folder = Path(shutil.copytree(data, tmp_path / "undefined"))
+    with gzip.open(data / "valid.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    _write(folder / "valid.jsonl.gz", [row | {"label": [0] * len(row["cand"])} for row in rows])
+    return folder
+
+
+def test_a_gate_on_what_the_data_do_not_define_is_refused_before_training(
+    source: Path, undefined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed_items, "_train", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(RecipeError, match=r"least_gauc is 0\.2, but no request"):
+        run(source, undefined, tmp_path / "out", least_gauc=0.2)
+    with pytest.raises(RecipeError, match=r"least_gauc is 0\.2, but no request"):
+        embed_items.check(embed_items.EmbedOptions(least_gauc=0.2), Incoming(undefined))
+
+
+def test_what_the_data_do_not_define_is_null_on_the_card(
+    source: Path, undefined: Path, tmp_path: Path
+) -> None:
+    made = run(source, undefined, tmp_path / "out", steps=1)
+    gauc = made.card.metrics["embed_items"]["valid"]["gauc"]
+    assert gauc == {"value": None, "low": None, "high": None}
 
 
 def test_it_needs_a_source_and_slates(source: Path, data: Path, tmp_path: Path) -> None:
