@@ -37,6 +37,7 @@ from models.saved_tensors import save_tensors
 TEACHER_NAME = "teacher.json"
 WORDS = "encoder.embeddings.word_embeddings.weight"
 ROWS_AT_ONCE = 256
+LARGEST_EXPONENT = 709.0  # above it the exponential overflows
 JOB_TO_MEMBERS = "job_to_members"
 
 
@@ -137,7 +138,7 @@ class EncoderTeacher:
 
     def probability(self, raw_logit: float) -> float:
         """Of relevance; the teacher is trained on log-odds, and not calibrated further."""
-        return 1 / (1 + math.exp(-raw_logit))
+        return 1 / (1 + math.exp(min(-raw_logit, LARGEST_EXPONENT)))
 
     def label_log_odds(
         self,

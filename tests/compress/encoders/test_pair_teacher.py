@@ -57,6 +57,9 @@ def test_it_scores_requests_as_any_scorer_does(directory: Path) -> None:
     np.testing.assert_array_equal(values, expected)
     assert teacher.probability(0.0) == 0.5
     assert teacher.probability(2.0) == pytest.approx(0.880797, abs=1e-6)
+    assert teacher.probability(-40.0) == pytest.approx(4.248354e-18, rel=1e-6)
+    assert 0 <= teacher.probability(-800.0) < 1e-300
+    assert teacher.probability(800.0) == 1
 
 
 def test_it_answers_the_weighted_mean_of_its_parts(directory: Path) -> None:
