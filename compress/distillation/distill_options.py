@@ -17,6 +17,7 @@ SCOPES = ("labels", "vocabulary")
 TASKS = ("ranking", "text")
 SLATES = ("generated", "requests")
 RATIONALES = "rationales"
+ABOVE_ZERO = ("steps", "new_tokens", "temperature", "ranking_temperature", "sampling_temperature")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Phase:
                 raise RecipeError(f"phase: {name} is {getattr(self, name)}; use 0 to 1")
         if not self.hidden_weight >= 0:
             raise RecipeError(f"phase: hidden_weight is {self.hidden_weight}; use 0 or more")
-        for name in ("steps", "new_tokens", "temperature", "sampling_temperature"):
+        for name in ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise RecipeError(f"phase: {name} is {getattr(self, name)}; use more than 0")
 

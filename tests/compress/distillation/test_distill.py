@@ -217,6 +217,13 @@ def test_a_wired_circuit_has_a_rate_of_its_own(tiny_decoder: Decoder) -> None:
     assert rates[last.mlp.up_proj.weight] == rates[tiny_decoder.model.norm.weight] == 0.5
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0])
+@pytest.mark.parametrize("name", ["temperature", "ranking_temperature", "sampling_temperature"])
+def test_a_temperature_is_above_zero(name: str, value: float) -> None:
+    with pytest.raises(RecipeError, match=rf"phase: {name} is {value}; use more than 0"):
+        DistillOptions.parse({"phases": [{"steps": 1, name: value}]})
+
+
 def test_only_rationales_leave_choices() -> None:
     with pytest.raises(RecipeError, match="choice_weight"):
         DistillOptions.parse({"phases": [{"steps": 1}], "choice_weight": 1.0})
