@@ -11,6 +11,7 @@ from compress.stages.stage import RecipeError, parse_options
 from compress.stages.storage import STORAGE
 from kernels.losses.divergence_terms import resolve
 from kernels.losses.ranking_terms import KINDS
+from kernels.losses.sparse_rows import MAX_KEPT
 
 PREFIX_SOURCES = ("data", "student", "teacher")
 SCOPES = ("labels", "vocabulary")
@@ -26,7 +27,8 @@ class TeacherOptions:
 
     rare_share: candidates whose grade makes up less than this share of `train` are masked.
     cache: keeps its answers in the stage's work folder; for recorded requests and examples only.
-    kept: outcomes a token that the cache keeps of a vocabulary, beside the mass of the rest.
+    kept: outcomes a token that the cache keeps of a vocabulary, or all of a smaller one, beside the
+    mass of the rest.
     """
 
     path: str = "teacher"
@@ -40,6 +42,11 @@ class TeacherOptions:
             raise RecipeError(
                 f"teacher {self.path}: weight is {self.weight} and rare_share {self.rare_share}; "
                 "use above 0, and 0 to below 1"
+            )
+        if self.kept > MAX_KEPT:
+            raise RecipeError(
+                f"teacher {self.path}: kept is {self.kept}; use 1 to {MAX_KEPT}, as many as the "
+                "loss compares"
             )
 
 

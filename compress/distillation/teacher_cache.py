@@ -178,12 +178,12 @@ def pair_keys(
 
 
 def kept_outcomes(logits: Tensor, kept: int) -> dict[str, Tensor]:
-    """The likeliest outcomes of rows (N, V) and the mass of the rest.
+    """The likeliest outcomes of rows (N, V), all where there are fewer, and the mass of the rest.
 
     outcomes (N, k) int32, log_probabilities (N, k) float32, rest (N,) float32: the log of what the
     others have together, summed from themselves and not as 1 minus the kept.
     """
     log_p = logits.float().log_softmax(-1)
-    scores, outcomes = log_p.topk(kept)
+    scores, outcomes = log_p.topk(min(kept, log_p.shape[-1]))
     rest = log_p.scatter(1, outcomes, -torch.inf).logsumexp(-1)
     return {"outcomes": outcomes.int(), "log_probabilities": scores, "rest": rest}

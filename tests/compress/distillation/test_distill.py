@@ -224,6 +224,11 @@ def test_a_temperature_is_above_zero(name: str, value: float) -> None:
         DistillOptions.parse({"phases": [{"steps": 1, name: value}]})
 
 
+def test_more_outcomes_than_the_loss_compares_are_refused_beforehand() -> None:
+    with pytest.raises(RecipeError, match="kept is 257; use 1 to 256"):
+        DistillOptions.parse({"phases": [{"steps": 1}], "teachers": [{"kept": 257}]})
+
+
 def test_only_rationales_leave_choices() -> None:
     with pytest.raises(RecipeError, match="choice_weight"):
         DistillOptions.parse({"phases": [{"steps": 1}], "choice_weight": 1.0})

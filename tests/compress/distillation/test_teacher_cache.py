@@ -119,3 +119,10 @@ def test_kept_outcomes_and_their_rest_are_the_whole() -> None:
     torch.testing.assert_close(
         kept["log_probabilities"], log_p.gather(1, kept["outcomes"].long()), rtol=0, atol=0
     )
+
+
+def test_of_a_small_vocabulary_all_outcomes_are_kept() -> None:
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(0))
+    kept = kept_outcomes(logits, 64)
+    assert kept["outcomes"].sort(1).values.tolist() == [list(range(20))] * 3
+    assert kept["rest"].exp().tolist() == [0.0] * 3
