@@ -84,7 +84,10 @@ class PromptBuilder:
         """Tokens of the first head's best and worst label, (yes, no), if it has just these two."""
         first = self.heads[0]
         if len(first.rows) != 2 or not self._card.scoring_heads[first.name].labels:
-            raise ModelDirectoryError(f"head {first.name!r} does not answer with two labels")
+            raise ModelDirectoryError(
+                f"head {first.name!r} does not answer with two labels; take a language model whose "
+                "card names two"
+            )
         yes, no = first.rows if first.gains[0] else reversed(first.rows)
         return yes, no
 

@@ -38,7 +38,7 @@ from compress.reasons.text_tokens import TextEncoder
 from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.stages.loop import Checkpoints, run_steps
-from compress.stages.required import required_shape, required_source
+from compress.stages.required import require_labels, required_shape, required_source
 from compress.stages.stage import (
     TEACHER,
     Cost,
@@ -187,9 +187,11 @@ def reads(options: DistillOptions) -> Sequence[str]:
 
 
 def check(options: DistillOptions, incoming: Incoming) -> None:
-    """Raises RecipeError for a share of requests that holds none, and for a teacher of no words;
-    TeacherError for one that is known to have other words.
+    """Raises RecipeError for a share of requests that holds none, a student without two labels, and
+    a teacher of no words; TeacherError for one that is known to have other words.
     """
+    if options.task == "ranking":
+        require_labels(incoming, "distill")
     share = options.labelled_share
     if share < 1 and options.task == "ranking" and not labelled_requests(incoming.data, share):
         raise RecipeError(f"distill: labelled_share {share} holds no request of train; raise it")

@@ -25,7 +25,7 @@ from compress.items.item_sampling import ItemSampler
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
 from compress.stages.alone import run_alone
 from compress.stages.loop import Checkpoints, Schedule, run_steps
-from compress.stages.required import required_source
+from compress.stages.required import require_labels, required_source
 from compress.stages.stage import (
     GateError,
     Incoming,
@@ -180,7 +180,10 @@ def _refuse_gate_on_nothing(options: EmbedOptions, data: Path) -> None:
 
 
 def check(options: EmbedOptions, incoming: Incoming) -> None:
-    """Raises RecipeError for a prompt that the model lacks, and for data without a gauc to gate."""
+    """Raises RecipeError for a model without two labels, a prompt that it lacks, and data without a
+    gauc to gate.
+    """
+    require_labels(incoming, "embed_items")
     _refuse_gate_on_nothing(options, incoming.data)
     if options.prompt is not None and incoming.prompts and options.prompt not in incoming.prompts:
         raise RecipeError(

@@ -1,10 +1,11 @@
-"""What a stage cannot go without: the model that it starts from. Knows no stage."""
+"""What a stage cannot go without: the model that it starts from, its labels. Knows no stage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from compress.stages.stage import RecipeError, Shape, StageInput
+from compress.stages.stage import Incoming, RecipeError, Shape, StageInput
+from models.card import read_card
 
 MISSING = (
     "{} starts from a model directory; put a stage that makes one before it, or name one: --source "
@@ -24,3 +25,18 @@ def required_shape(shape: Shape | None, name: str) -> Shape:
     if shape is None:
         raise RecipeError(MISSING.format(name))
     return shape
+
+
+def require_labels(incoming: Incoming, name: str) -> None:
+    """Raises RecipeError where the stage called `name` trains two labels, and the model that comes
+    in is known to answer with something else.
+    """
+    if incoming.origin is None:
+        return
+    head, card = next(iter(read_card(incoming.origin, verify=False).scoring_heads.items()))
+    if len(card.labels) != 2:
+        raise RecipeError(
+            f"{name} trains two labels of a language model, but head {head!r} of {incoming.origin} "
+            f"answers with {'labels' if card.labels else 'classes'} {', '.join(card.grades)}; "
+            "start from a language model whose card names two labels"
+        )

@@ -21,9 +21,10 @@ from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.parallel import share
-from compress.stages.required import required_shape, required_source
+from compress.stages.required import require_labels, required_shape, required_source
 from compress.stages.stage import (
     Cost,
+    Incoming,
     Shape,
     StageInput,
     StageKind,
@@ -121,7 +122,12 @@ def cost(options: TrainOptions, shape: Shape | None) -> Cost:
     return training_cost(options.steps, tokens, shape)
 
 
-STAGE = StageKind(run, TrainOptions, cost, reads=lambda options: TABLES)
+def check(options: TrainOptions, incoming: Incoming) -> None:
+    """Raises RecipeError for a model without two labels."""
+    require_labels(incoming, "train")
+
+
+STAGE = StageKind(run, TrainOptions, cost, reads=lambda options: TABLES, check=check)
 
 if __name__ == "__main__":
     run_alone("students.train", STAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -212,6 +213,40 @@ def test_heads_are_those_of_the_source_that_a_recipe_starts_from(
     refuse("reply")
     with pytest.raises(RecipeError, match="head 'score' is not one of the model's: fit, reply"):
         refuse("score")
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        ("train", TRAIN),
+        ("distill", UNTAUGHT),
+        ("embed_items", {}),
+        ("gradual", GRADUAL | {"prune": PRUNE | {"multiple": 8}}),
+    ],
+)
+def test_a_student_that_does_not_answer_with_two_labels_is_refused(
+    tmp_path: Path, small_data: Path, tiny_model_dir: Path, stage: str, options: dict[str, Any]
+) -> None:
+    """A classifier and a model of three labels, also after a stage that keeps the head."""
+    graded = Path(shutil.copytree(tiny_model_dir, tmp_path / "graded"))
+    heads = {"stars": HeadCard(labels={" yes": 2, " no": 1, "e": 0})}
+    write_card(
+        graded, replace(read_card(graded), labels=None, calibration=Calibration(), heads=heads)
+    )
+    classifier = Path(shutil.copytree(tiny_model_dir, tmp_path / "classifier"))
+    config = json.loads((classifier / "config.json").read_text("utf-8"))
+    named = {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 2}
+    (classifier / "config.json").write_text(json.dumps(config | named), encoding="utf-8")
+    heads = {"s": HeadCard(classes={"0": 0, "1": 1})}
+    write_card(classifier, replace(read_card(graded), heads=heads))
+    quantize = {"stage": "quantize", "options": QUANTIZE | {"group_size": 32}}
+    entry = {"stage": stage, "options": options}
+    for source, outputs in ((graded, "labels  yes,  no, e"), (classifier, "classes 0, 1")):
+        said = rf"^{stage}.* trains two labels .* answers with {outputs}; start from"
+        for entries in ([entry], [quantize, entry]):
+            with pytest.raises(RecipeError, match=said):
+                _refuse(tmp_path, small_data, entries, source=str(source))
+    _refuse(tmp_path, small_data, [FIRST, entry], source=str(graded))
 
 
 @pytest.mark.parametrize("flag", [(), ("--dry-run",)])
