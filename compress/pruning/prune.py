@@ -147,7 +147,12 @@ def refuse_sizes(whole: DecoderConfig, options: PruneOptions) -> None:
     refuse_large_step(whole, budget, options.most, options.force)
     refuse_nothing_taken(whole, options)
     layers = whole.num_hidden_layers
-    if not 0 <= options.drop_layers <= layers * (1 if options.force else options.most):
+    if options.drop_layers >= layers:
+        raise RecipeError(
+            f"prune: {options.drop_layers} of {layers} layers cannot go, because one must stay; "
+            "drop fewer"
+        )
+    if options.drop_layers > layers * options.most and not options.force:
         raise RecipeError(
             f"prune: {options.drop_layers} of {layers} layers cannot go at once; drop fewer, or "
             "raise most"

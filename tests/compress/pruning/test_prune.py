@@ -149,7 +149,9 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 ) -> None:
     refused: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"mlp_share": 0.75}, BudgetError, "would go at once"),
-        ({"drop_layers": 2}, RecipeError, "drop fewer"),
+        ({"drop_layers": 2}, RecipeError, "one must stay; drop fewer$"),
+        ({"drop_layers": 2, "force": True}, RecipeError, "one must stay; drop fewer$"),
+        ({"drop_layers": 1, "most": 0.4}, RecipeError, "or raise most"),
         ({"allocation": "random"}, RecipeError, "allocation"),
         ({"mlp_share": 1.0}, RecipeError, "shares of 0"),
         ({"slates": 99}, CalibrationDataError, "ask for fewer"),

@@ -56,6 +56,7 @@ def _refuse(directory: Path, data: Path, entries: list[dict[str, Any]], **top: A
         ("prune", PRUNE | {"slates": 128}, "prune: .* has 24 requests of train, but 128 slates"),
         ("prune", PRUNE | {"mlp_share": 0.75}, "prune: 75% of the MLP neurons would go at once"),
         ("prune", PRUNE | {"drop_layers": 3, "force": True}, "prune: 3 of 2 layers cannot go"),
+        ("prune", PRUNE | {"drop_layers": 2, "force": True}, "prune: 2 of 2 layers cannot go"),
         ("prune", PRUNE | {"split": "test"}, "prune: split is 'test'; .* test stays unseen"),
         ("prune", PRUNE | HUNDRED, "prune: down_proj .* 24 answers at most, fewer than its 512"),
         ("prune", PRUNE | HUNDRED | {"split": "generated"}, "prune: down_proj .* reads 24 answers"),
