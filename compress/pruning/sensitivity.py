@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from compress.decoders.slates import SlateAttention, SlateBatch
-from compress.layers.gram import Moments
-from compress.layers.streaming import ATTENTION, Half, Streams, halves_of
+from compress.layers.gram import CalibrationDataError, Moments
+from compress.layers.streaming import ATTENTION, MLP, Half, Streams, halves_of
 from compress.pruning.osscar import Problem, Removal, refit
 from compress.pruning.slicing import LayerCut, sliced
 from models.decoder import Decoder
 from models.head_card import HeadOutputs
 from models.heads import ScoringHeads
 
-OUTPUTS = {ATTENTION: "o_proj", "mlp": "down_proj"}
+OUTPUTS = {ATTENTION: "o_proj", MLP: "down_proj"}
+SHARES = {ATTENTION: "kv_share", MLP: "mlp_share"}  # the options that say what goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,16 @@ def width_losses(
 def problem_of(
     decoder: Decoder, half: Half, moments: Moments, ridge: float, dense: Decoder | None = None
 ) -> Problem:
-    """Which neurons, or which KV groups, of a half to keep, to give what `dense` gives there."""
+    """Which neurons, or which KV groups, of a half to keep, to give what `dense` gives there.
+
+    Raises CalibrationDataError where nothing reaches any of them, so that none is like another.
+    """
+    if not moments.hessian.any():
+        raise CalibrationDataError(
+            f"nothing reaches the {OUTPUTS[half.part]} of layer {half.layer}: its inputs are zero "
+            "on all calibration slates, so what to keep is not told; check the model, drop the "
+            f"layer, or set {SHARES[half.part]} to 0"
+        )
     linear, config = half.linear(decoder, OUTPUTS[half.part]), decoder.config
     groups = config.num_key_value_heads if half.part == ATTENTION else config.intermediate_size
     aim = linear if dense is None else half.linear(dense, OUTPUTS[half.part])

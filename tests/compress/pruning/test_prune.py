@@ -16,7 +16,7 @@ from compress.decoders.slates import SlateBatch
 from compress.decoders.wiring import layers_of
 from compress.distillation.teachers import TeacherError
 from compress.layers.gram import CalibrationDataError
-from compress.layers.streaming import Streams
+from compress.layers.streaming import ATTENTION, MLP, Streams
 from compress.pruning.budgets import Budget, BudgetError
 from compress.pruning.prune import prune_decoder, run
 from compress.pruning.prune_options import AIMS
@@ -192,6 +192,21 @@ def test_inputs_that_repeat_each_other_are_pruned_with_a_ridge_and_refused_witho
         pytest.raises(CalibrationDataError, match="larger ridge than 0"),
     ):
         prune_decoder(decoder, decoder, streams, budgets, ridge=0.0, swap=4)
+
+
+@pytest.mark.parametrize("part", [ATTENTION, MLP])
+def test_a_half_that_nothing_reaches_is_named(
+    tiny_directory: ModelDirectory, slates: list[SlateBatch], tmp_path: Path, part: str
+) -> None:
+    """Rather than called singular, which no text and no ridge, a share of nothing, would mend."""
+    decoder = load_decoder(tiny_directory)
+    idle = layers_of(decoder)[1]
+    (idle.mlp.up_proj if part == MLP else idle.self_attn.v_proj).weight.zero_()
+    with (
+        Streams(slates, tmp_path, decoder, copy.deepcopy(decoder)) as streams,
+        pytest.raises(CalibrationDataError, match=r"nothing reaches .* layer 1: .*_share to 0"),
+    ):
+        prune_decoder(decoder, decoder, streams, [Budget(48, 1)] * 2, ridge=0.01, swap=4)
 
 
 def test_a_whole_model_is_left_as_it_is(
