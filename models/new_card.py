@@ -25,7 +25,8 @@ from models.head_card import HeadCard
 def write_new_card(directory: Path, card: ModelCard) -> ModelDirectory:
     """Writes `card` and loads the directory with it; a card that does not load does not stay.
 
-    Raises ModelDirectoryError, also when there is a card already.
+    Raises ModelDirectoryError, also when there is a card already, OSError where none can be
+    written, and UnicodeEncodeError for a card or a path that is no Unicode.
     """
     path = directory / CARD_NAME
     if path.exists():
@@ -33,14 +34,14 @@ def write_new_card(directory: Path, card: ModelCard) -> ModelDirectory:
     write_card(directory, card)
     try:
         return load_model_directory(directory, verify=False)
-    except FairslateError:
+    except Exception:
         path.unlink()
         raise
 
 
 def new_card(arguments: argparse.Namespace, config: DecoderConfig) -> ModelCard:
     """The card that the command line describes."""
-    heads = dict(_head(text) for text in arguments.head)
+    heads = _heads(arguments.head)
     if config.num_labels and not heads:
         heads = {"score": graded_by_number(config.num_labels)}
     if bool(arguments.labels) == bool(heads):
@@ -65,6 +66,15 @@ def graded_by_number(classes: int) -> HeadCard:
     if classes == 1:
         return HeadCard(classes={"0": 1})
     return HeadCard(classes={str(row): row for row in range(classes)})
+
+
+def _heads(texts: Sequence[str]) -> dict[str, HeadCard]:
+    heads: dict[str, HeadCard] = {}
+    for name, head in map(_head, texts):
+        if name in heads:
+            raise ModelDirectoryError(f"--head {name} is given twice; give each head once")
+        heads[name] = head
+    return heads
 
 
 def _head(text: str) -> tuple[str, HeadCard]:
@@ -112,9 +122,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         card = new_card(arguments, read_config(arguments.directory))
         print(_report(write_new_card(arguments.directory, card)))
     except FairslateError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end]
+        return _failed(
+            f"{near!r} is no Unicode text; give names, templates and labels in UTF-8, and rename "
+            "the folder if it is its name"
+        )
+    except OSError as error:
+        card_path = arguments.directory / CARD_NAME
+        return _failed(f"{card_path}: cannot be written ({error}); make room, or mend the folder")
     return 0
+
+
+def _failed(why: str) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from models.card import CARD_NAME
 from models.directory import load_model_directory
 from models.errors import ModelDirectoryError
 from models.new_card import main
+from tests.full_disk import no_file_above
 from tests.models.families import random_model
 
 TEMPLATE = ["--context", "Member: {context}\\n", "--candidate", "Job: {candidate}\\nMatch:"]
@@ -65,6 +66,9 @@ def test_heads_are_written_as_they_are_given(plain: Path) -> None:
         (["--labels", " yes", "unlikely one"], "choose a single one"),
         (["--head", "click"], "is not NAME=JSON"),
         (["--head", "click=[]"], "is not NAME=JSON"),
+        (["--head", 'a={"classes": {"0": 1}}'] * 2, "--head a is given twice; give each head once"),
+        (["--labels", " yes", " no", "--name", "\udcff"], "\\udcff' is no Unicode text; give"),
+        (["--head", 'x={"labels": {"\\ud800": 1, " no": 0}}'], "is no Unicode text; give"),
         (["--head", 'click={"labels": {"a": 1}}'], "another to compare with"),
         (["--head", 'click={"classes": {"0": 1}}'], "is no classifier"),
         (["--labels", " yes", " no", "--max-context-tokens", "2000"], "lower the card's"),
@@ -76,6 +80,15 @@ def test_what_would_not_be_served_leaves_no_card(
     assert main([str(plain), *TEMPLATE, *options]) == 1
     assert message in capsys.readouterr().err
     assert not (plain / CARD_NAME).exists()
+
+
+def test_a_card_that_cannot_be_written_is_said(
+    plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with no_file_above(100):
+        assert main([str(plain), *TEMPLATE, *LIMITS, "--labels", " yes", " no"]) == 1
+    assert "cannot be written ([Errno 27] File too large); make room" in capsys.readouterr().err
+    assert not list(plain.glob("*card*"))
 
 
 def test_a_card_is_never_overwritten(
