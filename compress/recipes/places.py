@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compress.recipes.page import write_report
 from compress.stages.stage import RecipeError
-from compress.stages.whole_files import write_text
+from compress.stages.whole_files import unfinished_name, write_text
 
 PAGE_NAME = "page.html"  # in the working folder: a page beside OUT that equals it is this run's own
 
@@ -28,7 +28,8 @@ def page_of(out: Path) -> Path:
 
 
 def refuse_taken(out: Path) -> None:
-    """Raises RecipeError where a name that the run needs is another's."""
+    """Raises RecipeError where a name that the run needs is another's, or longer than names are."""
+    _refuse_long_name(out)
     work = work_of(out)
     if os.path.lexists(out):  # a link to nothing too: no directory can be given its name
         raise RecipeError(f"{out} exists; remove it or name another --out")
@@ -38,6 +39,18 @@ def refuse_taken(out: Path) -> None:
             "another --out"
         )
     _refuse_anothers_page(out)
+
+
+def _refuse_long_name(out: Path) -> None:
+    """The page is written last, and under the longest name of all."""
+    folder = next(one for one in out.absolute().parents if one.is_dir())
+    most = os.pathconf(folder, "PC_NAME_MAX")
+    beyond = len(os.fsencode(unfinished_name(page_of(out)).name)) - most
+    if beyond > 0:
+        raise RecipeError(
+            f"{out}: its name is {beyond} bytes too long for the page that is written beside it; "
+            "name a shorter --out"
+        )
 
 
 def publish(last: Path, out: Path) -> None:

@@ -56,6 +56,18 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(
     assert os.path.lexists(taken)
 
 
+def test_a_name_too_long_for_the_page_is_refused_and_the_longest_that_is_not_is_published(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    most = os.pathconf(tmp_path, "PC_NAME_MAX") - len(".html.writing")
+    with pytest.raises(RecipeError, match=r"2 bytes too long .*; name a shorter --out"):
+        refuse_taken(tmp_path / "not there yet" / ("é" + "n" * most))
+    out = tmp_path / ("n" * most)
+    refuse_taken(out)
+    publish(Path(shutil.copytree(tiny_model_dir, work_of(out) / "0-train")), out)
+    assert page_of(out).is_file()
+
+
 def test_a_run_killed_between_page_and_model_knows_its_own_page(
     out: Path, last: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
