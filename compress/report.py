@@ -1,6 +1,7 @@
 """Writes the page of a model that a pipeline made. Knows nothing of its weights and no data.
 
 python -m compress.report DIR --out FILE
+An earlier page at FILE is replaced; any other file is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from compress.recipes.page import write_report
+from compress.recipes.page import is_page, write_report
 from models.errors import FairslateError
 
 
@@ -21,6 +22,9 @@ def main() -> int:
     given = parser.parse_args()
     if not given.out.name:
         parser.error(f"--out {str(given.out)!r} ends in no name; give that of a file to write")
+    if given.out.exists() and not is_page(given.out):
+        print(f"{given.out} exists and is no such page; name another --out", file=sys.stderr)
+        return 1
     try:
         write_report(given.directory, given.out)
     except FairslateError as error:

@@ -28,6 +28,7 @@ pre { background: #f9fafb; padding: 1em; overflow-x: auto; font-size: 12px }
 .plots { display: flex; flex-wrap: wrap; gap: 1em }
 code { font-size: 13px }
 """
+BEGINNING = "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
 QUALITY = ("gauc", "ndcg@10", "mrr", "auc", "ece", "logloss")
 TENANT = ("gauc", "ndcg@10", "ece", "logloss")
 LOSS_POINTS = 200  # of a curve
@@ -39,6 +40,14 @@ def write_report(directory: Path, out: Path) -> None:
     measured = directory / MEASURED_NAME
     records = read_records(measured) if measured.exists() else []
     write_text(out, render(card, records))
+
+
+def is_page(path: Path) -> bool:
+    """Whether a page of ours lies there, as far as its beginning tells."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(BEGINNING)) == BEGINNING.encode()
 
 
 def render(card: ModelCard, records: Sequence[Record]) -> str:
@@ -54,8 +63,8 @@ def render(card: ModelCard, records: Sequence[Record]) -> str:
         *_losses(records),
         *_lineage(card),
     ]
-    head = f"<meta charset='utf-8'><title>{escape(card.name)}</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>"
+    head = f"<title>{escape(card.name)}</title><style>{STYLE}</style>"
+    return f"{BEGINNING}{head}</head><body>{''.join(parts)}</body></html>"
 
 
 def _stages(records: Sequence[Record]) -> Iterable[str]:

@@ -75,6 +75,21 @@ def test_the_command_writes_the_file_and_says_what_is_no_model(
     assert main() == 1
 
 
+def test_an_earlier_page_is_replaced_and_no_other_file(
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "report.html"
+    monkeypatch.setattr(sys, "argv", ["report", str(tiny_model_dir), "--out", str(out)])
+    assert (main(), main()) == (0, 0)
+    out.write_text("<!doctype html><title>Mine</title>", encoding="utf-8")
+    assert main() == 1
+    assert f"{out} exists and is no such page; name another --out" in capsys.readouterr().err
+    assert "Mine" in out.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("out", ["/", ".", ""])
 def test_an_out_without_a_name_is_refused(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, out: str
