@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from models.calibration import Calibration
 from models.card import Labels, ModelCard, PromptTemplate, Truncation
 from models.directory import ModelDirectory
 from models.errors import ModelDirectoryError, PromptError
+from models.head_card import HeadCard
 from models.prompt import PromptBuilder, block_hashes, render_fields
 
 
@@ -147,6 +149,15 @@ def test_labels_must_be_two_single_tokens(
 
 def test_label_ids_are_yes_then_no(builder: PromptBuilder, tokenizer: Tokenizer) -> None:
     assert [tokenizer.decode([label]) for label in builder.label_ids] == [" yes", " no"]
+
+
+def test_other_than_two_labels_have_no_label_ids_and_it_is_said_what_to_take(
+    tiny_tokenizer_path: Path, tiny_card: ModelCard
+) -> None:
+    heads = {"stars": HeadCard(labels={" yes": 2, " no": 1, "e": 0})}
+    card = replace(tiny_card, labels=None, calibration=Calibration(), heads=heads)
+    with pytest.raises(ModelDirectoryError, match=r"head 'stars' .*; take a .* card names two"):
+        _ = PromptBuilder(tiny_tokenizer_path, card).label_ids
 
 
 def test_prompts_of_another_card_hash_otherwise(
