@@ -7,6 +7,7 @@ as it is, so one model serves texts and vectors). Knows no catalogue and no trai
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def load_item_encoder(path: Path, directory: ModelDirectory) -> tuple[ItemEncode
     except RuntimeError as error:
         raise CatalogueError(f"{path}: is no item encoder ({error}); {_HOW_TO_TRAIN}") from error
     return encoder.eval().requires_grad_(False), prompt
+
+
+def carry_item_encoder(source: Path, target: Path) -> None:
+    """Copies what lies beside the model of `source`, if anything does, to one of the same weights,
+    tokenizer and prompts, by which it was trained as well.
+    """
+    if (source / ENCODER_PATH).exists():
+        shutil.copytree(source / ENCODER_PATH.parent, target / ENCODER_PATH.parent)
 
 
 def encoder_digest(path: Path) -> str:

@@ -37,6 +37,7 @@ from compress.reasons.text_examples import FixedExamples, TextExample, TextSourc
 from compress.reasons.text_tokens import TextEncoder
 from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
+from compress.stages.lineage import card_after
 from compress.stages.loop import Checkpoints, run_steps
 from compress.stages.required import require_labels, required_shape, required_source
 from compress.stages.stage import (
@@ -47,7 +48,6 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
-    card_after,
     lineage_entry,
     prepare_process,
 )

@@ -193,7 +193,12 @@ def check(options: EmbedOptions, incoming: Incoming) -> None:
 
 
 STAGE = StageKind(
-    run, EmbedOptions, reads=lambda options: request_files("train", "valid", "test"), check=check
+    run,
+    EmbedOptions,
+    reads=lambda options: request_files("train", "valid", "test"),
+    check=check,
+    keeps=True,
+    encodes=True,
 )
 
 if __name__ == "__main__":

@@ -41,11 +41,13 @@ from models.checkpoint import (
 from models.directory import TOKENIZER_NAME
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
+from models.item_encoder import ENCODER_PATH, carry_item_encoder
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrateOptions:
-    """`storage` is the dtype on disk; quantized weights stay as they are stored.
+    """`storage` is the dtype on disk; quantized weights stay as they are stored, and so do those
+    for which an item encoder was trained, which goes along.
 
     kind: one of `models.calibration.KINDS`. heads: by name of a head, the data directory of its own
     labels; the others learn from the stage's data. tenants: by tenant, then by head, the data
@@ -181,10 +183,11 @@ def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions)
         version=options.version or parent.card.version,
         lineage={"stages": stages, "parent": parent.digest},
     )
-    if parent.config.quantization is not None:
+    if parent.config.quantization is not None or (parent.path / ENCODER_PATH).exists():
         stage.out.mkdir(parents=True)
         for name in parent.card.files:
             shutil.copyfile(parent.path / name, stage.out / name)
+        carry_item_encoder(parent.path, stage.out)
         return write_card(stage.out, card)
     tokenizer = parent.path / TOKENIZER_NAME
     decoder, storage = load_decoder(parent), STORAGE[options.storage]
@@ -236,6 +239,7 @@ STAGE = StageKind(
     named=named,
     reads=lambda options: request_files("valid", "test"),
     check=check,
+    keeps=True,
 )
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from compress.pruning.sensitivity import (
 )
 from compress.pruning.slicing import LayerCut, sliced, sliced_config
 from compress.stages.alone import run_alone
+from compress.stages.lineage import card_after
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     TEACHER,
@@ -46,7 +47,6 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
-    card_after,
     lineage_entry,
     parse_options,
     prepare_process,

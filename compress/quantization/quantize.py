@@ -23,6 +23,7 @@ from compress.layers.streaming import ATTENTION, MLP, Half, LayerInputs, Streams
 from compress.quantization.quantizers import METHODS, SCHEMES, QuantizerSettings, quantize_layer
 from compress.quantization.smoothquant import fold, smoothing_scales
 from compress.stages.alone import run_alone
+from compress.stages.lineage import card_after
 from compress.stages.required import required_shape, required_source
 from compress.stages.stage import (
     Cost,
@@ -31,7 +32,6 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
-    card_after,
     lineage_entry,
     parse_options,
     prepare_process,

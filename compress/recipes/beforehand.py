@@ -46,6 +46,7 @@ def refuse_what_cannot_work(recipe: Recipe) -> None:
     """Raises a FairslateError, which names the stage, for what would fail once others have run."""
     _refuse_missing(Path(recipe.data), request_files(SPLIT), "gates are held on it")
     refuse_nothing_to_measure(recipe)
+    _refuse_lost_encoders(recipe)
     for one in planned(recipe):
         kind = one.entry.kind
         with _of_stage(one.title):
@@ -53,6 +54,19 @@ def refuse_what_cannot_work(recipe: Recipe) -> None:
                 _refuse_missing(one.incoming.data, kind.reads(one.options), "this stage reads it")
             if kind.check:
                 kind.check(one.options, one.incoming)
+
+
+def _refuse_lost_encoders(recipe: Recipe) -> None:
+    """An item encoder holds for the weights that it was trained for, and is lost with them."""
+    trained = ""
+    for title, entry in recipe.entries():
+        if trained and not entry.kind.keeps:
+            raise RecipeError(
+                f"{title}: changes the weights that {trained!r} trained an item encoder for, which "
+                f"would be lost; put {trained!r} last, with nothing but calibrate after it"
+            )
+        if entry.kind.encodes:
+            trained = title
 
 
 def planned(recipe: Recipe) -> Iterator[Planned]:

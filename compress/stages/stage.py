@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,6 @@ import torch
 
 from compress.stages.option_values import wrong_name, wrong_number, wrong_value
 from models.allocator import keep_freed_memory
-from models.card import ModelCard
 from models.config import DecoderConfig
 from models.errors import FairslateError
 
@@ -158,6 +157,8 @@ class StageKind:
     quality: of options, the directory written and the data: what gates compare of one that writes.
     starts: whether it needs a model directory to start from. makes: whether what it writes is one.
     prompts, heads: of a model that it makes anew.
+    keeps: whether weights, tokenizer and prompts come out as they went in wherever an item encoder
+    was trained for them, which then goes along. encodes: whether it trains one.
     """
 
     run: Stage
@@ -172,6 +173,8 @@ class StageKind:
     makes: bool = True
     prompts: Sequence[str] = ()
     heads: Sequence[str] = ()
+    keeps: bool = False
+    encodes: bool = False
 
     def parse(self, raw: Mapping[str, Any]) -> Any:
         """The options; a class with a method `parse` reads its nested parts itself."""
@@ -244,19 +247,6 @@ def lineage_entry(stage: str, inputs: StageInput, options: object) -> dict[str, 
         "torch": torch.__version__,
         **elsewhere,
     }
-
-
-def card_after(
-    card: ModelCard, parent: str, entry: Mapping[str, Any], **measured: Any
-) -> ModelCard:
-    """Of a model made from that of `card`, whose digest is `parent`, by the stage of `entry`.
-
-    What the other one reached on `test` stays with the other one.
-    """
-    kept = {name: value for name, value in card.metrics.items() if name != "test"}
-    stages = [*card.lineage.get("stages", []), entry]
-    lineage = {"stages": stages, "parent": parent}
-    return replace(card, lineage=lineage, metrics={**kept, **measured})
 
 
 def directory_digest(directory: Path) -> str:

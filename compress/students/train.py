@@ -19,6 +19,7 @@ from compress.decoders.losses import slate_loss
 from compress.decoders.slates import SlateBatch, score_slates
 from compress.stages.alone import run_alone
 from compress.stages.costs import CANDIDATE_TOKENS, CONTEXT_TOKENS, training_cost
+from compress.stages.lineage import card_after
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.parallel import share
 from compress.stages.required import require_labels, required_shape, required_source
@@ -28,7 +29,6 @@ from compress.stages.stage import (
     Shape,
     StageInput,
     StageKind,
-    card_after,
     lineage_entry,
     parse_options,
     prepare_process,

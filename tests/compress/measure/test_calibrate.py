@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,13 @@ from models.engines.fairslate import FairslateEngine
 from models.errors import CalibrationError
 from models.head_card import HeadCard
 from models.isotonic import IsotonicCalibration
+from models.item_encoder import (
+    ENCODER_PATH,
+    ItemEncoder,
+    encoder_digest,
+    load_item_encoder,
+    save_item_encoder,
+)
 
 REQUESTS, CANDIDATES = 60, 12
 CONTEXTS = [f"Member {number}" for number in range(REQUESTS)]
@@ -130,6 +138,19 @@ def test_a_model_has_a_name_and_a_version_of_its_own_when_asked(
         (before.name, before.version),
         ("smaller", "9"),
     ]
+
+
+def test_an_item_encoder_goes_along_and_still_holds(
+    tmp_path: Path, tiny_directory: ModelDirectory, make_data: Callable[..., Path]
+) -> None:
+    source = Path(shutil.copytree(tiny_directory.path, tmp_path / "source"))
+    encoder = ItemEncoder(tiny_directory.config.hidden_size, vectors=1, inner=8)
+    save_item_encoder(source / ENCODER_PATH, encoder, tiny_directory, "member_to_jobs")
+    calibrated(tmp_path, source, make_data("data", 2.0, 0.5), storage="float16")
+    after = load_model_directory(tmp_path / "out")
+    _, prompt = load_item_encoder(after.path / ENCODER_PATH, after)
+    assert prompt == "member_to_jobs"
+    assert encoder_digest(after.path / ENCODER_PATH) == encoder_digest(source / ENCODER_PATH)
 
 
 def test_heads_and_tenants_learn_from_their_own_labels(

@@ -123,6 +123,21 @@ def test_what_works_is_not_refused(tmp_path: Path, small_data: Path) -> None:
     _refuse(tmp_path, small_data, [FIRST, gradual])
 
 
+@pytest.mark.parametrize("stage", ["train", "recover", "prune", "quantize", "gradual", "lexicon"])
+def test_an_item_encoder_is_not_trained_to_be_thrown_away(
+    tmp_path: Path, small_data: Path, stage: str
+) -> None:
+    items: dict[str, Any] = {"stage": "embed_items", "name": "items"}
+    last: dict[str, Any] = {"stage": "calibrate"}
+    options = {"recover": BY_FIRST, "gradual": GRADUAL}.get(stage, {})
+    lost: dict[str, Any] = {"stage": stage, "name": "later", "options": options}
+    said = r"^later: changes the weights that 'items' .*; put 'items' last, with nothing but cal"
+    with pytest.raises(RecipeError, match=said):
+        _refuse(tmp_path, small_data, [FIRST, items, last, lost])
+    _refuse(tmp_path, small_data, [FIRST, items, last])
+    _refuse(tmp_path, small_data, [FIRST, last, items])
+
+
 @pytest.mark.parametrize("stage", ["train", "distill", "prune", "quantize", "calibrate", "gradual"])
 def test_a_teacher_is_no_model_to_start_from(tmp_path: Path, small_data: Path, stage: str) -> None:
     options = {"distill": DISTILL | {"teachers": [{"path": "teacher"}]}, "gradual": GRADUAL}

@@ -1,0 +1,25 @@
+"""What a model's card says of the model that it was made from. Knows no stage and no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.card import ModelCard
+
+OF_THE_WEIGHTS = ("test", "embed_items")  # metrics that say nothing of a model of other weights
+
+
+def card_after(
+    card: ModelCard, parent: str, entry: Mapping[str, Any], **measured: Any
+) -> ModelCard:
+    """Of a model of other weights than that of `card`, whose digest is `parent`, made by the stage
+    of `entry`.
+
+    What the other one reached on `test`, and the item encoder beside it, stay with the other one.
+    """
+    kept = {name: value for name, value in card.metrics.items() if name not in OF_THE_WEIGHTS}
+    stages = [*card.lineage.get("stages", []), entry]
+    lineage = {"stages": stages, "parent": parent}
+    return replace(card, lineage=lineage, metrics={**kept, **measured})
