@@ -135,13 +135,18 @@ class ModelCard:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def with_files(directory: Path, card: ModelCard) -> ModelCard:
+    """The card with the digests of the files that lie there."""
+    files = {name: file_digest(directory / name) for name in _file_names(directory)}
+    return replace(card, files=files)
+
+
 def write_card(directory: Path, card: ModelCard) -> ModelCard:
     """Writes `model_card.json` with the digests of the files that lie there; returns that card.
 
     Whole or not at all, so that a full disk leaves the directory as it was.
     """
-    files = {name: file_digest(directory / name) for name in _file_names(directory)}
-    card = replace(card, files=files)
+    card = with_files(directory, card)
     content = card.to_json() | {"digest": card.digest}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     beside = directory / f".{CARD_NAME}.writing"

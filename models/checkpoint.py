@@ -34,6 +34,7 @@ __all__ = [
     "load_decoder",
     "load_model_directory",
     "save_model_directory",
+    "save_model_files",
 ]
 
 
@@ -107,8 +108,23 @@ def save_model_directory(
 ) -> ModelCard:
     """Writes a directory that transformers loads as it is; returns the card with its digests.
 
+    quantized, storage_dtype, and what is raised: see `save_model_files`. The card comes last: a
+    directory whose writing was cut off has none and does not load.
+    """
+    save_model_files(path, decoder, tokenizer_json_path, storage_dtype, quantized)
+    return write_card(path, card)
+
+
+def save_model_files(
+    path: Path,
+    decoder: Decoder,
+    tokenizer_json_path: Path,
+    storage_dtype: torch.dtype = torch.float32,
+    quantized: QuantizedWeights | None = None,
+) -> None:
+    """Writes all that a directory holds but its card.
+
     quantized: stands for the weights that it names; the others are stored in `storage_dtype`.
-    The card comes last: a directory whose writing was cut off has none and does not load.
     Raises WeightRangeError, and leaves no directory, for a weight that `storage_dtype` cannot hold.
     """
     coded = quantized.coded if quantized else {}
@@ -132,7 +148,6 @@ def save_model_directory(
     if quantized is not None:
         weights |= quantized.stored()
     save_tensors(weights, path / WEIGHTS_NAME, {"format": "pt"})
-    return write_card(path, card)
 
 
 def copy_model_directory(source: ModelDirectory, path: Path, card: ModelCard) -> ModelCard:

@@ -42,7 +42,14 @@ def load_model_directory(path: Path, verify: bool = True) -> ModelDirectory:
     path = Path(path)
     if not path.is_dir():
         raise ModelDirectoryError(f"{path}: no such directory; name one that holds a model")
-    card = read_card(path, verify)
+    return directory_of(path, read_card(path, verify), verify)
+
+
+def directory_of(path: Path, card: ModelCard, verify: bool = True) -> ModelDirectory:
+    """Of files that lie at `path` under a card that may not lie there yet.
+
+    Raises as `load_model_directory`, but believes the card's digests.
+    """
     config = read_config(path)
     stored = checked_tensors(path, config)
     if verify:

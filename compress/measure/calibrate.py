@@ -31,14 +31,14 @@ from compress.stages.stage import (
 )
 from compress.stages.storage import STORAGE
 from models.calibration import KINDS, AnyCalibration, fit_calibration
-from models.card import ModelCard, write_card
+from models.card import ModelCard, with_files, write_card
 from models.checkpoint import (
     ModelDirectory,
     load_decoder,
     load_model_directory,
-    save_model_directory,
+    save_model_files,
 )
-from models.directory import TOKENIZER_NAME
+from models.directory import TOKENIZER_NAME, directory_of
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
 from models.item_encoder import ENCODER_PATH, carry_item_encoder
@@ -90,8 +90,10 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     _refuse_unknown_heads(options, tuple(parent.card.scoring_heads))
     learnt_from = _labels(options, parent.card, stage.data)
     _refuse_missing(stage.data / "test.jsonl.gz", *(one / "valid.jsonl.gz" for one in learnt_from))
-    card = _store(parent, stage, options)
-    fits = _Fits(load_model_directory(stage.out), options.kind)
+    _store(parent, stage, options)
+    # The card is written last: one that is not calibrated yet must not pass for one that is.
+    card = with_files(stage.out, _card(parent, stage, options))
+    fits = _Fits(directory_of(stage.out, card), options.kind)
     heads = {
         name: fits.fit(name, Path(options.heads.get(name, stage.data)))
         for name in card.scoring_heads
@@ -102,8 +104,7 @@ def run(stage: StageInput, raw_options: Mapping[str, Any]) -> None:
     }
     metrics = {**card.metrics, **fits.label_mass()}
     card = replace(with_calibrations(card, heads), tenant_calibrations=tenants, metrics=metrics)
-    card = write_card(stage.out, card)
-    scorer = DirectoryScorer(load_model_directory(stage.out))
+    scorer = DirectoryScorer(directory_of(stage.out, card))
     report = evaluate(scorer, load_requests(stage.data, "test"), slice_names(stage.data, "test"))
     report.pop("digest")  # of a card that did not hold this report yet
     for directory, files in ({stage.data: stage.data_files} | learnt_from).items():
@@ -166,7 +167,20 @@ class _Fits:
         return ScoreJob(context, hashes, tuple(candidate.ids for candidate in candidates))
 
 
-def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions) -> ModelCard:
+def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions) -> None:
+    """All but the card."""
+    if parent.config.quantization is not None or (parent.path / ENCODER_PATH).exists():
+        stage.out.mkdir(parents=True)
+        for name in parent.card.files:
+            shutil.copyfile(parent.path / name, stage.out / name)
+        carry_item_encoder(parent.path, stage.out)
+        return
+    tokenizer = parent.path / TOKENIZER_NAME
+    save_model_files(stage.out, load_decoder(parent), tokenizer, STORAGE[options.storage])
+
+
+def _card(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions) -> ModelCard:
+    """Of a model that is calibrated as its parent still, and knows none of its files yet."""
     entry = lineage_entry("calibrate", stage, options)
     # Paths mean nothing elsewhere; what lay there does.
     entry["options"] |= {
@@ -177,21 +191,12 @@ def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions)
         },
     }
     stages = [*parent.card.lineage.get("stages", []), entry]
-    card = replace(
+    return replace(
         parent.card,
         name=options.name or parent.card.name,
         version=options.version or parent.card.version,
         lineage={"stages": stages, "parent": parent.digest},
     )
-    if parent.config.quantization is not None or (parent.path / ENCODER_PATH).exists():
-        stage.out.mkdir(parents=True)
-        for name in parent.card.files:
-            shutil.copyfile(parent.path / name, stage.out / name)
-        carry_item_encoder(parent.path, stage.out)
-        return write_card(stage.out, card)
-    tokenizer = parent.path / TOKENIZER_NAME
-    decoder, storage = load_decoder(parent), STORAGE[options.storage]
-    return save_model_directory(stage.out, decoder, tokenizer, card, storage)
 
 
 def _labels(

@@ -111,11 +111,13 @@ class Run:
     def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
         parallel.first(self._refuse_changed)
         inputs, begin = self._inputs(done), time.perf_counter()
-        shutil.rmtree(inputs.out, ignore_errors=True)
-        entry.kind.run(inputs, entry.options)
-        seconds = time.perf_counter() - begin
-        parallel.first(lambda: self._finish(title, entry, inputs, done, seconds))
-        shutil.rmtree(inputs.out, ignore_errors=True)  # of the other ranks
+        shutil.rmtree(inputs.out, ignore_errors=True)  # of a run that was killed
+        try:
+            entry.kind.run(inputs, entry.options)
+            seconds = time.perf_counter() - begin
+            parallel.first(lambda: self._finish(title, entry, inputs, done, seconds))
+        finally:  # half a stage, or what ranks above 0 wrote
+            shutil.rmtree(inputs.out, ignore_errors=True)
 
     def _inputs(self, done: Path) -> StageInput:
         """What the stage is given; ranks above 0 write where nobody reads."""
@@ -147,11 +149,7 @@ class Run:
             seconds=seconds,
             losses=json.loads(losses.read_text(encoding="utf-8")) if losses.exists() else (),
         )
-        try:
-            self._hold_gates(entry, record)
-        except GateError:
-            shutil.rmtree(inputs.out)
-            raise
+        self._hold_gates(entry, record)
         self._records[title] = record
         _note(inputs.out, self._records)
         record.write(_record_of(done))

@@ -18,13 +18,13 @@ from compress.measure import calibrate, evaluation
 from compress.measure.calibrate import run
 from compress.stages.stage import RecipeError, StageError, StageInput
 from models.calibration import Calibration
-from models.card import ModelCard
+from models.card import CARD_NAME, ModelCard
 from models.checkpoint import load_model_directory, save_model_directory
 from models.decoder import Decoder
 from models.directory import ModelDirectory
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
-from models.errors import CalibrationError
+from models.errors import CalibrationError, ModelDirectoryError
 from models.head_card import HeadCard
 from models.isotonic import IsotonicCalibration
 from models.item_encoder import (
@@ -190,6 +190,9 @@ def test_too_few_labels_leave_no_card(
     data = make_data("data", 2.0, 0.0)
     with pytest.raises(CalibrationError, match="needs 200 labels of each class"):
         calibrated(tmp_path, tiny_model_dir, data, kind="isotonic")
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    with pytest.raises(ModelDirectoryError, match=r"model_card\.json: is missing"):
+        load_model_directory(tmp_path / "out")
 
 
 def test_isotonic_is_served_from_a_card(
@@ -265,3 +268,4 @@ def test_labels_that_change_while_they_are_learnt_from_are_told(
     tenants = {"acme": {"score": str(others)}}
     with pytest.raises(StageError, match=rf"{where}/valid\.jsonl\.gz changed while"):
         calibrated(tmp_path, tiny_model_dir, data, tenants=tenants)
+    assert not (tmp_path / "out" / CARD_NAME).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from compress.pipeline import main
 from compress.recipes.recipe import Recipe
 from compress.recipes.run import Run
+from compress.stages.stage import StageError
 from models.checkpoint import load_model_directory
 from tests.compress.small_recipe import DISTILL, stages, write_recipe
 
@@ -57,6 +59,26 @@ def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
     assert main() == 1
     assert "calibrate: valid has no tenant of 10 requests or more" in capsys.readouterr().err
     assert not out.with_name("model.work").exists()
+
+
+def test_a_stage_that_fails_leaves_nothing_of_its_model(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def fail(*arguments: object) -> None:
+        seen.extend((tmp_path / "out.work").glob("unfinished/*.safetensors"))
+        raise StageError("no")
+
+    monkeypatch.setattr("compress.measure.calibrate._Fits.fit", fail)
+    same = Path(shutil.copytree(data, tmp_path / "data"))
+    shutil.copyfile(same / "valid.jsonl.gz", same / "test.jsonl.gz")
+    recipe = write_recipe(tmp_path, same, [{"stage": "calibrate"}])
+    recipe.write_text(recipe.read_text() + f"source: {tiny_model_dir}\n")
+    with pytest.raises(StageError, match="no"):
+        Run(Recipe.load(recipe), tmp_path / "out").start()
+    assert seen
+    assert not list((tmp_path / "out.work").glob("unfinished*"))
 
 
 @pytest.mark.long
