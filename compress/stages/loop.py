@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from compress.stages.whole_files import write_text
 
 LOSSES_NAME = "losses.json"
 DAMAGED = (  # what reading half a checkpoint, or one of something else, raises
-    *(RuntimeError, EOFError, pickle.UnpicklingError),
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
     *(ValueError, KeyError, IndexError, TypeError, AttributeError),
 )
 
@@ -147,7 +149,13 @@ def _resume(training: Whole | Sharded, averages: Averages, path: Path) -> list[f
 
 
 def _read(path: Path) -> Any:
-    return torch.load(path, weights_only=True) if path.exists() else None
+    """Raises one of DAMAGED also where a bit has flipped: torch itself reads over checksums."""
+    if not path.exists():
+        return None
+    with zipfile.ZipFile(path) as parts:
+        if (damaged := parts.testzip()) is not None:
+            raise ValueError(f"{damaged} differs from its checksum")
+    return torch.load(path, weights_only=True)
 
 
 @contextmanager
@@ -162,7 +170,7 @@ def _refused(path: Path) -> Iterator[None]:
         said = type(error).__name__ if unreadable else str(error).splitlines()[0]
         raise StageError(
             f"{path}: cannot be read ({said}); if it is damaged, remove it and give the same "
-            "command again"
+            "command again, which then starts these steps from the first"
         ) from error
 
 

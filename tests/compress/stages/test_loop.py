@@ -94,6 +94,21 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(
     _train(path)
 
 
+def test_a_flipped_bit_of_a_checkpoint_is_not_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    weight = _train(path)["weight"].numpy().tobytes()
+    whole = path.read_bytes()
+    place = whole.index(weight)
+    for flipped in (place, place + len(weight) - 1):
+        content = bytearray(whole)
+        content[flipped] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(StageError, match=r"checksum\); .* remove it .* from the first"):
+            _train(path)
+    path.write_bytes(whole)
+    _train(path)
+
+
 @pytest.mark.parametrize("state", [{"other": 1}, [1], {"model": {}, "optimizer": {}}], ids=str)
 def test_a_checkpoint_of_something_else_is_named_too(tmp_path: Path, state: object) -> None:
     torch.save(state, tmp_path / "state.pt")
