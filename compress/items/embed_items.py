@@ -24,6 +24,7 @@ from compress.decoders.slates import score_slates
 from compress.items.item_sampling import ItemSampler
 from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
 from compress.stages.alone import run_alone
+from compress.stages.lineage import lineage_after
 from compress.stages.loop import Checkpoints, Schedule, run_steps
 from compress.stages.required import require_labels, required_source
 from compress.stages.stage import (
@@ -161,10 +162,9 @@ def _publish(
     (stage.out / ENCODER_PATH).parent.mkdir()
     shutil.copyfile(encoder, stage.out / ENCODER_PATH)
     entry = lineage_entry("embed_items", stage, options)
-    stages = [*directory.card.lineage.get("stages", []), entry]
     card = replace(
         directory.card,
-        lineage={"stages": stages, "parent": directory.digest},
+        lineage=lineage_after(directory.card, directory.digest, entry),
         metrics={**directory.card.metrics, "embed_items": metrics},
     )
     write_card(stage.out, card)

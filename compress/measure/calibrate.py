@@ -16,6 +16,7 @@ from compress.measure.evaluation import evaluate
 from compress.measure.scorers import CACHE_BYTES, JOBS_PER_BATCH, DirectoryScorer, served_dtype
 from compress.measure.slices import slice_names
 from compress.stages.alone import run_alone
+from compress.stages.lineage import lineage_after
 from compress.stages.required import required_source
 from compress.stages.stage import (
     Incoming,
@@ -190,12 +191,11 @@ def _card(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions) 
             for tenant, by_head in options.tenants.items()
         },
     }
-    stages = [*parent.card.lineage.get("stages", []), entry]
     return replace(
         parent.card,
         name=options.name or parent.card.name,
         version=options.version or parent.card.version,
-        lineage={"stages": stages, "parent": parent.digest},
+        lineage=lineage_after(parent.card, parent.digest, entry),
     )
 
 

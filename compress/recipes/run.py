@@ -151,8 +151,8 @@ class Run:
         )
         self._hold_gates(entry, record)
         self._records[title] = record
-        _note(inputs.out, self._records)
-        record.write(_record_of(done))
+        digest = _note(inputs.out, self._records) or record.digest
+        replace(record, digest=digest).write(_record_of(done))
         inputs.out.rename(done)
 
     def _measure(self, title: str, entry: RecipeStage, directory: Path) -> Record:
@@ -196,10 +196,13 @@ def _line(record: Record) -> str:
     return f"valid {', '.join(said)}, {record.size / 1e6:.1f} MB"
 
 
-def _note(directory: Path, records: Mapping[str, Record]) -> None:
-    """The card says what every stage until here reached on `valid`."""
+def _note(directory: Path, records: Mapping[str, Record]) -> str:
+    """The card says what every stage until here reached on `valid`.
+
+    Returns the digest that it has then, nothing of what has no card.
+    """
     if not (directory / CARD_NAME).exists():
-        return
+        return ""
     card = read_card(directory)
     reached = {
         name: {
@@ -209,4 +212,4 @@ def _note(directory: Path, records: Mapping[str, Record]) -> None:
         }
         for name, record in records.items()
     }
-    write_card(directory, replace(card, metrics={**card.metrics, **reached}))
+    return write_card(directory, replace(card, metrics={**card.metrics, **reached})).digest

@@ -20,6 +20,10 @@ def card_after(
     What the other one reached on `test`, and the item encoder beside it, stay with the other one.
     """
     kept = {name: value for name, value in card.metrics.items() if name not in OF_THE_WEIGHTS}
-    stages = [*card.lineage.get("stages", []), entry]
-    lineage = {"stages": stages, "parent": parent}
-    return replace(card, lineage=lineage, metrics={**kept, **measured})
+    return replace(card, lineage=lineage_after(card, parent, entry), metrics={**kept, **measured})
+
+
+def lineage_after(card: ModelCard, parent: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """That of `card`, whose digest is `parent`, and the stage of `entry`, which names it too."""
+    stages = [*card.lineage.get("stages", []), {**entry, "parent": parent}]
+    return {"stages": stages, "parent": parent}

@@ -85,6 +85,8 @@ def test_the_card_tells_where_the_model_came_from(tmp_path: Path, small_data: Pa
     measured = read_records(out / MEASURED_NAME)
     assert [record.name for record in measured] == ["lexicon", "train", "calibrate"]
     assert all(record.speed and record.speed.items_per_s > 0 for record in measured)
+    parents = [entry.get("parent") for entry in card.lineage["stages"]]
+    assert [*parents, card.digest] == [None, *(record.digest for record in measured)]
     assert len(measured[1].losses) == TRAIN["steps"]
     page = (tmp_path / "model.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 4
