@@ -7,11 +7,12 @@ it come from the same; what has left nothing there yet may be anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.measure.scorers import SCORER_NAME, open_scorer
+from compress.recipes.records import folder_digests
 from compress.stages.own_work import ORIGIN_NAME, begun_with, refuse_others_work
 from compress.stages.stage import RecipeError, StageError
 from compress.stages.whole_files import write_json
@@ -43,18 +44,29 @@ def refuse_others_stages(start: Any, stages: Sequence[Sequence[Any]], work: Path
         write_json(work / ORIGIN_NAME, origin)
 
 
-def refuse_damaged(done: Path, record: Path) -> None:
-    """Raises StageError for a finished stage whose files are not those that it wrote."""
+def refuse_damaged(done: Path, record: Path, folders: Mapping[str, str]) -> None:
+    """Raises StageError for a finished stage whose files are not those that it wrote.
+
+    record: the file of its record, which says what its `folders` held.
+    """
     try:
         if (done / SCORER_NAME).exists():
             open_scorer(done)
         else:
             load_model_directory(done)
+        _refuse_other_folders(done, folders)
     except (FairslateError, OSError) as error:
         said = str(error).partition(";")[0]
         raise StageError(
             f"{said}; remove {done} and {record}, and give the same command again"
         ) from error
+
+
+def _refuse_other_folders(done: Path, folders: Mapping[str, str]) -> None:
+    found = folder_digests(done)
+    for name in sorted(found.keys() | folders.keys()):
+        if found.get(name) != folders.get(name):
+            raise StageError(f"{done / name} is not as the stage wrote it; write it again")
 
 
 def _begun(work: Path, stages: Sequence[Any]) -> int:

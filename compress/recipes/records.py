@@ -26,6 +26,7 @@ from compress.measure.slices import by_slice
 from compress.recipes.gates import Quality
 from compress.stages.stage import StageError
 from compress.stages.whole_files import write_json
+from models.card import file_digest
 from models.checkpoint import load_model_directory
 
 MEASURED_NAME = ".measured.json"
@@ -43,7 +44,10 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One finished stage. `curve`: see `calibration_curve`; seconds: since its last start."""
+    """One finished stage. `curve`: see `calibration_curve`; seconds: since its last start.
+
+    folders: digests of the files in its directory's folders, which its card leaves out, by path.
+    """
 
     name: str
     stage: str
@@ -56,6 +60,7 @@ class Record:
     speed: Speed | None = None  # of a ranker
     seconds: float = 0.0
     losses: Sequence[float] = field(default_factory=tuple)
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quality(self) -> Quality:
@@ -114,6 +119,16 @@ def writer_record(name: str, stage: str, directory: Path, metrics: Mapping[str, 
     digest, size = load_model_directory(directory).digest, _size(directory)
     parameters = _parameters(directory)
     return Record(name, stage, digest, _known(metrics), {}, (), parameters, size)
+
+
+def folder_digests(directory: Path) -> dict[str, str]:
+    """Of the files in the directory's folders, by path in it."""
+    paths = {path.relative_to(directory): path for path in sorted(directory.rglob("*"))}
+    return {
+        name.as_posix(): file_digest(path)
+        for name, path in paths.items()
+        if len(name.parts) > 1 and path.is_file()
+    }
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -22,6 +22,7 @@ from compress.recipes.recipe import Recipe, RecipeStage
 from compress.recipes.records import (
     MEASURED_NAME,
     Record,
+    folder_digests,
     ranker_record,
     write_records,
     writer_record,
@@ -105,8 +106,9 @@ class Run:
 
     def _go_on(self, entry: RecipeStage, done: Path) -> None:
         """From a stage that an earlier start has finished."""
-        parallel.first(lambda: refuse_damaged(done, _record_of(done)))
-        self._hold_gates(entry, Record.read(_record_of(done)))
+        record = Record.read(_record_of(done))
+        parallel.first(lambda: refuse_damaged(done, _record_of(done), record.folders))
+        self._hold_gates(entry, record)
 
     def _make(self, title: str, entry: RecipeStage, done: Path) -> None:
         parallel.first(self._refuse_changed)
@@ -152,7 +154,8 @@ class Run:
         self._hold_gates(entry, record)
         self._records[title] = record
         digest = _note(inputs.out, self._records) or record.digest
-        replace(record, digest=digest).write(_record_of(done))
+        folders = folder_digests(inputs.out)
+        replace(record, digest=digest, folders=folders).write(_record_of(done))
         inputs.out.rename(done)
 
     def _measure(self, title: str, entry: RecipeStage, directory: Path) -> Record:

@@ -20,12 +20,12 @@ def write_slates(directory: Path, requests: int = 16, candidates: int = 10) -> P
         {
             "qid": str(number),
             "prefix": f"Member {number} was a {WORDS[number % 8]} for {number + 2} years",
-            "cand": [(7 * number + 3 * place) % len(texts) for place in range(candidates)],
+            "cand": [str((7 * number + 3 * place) % len(texts)) for place in range(candidates)],
             "label": [place % 2 for place in range(candidates)],
         }
         for number in range(requests)
     ]
-    _write(directory / "items.jsonl.gz", [{"id": i, "text": t} for i, t in enumerate(texts)])
+    _write(directory / "items.jsonl.gz", [{"id": str(i), "text": t} for i, t in enumerate(texts)])
     for split in ("train", "valid"):
         _write(directory / f"{split}.jsonl.gz", rows)
     return directory

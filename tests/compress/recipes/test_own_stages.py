@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from compress.recipes.own_stages import refuse_damaged, refuse_others_stages
+from compress.recipes.records import folder_digests
 from compress.stages.own_work import ORIGIN_NAME
 from compress.stages.stage import RecipeError, StageError
 
@@ -80,12 +81,30 @@ def test_another_start_is_another_run_though_no_stage_has_begun(
 def test_a_damaged_stage_says_what_to_remove(tiny_model_dir: Path, tmp_path: Path) -> None:
     done, record = tmp_path / "0-first", tmp_path / "0-first.json"
     shutil.copytree(tiny_model_dir, done)
-    refuse_damaged(done, record)
+    refuse_damaged(done, record, {})
     weights = next(done.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(StageError) as caught:
-        refuse_damaged(done, record)
+        refuse_damaged(done, record, {})
     assert str(caught.value).endswith(
         f"; remove {done} and {record}, and give the same command again"
     )
     assert "export" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"half", None])
+def test_what_lies_in_a_folder_of_a_stage_may_be_damaged_too(
+    tiny_model_dir: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    done, record = tmp_path / "0-first", tmp_path / "0-first.json"
+    shutil.copytree(tiny_model_dir, done)
+    inside = done / "item_encoder" / "encoder.safetensors"
+    inside.parent.mkdir()
+    inside.write_bytes(b"whole")
+    folders = folder_digests(done)
+    assert set(folders) == {"item_encoder/encoder.safetensors"}
+    refuse_damaged(done, record, folders)
+    inside.unlink() if content is None else inside.write_bytes(content)
+    said = f"{inside} is not as the stage wrote it; remove {done} and {record}, and give"
+    with pytest.raises(StageError, match=said):
+        refuse_damaged(done, record, folders)

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ from compress.pipeline import main
 from compress.recipes.recipe import Recipe
 from compress.recipes.run import Run
 from compress.stages.stage import StageError
+from models.calibration import Calibration
 from models.checkpoint import load_model_directory
+from models.item_encoder import ENCODER_PATH, load_item_encoder
 from tests.compress.small_recipe import DISTILL, stages, write_recipe
 
 
@@ -61,6 +64,15 @@ def test_a_gate_on_slices_that_the_data_lack_is_refused_before_a_stage_trains(
     assert not out.with_name("model.work").exists()
 
 
+def _given(directory: Path, data: Path, source: Path, entries: list[dict[str, Any]]) -> Path:
+    """A recipe from `source` on; `test` is `valid` under another name."""
+    same = Path(shutil.copytree(data, directory / "data"))
+    shutil.copyfile(same / "valid.jsonl.gz", same / "test.jsonl.gz")
+    recipe = write_recipe(directory, same, entries)
+    recipe.write_text(recipe.read_text() + f"source: {source}\n")
+    return recipe
+
+
 def test_a_stage_that_fails_leaves_nothing_of_its_model(
     tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,14 +83,38 @@ def test_a_stage_that_fails_leaves_nothing_of_its_model(
         raise StageError("no")
 
     monkeypatch.setattr("compress.measure.calibrate._Fits.fit", fail)
-    same = Path(shutil.copytree(data, tmp_path / "data"))
-    shutil.copyfile(same / "valid.jsonl.gz", same / "test.jsonl.gz")
-    recipe = write_recipe(tmp_path, same, [{"stage": "calibrate"}])
-    recipe.write_text(recipe.read_text() + f"source: {tiny_model_dir}\n")
+    recipe = _given(tmp_path, data, tiny_model_dir, [{"stage": "calibrate"}])
     with pytest.raises(StageError, match="no"):
         Run(Recipe.load(recipe), tmp_path / "out").start()
     assert seen
     assert not list((tmp_path / "out.work").glob("unfinished*"))
+
+
+def test_a_damaged_item_encoder_is_not_published_and_a_whole_one_is(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = {"stage": "embed_items", "options": {"steps": 1, "slates": 1, "inner": 8}}
+    path = _given(tmp_path, data, tiny_model_dir, [items, {"stage": "calibrate"}])
+    recipe, out = Recipe.load(path), tmp_path / "out"
+
+    def fail(*arguments: object) -> None:
+        raise StageError("no")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("compress.measure.calibrate._Fits.fit", fail)
+        with pytest.raises(StageError, match="no"):
+            Run(recipe, out).start()
+    encoder = tmp_path / "out.work" / "0-embed_items" / ENCODER_PATH
+    whole = encoder.read_bytes()
+    encoder.write_bytes(whole[:100])
+    with pytest.raises(StageError, match=rf"{encoder} is not as the stage wrote it; remove"):
+        Run(recipe, out).start()
+    encoder.write_bytes(whole)
+    # Random weights rank no better than chance, which is not calibrated.
+    monkeypatch.setattr("compress.measure.calibrate._Fits.fit", lambda *_: Calibration())
+    Run(recipe, out).start()
+    load_item_encoder(out / ENCODER_PATH, load_model_directory(out))
+    assert (out / ENCODER_PATH).read_bytes() == whole
 
 
 @pytest.mark.long
