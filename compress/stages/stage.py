@@ -274,6 +274,7 @@ def refuse_changed(directory: Path, begun_with: Mapping[str, str], work: Path) -
     for name in sorted(begun_with.keys() | found.keys()):
         if begun_with.get(name) != found.get(name):
             raise StageError(
-                f"{directory / name} changed while the stage was at work; remove {work} and give "
-                "the same command again"
+                f"{directory / name} changed while the stage was at work; put it back as it was, "
+                f"remove {work} and give the same command again, or keep it as it is, remove all "
+                "of OUT.work and begin anew"
             )
