@@ -8,7 +8,8 @@ from typing import Any
 
 from models.card import ModelCard
 
-OF_THE_WEIGHTS = ("test", "embed_items")  # metrics that say nothing of a model of other weights
+# Metrics that say nothing of a model of other weights.
+OF_THE_WEIGHTS = ("test", "label_mass", "embed_items", "quantize")
 
 
 def card_after(
@@ -17,7 +18,8 @@ def card_after(
     """Of a model of other weights than that of `card`, whose digest is `parent`, made by the stage
     of `entry`.
 
-    What the other one reached on `test`, and the item encoder beside it, stay with the other one.
+    What the other one reached on `test`, its layers' rounding errors, and the item encoder beside
+    it stay with the other one.
     """
     kept = {name: value for name, value in card.metrics.items() if name not in OF_THE_WEIGHTS}
     return replace(card, lineage=lineage_after(card, parent, entry), metrics={**kept, **measured})

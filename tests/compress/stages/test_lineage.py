@@ -9,7 +9,8 @@ from models.card import ModelCard
 
 
 def test_what_was_measured_of_other_weights_is_not_said_of_these(tiny_card: ModelCard) -> None:
-    measured = {"train": {"valid": 1}, "test": {"gauc": 1}, "embed_items": {"test": 1}}
+    measured = {name: {"valid": 1} for name in ("train", "test", "embed_items", "label_mass")}
+    measured["quantize"] = {"layers": 1}
     before = replace(tiny_card, metrics=measured)
     after = card_after(before, "digest", {"stage": "prune"}, prune={"kept": 2})
     assert after.metrics == {"train": {"valid": 1}, "prune": {"kept": 2}}
