@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import json
 import math
 import zlib
 from collections import defaultdict
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.data.json_row import json_row
 from models.errors import FairslateError
 
 TIER_GRADES = {"Primary-Short": 3, "Primary-Long": 2, "Supplemental": 1}
@@ -33,6 +33,7 @@ TABLES = tuple(
 )
 ITEM: Kinds = {"id": (str, int), "text": str}
 REQUEST: Kinds = {"prefix": str, "cand": list}
+GROUPS = ("user", "occ", "qid")  # what names a request's group, the first one that a row has
 DAMAGED = (  # what reading half an archive, or none, raises
     *(ValueError, RecursionError, EOFError),
     *(zlib.error, gzip.BadGzipFile, csv.Error),
@@ -79,13 +80,13 @@ class Occupation:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a gzipped JSON-lines file. Raises DataError for what is none."""
+    """Rows of a gzipped JSON-lines file. Raises DataError for what is none, see `json_row`."""
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
                 number += 1
-                yield _row(line)
+                yield json_row(line)
     except DAMAGED as error:
         raise DataError(
             f"{path}: cannot be read near line {number} ({error}); write it again, one JSON object "
@@ -137,10 +138,10 @@ def request_files(*splits: str) -> tuple[str, ...]:
 def load_requests(directory: Path, split: str) -> list[Request]:
     """`split`.jsonl.gz joined with items.jsonl.gz; only `prefix` and the items' `text` are kept.
 
-    Raises DataError for a split without requests and for a row that is no request, naming it.
+    Raises DataError for a split without requests, for a row that is no request, naming it, and for
+    an id that two items have.
     """
-    path, items = directory / f"{split}.jsonl.gz", directory / "items.jsonl.gz"
-    texts = {item["id"]: item["text"] for item in checked_rows(items, ITEM)}
+    path, texts = directory / f"{split}.jsonl.gz", _texts(directory / "items.jsonl.gz")
     rows = checked_rows(path, REQUEST)
     requests = [_request(path, number, row, texts) for number, row in enumerate(rows, 1)]
     if not requests:
@@ -148,10 +149,23 @@ def load_requests(directory: Path, split: str) -> list[Request]:
     return requests
 
 
+def _texts(path: Path) -> dict[str | int, str]:
+    """By id of an item."""
+    texts: dict[str | int, str] = {}
+    for number, item in enumerate(checked_rows(path, ITEM), 1):
+        if item["id"] in texts or isinstance(item["id"], bool):
+            raise DataError(
+                f"{path}: row {number} has the id {item['id']!r}, which is another item's or none; "
+                "give every item an id of its own, a string or a whole number"
+            )
+        texts[item["id"]] = item["text"]
+    return texts
+
+
 def _request(path: Path, number: int, row: dict[str, Any], texts: dict[Any, str]) -> Request:
     grades = tuple(row["label"] if "label" in row else row["grade"])
     for item in row["cand"]:
-        if not isinstance(item, ITEM["id"]):
+        if type(item) not in (str, int):
             raise DataError(
                 f"{path}: request {number} has the candidate {item!r}; write the id of an item"
             )
@@ -168,9 +182,19 @@ def _request(path: Path, number: int, row: dict[str, Any], texts: dict[Any, str]
                 f"{HIGHEST_GRADE}"
             )
     candidates = tuple(texts[item] for item in row["cand"])
-    group = str(row.get("user", row.get("occ", row.get("qid"))))
     binary, by_user = "label" in row, "user" in row
-    return Request(group, row["prefix"], candidates, grades, binary, by_user)
+    return Request(_group(path, number, row), row["prefix"], candidates, grades, binary, by_user)
+
+
+def _group(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    key = next((key for key in GROUPS if key in row), GROUPS[-1])
+    name = row.get(key)
+    if not isinstance(name, str | int | float) or name != name:
+        raise DataError(
+            f"{path}: {key} of request {number} is {name!r}, which names no group; give every row "
+            f"one of {', '.join(GROUPS)}, a text or a number"
+        )
+    return str(name)
 
 
 def checked_rows(path: Path, kinds: Kinds) -> Iterator[dict[str, Any]]:
@@ -183,13 +207,6 @@ def checked_rows(path: Path, kinds: Kinds) -> Iterator[dict[str, Any]]:
                     f"{path}: {name} of row {number} is {row.get(name)!r}; write the row again"
                 )
         yield row
-
-
-def _row(line: str) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("a row is no object")
-    return row
 
 
 def halves(requests: list[Request]) -> tuple[list[Request], list[Request]]:

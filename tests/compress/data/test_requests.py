@@ -66,14 +66,43 @@ def _write(path: Path, rows: list[Any]) -> None:
         ([GOOD | {"label": [1, -1]}], "the grade -1"),
         ([GOOD | {"label": [1, 1000]}], "the grade 1000"),
         ([GOOD | {"cand": ["i", [1]]}], r"request 1 has the candidate \[1\]"),
+        ([GOOD | {"cand": ["i", True]}], "request 1 has the candidate True"),
+        (
+            [GOOD, {name: GOOD[name] for name in ("prefix", "cand", "label")}],
+            "qid of request 2 is N",
+        ),
+        ([GOOD | {"user": None}], "user of request 1 is None, .*; give every row one of user, occ"),
+        ([GOOD | {"qid": float("nan")}], "qid of request 1 is nan"),
+        ([GOOD | {"occ": ["a"]}], r"occ of request 1 is \['a'\]"),
+        ([GOOD, GOOD | {"qid": "\ud800"}], r"near line 2 \('qid' holds a lone surrogate"),
+        ([GOOD | {"tenant": "a\udc00"}], r"near line 1 \('tenant' holds a lone surrogate"),
     ],
-    ids=range(14),
+    ids=range(21),
 )
 def test_a_row_that_is_no_request_is_named(tmp_path: Path, rows: list[Any], said: str) -> None:
     _write(tmp_path / "items.jsonl.gz", ITEMS)
     _write(tmp_path / "valid.jsonl.gz", rows)
     with pytest.raises(DataError, match=f"valid.jsonl.gz: .*{said}"):
         load_requests(tmp_path, "valid")
+
+
+@pytest.mark.parametrize("ids", [("i", "i"), (1, 1), (1, True), (True, 2), ("1", 1, "1")], ids=str)
+def test_an_id_that_two_items_have_or_that_is_none_is_named(
+    tmp_path: Path, ids: tuple[str | int, ...]
+) -> None:
+    items = [{"id": name, "text": str(place)} for place, name in enumerate(ids)]
+    _write(tmp_path / "items.jsonl.gz", items)
+    _write(tmp_path / "valid.jsonl.gz", [GOOD | {"cand": [ids[-1]], "label": [1]}])
+    with pytest.raises(DataError, match=r"items\.jsonl\.gz: row \d has the id .*; give every item"):
+        load_requests(tmp_path, "valid")
+
+
+def test_a_whole_number_and_its_digits_are_two_items_and_one_group(tmp_path: Path) -> None:
+    _write(tmp_path / "items.jsonl.gz", [{"id": 1, "text": "a"}, {"id": "1", "text": "b"}])
+    rows = [{"user": name, "prefix": "p", "cand": [1, "1"], "grade": [2, 0]} for name in (7, "7")]
+    _write(tmp_path / "valid.jsonl.gz", rows)
+    requests = load_requests(tmp_path, "valid")
+    assert [(one.group, one.candidates) for one in requests] == [("7", ("a", "b"))] * 2
 
 
 def test_an_item_without_its_text_is_named(tmp_path: Path) -> None:
