@@ -108,6 +108,12 @@ def fit_calibration(
         raise CalibrationError(f"calibration {kind!r} is unknown; use one of {', '.join(KINDS)}")
     if not all(map(math.isfinite, raw_logits)):
         raise CalibrationError("a held-out logit is not finite; check the model's weights")
+    refuse_few_labels(kind, labels)
+    return KINDS[kind].fit(raw_logits, labels)
+
+
+def refuse_few_labels(kind: str, labels: Sequence[float]) -> None:
+    """Raises CalibrationError for fewer labels of a class than this one of `KINDS` needs."""
     positives = sum(labels)
     scarce, fewest = min(positives, len(labels) - positives), KINDS[kind].fewest
     if scarce < fewest:
@@ -115,7 +121,6 @@ def fit_calibration(
             f"calibration {kind!r} needs {fewest} labels of each class, and the rarer one has "
             f"{scarce:g}; give more held-out requests or a kind with fewer parameters"
         )
-    return KINDS[kind].fit(raw_logits, labels)
 
 
 def _soft_targets(labels: Sequence[float]) -> NDArray[np.float64]:

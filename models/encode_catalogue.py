@@ -49,7 +49,7 @@ def encode_catalogue(
     """
     _refuse_anothers_file(out)
     encoder, prompt = load_item_encoder(encoder_path, directory)
-    ids = _checked_ids(items)
+    ids = checked_ids(items)
     origin = CatalogueOrigin(
         reader=reader_digest(directory.card, prompt),
         prompt=prompt,
@@ -96,8 +96,8 @@ def _vectors(
             yield vectors.view(torch.uint8).numpy().tobytes()
 
 
-def _checked_ids(path: Path) -> list[str]:
-    """All ids in order, of a file without a bad line."""
+def checked_ids(path: Path) -> list[str]:
+    """All ids in order. Raises CatalogueError for a bad line, naming it, and for an id twice."""
     ids = [name for name, _ in _read(path)]
     if not ids:
         raise CatalogueError(f"{path}: holds no items; write one JSON object a line")

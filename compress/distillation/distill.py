@@ -188,10 +188,13 @@ def reads(options: DistillOptions) -> Sequence[str]:
 
 def check(options: DistillOptions, incoming: Incoming) -> None:
     """Raises RecipeError for a share of requests that holds none, a student without two labels, and
-    a teacher of no words; TeacherError for one that is known to have other words.
+    a teacher of no words; TeacherError for one that is known to have other words; ExamplesError and
+    DataError for a file that holds no examples.
     """
     if options.task == "ranking":
         require_labels(incoming, "distill")
+    if options.task == "text" and options.examples != RATIONALES:
+        FixedExamples.load(incoming.data / options.examples, 0)
     share = options.labelled_share
     if share < 1 and options.task == "ranking" and not labelled_requests(incoming.data, share):
         raise RecipeError(f"distill: labelled_share {share} holds no request of train; raise it")

@@ -22,7 +22,14 @@ from compress.data.requests import halves, load_requests, request_files
 from compress.decoders.losses import slate_loss
 from compress.decoders.slates import score_slates
 from compress.items.item_sampling import ItemSampler
-from compress.items.stored_candidates import StoredItems, job_of, new_engine, quality, raw_logits
+from compress.items.stored_candidates import (
+    ITEMS,
+    StoredItems,
+    job_of,
+    new_engine,
+    quality,
+    raw_logits,
+)
 from compress.stages.alone import run_alone
 from compress.stages.lineage import lineage_after
 from compress.stages.loop import Checkpoints, Schedule, run_steps
@@ -39,6 +46,7 @@ from compress.stages.stage import (
 )
 from models.card import write_card
 from models.checkpoint import ModelDirectory, load_decoder, load_model_directory
+from models.encode_catalogue import checked_ids
 from models.extended_embedding import extend_embedding
 from models.item_encoder import ENCODER_PATH, ItemEncoder, save_item_encoder
 
@@ -181,9 +189,10 @@ def _refuse_gate_on_nothing(options: EmbedOptions, data: Path) -> None:
 
 def check(options: EmbedOptions, incoming: Incoming) -> None:
     """Raises RecipeError for a model without two labels, a prompt that it lacks, and data without a
-    gauc to gate.
+    gauc to gate; CatalogueError, naming the line, for an item that a catalogue cannot hold.
     """
     require_labels(incoming, "embed_items")
+    checked_ids(incoming.data / ITEMS)
     _refuse_gate_on_nothing(options, incoming.data)
     if options.prompt is not None and incoming.prompts and options.prompt not in incoming.prompts:
         raise RecipeError(

@@ -31,7 +31,7 @@ from compress.stages.stage import (
     refuse_changed,
 )
 from compress.stages.storage import STORAGE
-from models.calibration import KINDS, AnyCalibration, fit_calibration
+from models.calibration import KINDS, AnyCalibration, fit_calibration, refuse_few_labels
 from models.card import ModelCard, with_files, write_card
 from models.checkpoint import (
     ModelDirectory,
@@ -42,6 +42,7 @@ from models.checkpoint import (
 from models.directory import TOKENIZER_NAME, directory_of
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
+from models.errors import CalibrationError
 from models.item_encoder import ENCODER_PATH, carry_item_encoder
 
 
@@ -136,9 +137,8 @@ class _Fits:
     def fit(self, head: str, data: Path) -> AnyCalibration:
         """Raises CalibrationError as `fit_calibration` does."""
         if data not in self._scored:
-            _, held_out = halves(load_requests(data, "valid"))
-            labels = [int(label) for request in held_out for label in request.relevant]
-            self._scored[data] = self._raw_logits(held_out), labels
+            held_out = _held_out(data)
+            self._scored[data] = self._raw_logits(held_out), _labels_of(held_out)
         logits, labels = self._scored[data]
         return fit_calibration(self._kind, logits[self._heads.index(head)], labels)
 
@@ -166,6 +166,15 @@ class _Fits:
         candidates = prompt.encode_candidates(request.candidates)
         hashes = prompt.block_hashes(context, block_size)
         return ScoreJob(context, hashes, tuple(candidate.ids for candidate in candidates))
+
+
+def _held_out(data: Path) -> list[Request]:
+    """The half of `valid` that calibrates."""
+    return halves(load_requests(data, "valid"))[1]
+
+
+def _labels_of(requests: Sequence[Request]) -> list[int]:
+    return [int(label) for request in requests for label in request.relevant]
 
 
 def _store(parent: ModelDirectory, stage: StageInput, options: CalibrateOptions) -> None:
@@ -230,12 +239,27 @@ def named(options: CalibrateOptions) -> list[str]:
 
 def check(options: CalibrateOptions, incoming: Incoming) -> None:
     """Raises RecipeError for a head that the model lacks, where its heads are known, and for a data
-    directory of its own without a `valid`.
+    directory of its own without a `valid`; CalibrationError for a `valid` with too few labels, and
+    DataError for one that cannot be read.
     """
     if incoming.heads:
         _refuse_unknown_heads(options, incoming.heads)
     files = request_files("valid")
     _refuse_missing(*(Path(directory) / name for directory in named(options) for name in files))
+    own = not options.heads or any(head not in options.heads for head in incoming.heads)
+    for data in dict.fromkeys([*([incoming.data] if own else []), *map(Path, named(options))]):
+        _refuse_few_labels(options.kind, data)
+
+
+def _refuse_few_labels(kind: str, data: Path) -> None:
+    held_out = _held_out(data)
+    try:
+        refuse_few_labels(kind, _labels_of(held_out))
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"{data / 'valid.jsonl.gz'}: {len(held_out)} requests are in the half that calibrates; "
+            f"{error}"
+        ) from error
 
 
 STAGE = StageKind(

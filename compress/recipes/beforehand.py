@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from compress.data.read_through import read_through
 from compress.data.requests import request_files
 from compress.recipes.recipe import Recipe, RecipeStage, of_stage
 from compress.recipes.selecting import SPLIT, refuse_nothing_to_measure
@@ -47,11 +49,14 @@ def refuse_what_cannot_work(recipe: Recipe) -> None:
     _refuse_missing(Path(recipe.data), request_files(SPLIT), "gates are held on it")
     refuse_nothing_to_measure(recipe)
     _refuse_lost_encoders(recipe)
+    read = cache(partial(read_through, Path(recipe.data)))  # of several stages, once
     for one in planned(recipe):
         kind = one.entry.kind
         with _of_stage(one.title):
             if kind.reads:
-                _refuse_missing(one.incoming.data, kind.reads(one.options), "this stage reads it")
+                names = tuple(kind.reads(one.options))
+                _refuse_missing(one.incoming.data, names, "this stage reads it")
+                read(names)
             if kind.check:
                 kind.check(one.options, one.incoming)
 
