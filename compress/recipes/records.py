@@ -189,10 +189,11 @@ def _fastest(directory: Path) -> Scorer:
 
 
 def _speed(scorer: Scorer, requests: Sequence[Request]) -> Speed:
-    """The first slate warms up and does not count."""
+    """The first slate warms up and does not count, unless it is the only one."""
     times = [_timed(partial(scorer.raw_logits, [request])) for request in requests]
-    items = sum(len(request.candidates) for request in requests[1:])
-    return Speed(items / sum(times[1:]), 1000 * median(times[1:]))
+    times = times[1:] or times
+    items = sum(len(request.candidates) for request in requests[-len(times) :])
+    return Speed(items / sum(times), 1000 * median(times))
 
 
 def _timed(function: Callable[[], object]) -> float:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.recipes.records import Record, read_records
+from compress.data.requests import Request
+from compress.recipes.records import Record, ranker_record, read_records
 from compress.stages.stage import StageError
 
 WHOLE = '{"name": "x", "stage": "s", "digest": "d", "metrics": %s, "slices": {}, "curve": %s, '
@@ -43,3 +44,12 @@ def test_a_record_of_what_are_no_numbers_is_damaged(
     path.write_text('{"stages": [' + WHOLE % parts + "]}")
     with pytest.raises(StageError, match=f"{path}: cannot be read"):
         read_records(path)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_single_request_has_a_speed(tiny_model_dir: Path, count: int) -> None:
+    request = Request("a", "Welder", ("Roofer", "Nurse"), (2, 0))
+    speed = ranker_record("x", "s", tiny_model_dir, [request] * count, [{}] * count).speed
+    assert speed
+    # Of one slate, which is its own median.
+    assert speed.items_per_s * speed.slate_ms / 1000 == pytest.approx(2)
