@@ -158,9 +158,16 @@ def _pooled(scored: Sequence[Scored], draws: Floats) -> dict[str, Floats]:
     summaries["normalised_entropy"] = summaries["logloss"] / _entropy(share)
     if all(item.request.by_user for item in scored):
         users = np.arange(draws.shape[1])
-        by_user = [auc(scores[members == user], labels[members == user]) for user in users]
-        summaries["uauc"] = _mean(np.array(by_user), users, draws)
+        summaries["uauc"] = _mean(_auc_by_group(scores, labels, members), users, draws)
     return summaries
+
+
+def _auc_by_group(scores: Floats, labels: Flags, members: Integers) -> Floats:
+    """(groups,) of all pairs of each group; members: the number of each pair's group, all used."""
+    order = np.argsort(members, kind="stable")
+    ends = np.bincount(members).cumsum()[:-1]
+    parts = zip(np.split(scores[order], ends), np.split(labels[order], ends), strict=True)
+    return np.array([auc(own, relevant) for own, relevant in parts])
 
 
 def _by_request(scored: Sequence[Scored]) -> dict[str, list[list[float]]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import entropy
 from sklearn.metrics import brier_score_loss, log_loss
 
 from compress.data.requests import Request
+from compress.measure import intervals
 from compress.measure.intervals import ComparisonError, Scored, _summaries, compare, measure, values
 from compress.measure.metrics import auc, calibration_curve
 
@@ -45,6 +48,46 @@ def test_users_get_an_auc_over_all_their_pairs() -> None:
     assert metrics["gauc"].value == 1.0
     assert metrics["uauc"].value == pytest.approx(0.75)
     assert "uauc" not in measure([_scored("a", [0.9, 0.1], [2, 0])], resamples=3)
+
+
+def _of_users(users: list[int], width: int) -> list[Scored]:
+    """A request of each of them, in this order, with labels and tied scores at random."""
+    random, scored = np.random.default_rng(4), []
+    for user in users:
+        labels = tuple(random.integers(0, 2, width).tolist())
+        request = Request(str(user), "x", ("x",) * width, labels, binary=True, by_user=True)
+        scored.append(Scored(request, random.integers(0, 5, width) / 5))
+    return scored
+
+
+def test_every_user_has_an_auc_wherever_their_requests_stand() -> None:
+    scored = _of_users(np.random.default_rng(5).integers(0, 60, 90).tolist(), 2)
+    parts = []
+    for user in {item.request.group for item in scored}:
+        own = [item for item in scored if item.request.group == user]
+        scores = np.concatenate([item.scores for item in own])
+        parts.append(auc(scores, np.concatenate([item.labels for item in own])))
+    assert 0 < np.isnan(parts).sum() < len(parts)
+    assert values(scored)["uauc"] == pytest.approx(np.nanmean(parts), abs=1e-12)
+
+
+class _Counting(np.ndarray):
+    """Numbers of groups that know how many of them were compared with another."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> Any:
+        _Counting.compared += self.size
+        return super().__eq__(other)
+
+
+def test_the_pairs_are_not_gone_through_for_every_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = _of_users(list(range(50)), 2)
+    expected, groups = values(scored), intervals._groups(scored)
+    monkeypatch.setattr(intervals, "_groups", lambda scored: groups.view(_Counting))
+    monkeypatch.setattr(_Counting, "compared", 0)
+    assert values(scored)["uauc"] == expected["uauc"]
+    assert _Counting.compared <= 2 * 100  # pairs
 
 
 def _random(count: int, seed: int, noise: float) -> list[Scored]:
