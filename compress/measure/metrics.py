@@ -6,6 +6,8 @@ calibration: 15 of equal mass.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,12 +50,36 @@ def reciprocal_rank(scores: Floats, labels: Flags) -> float:
 def kendall_tau(first: Floats, second: Floats) -> float:
     """Tau-b, (concordant - discordant) / sqrt(untied pairs of each); nan where one is constant.
 
-    Source: Kendall 1945, "The treatment of ties in ranking problems". Quadratic in candidates.
+    Source: Kendall 1945, "The treatment of ties in ranking problems"; counted as by Knight 1966, "A
+    computer method for calculating Kendall's tau with ungrouped data".
     """
-    pairs = np.triu_indices(len(first), 1)
-    one, other = (np.sign(np.subtract.outer(scores, scores))[pairs] for scores in (first, second))
-    untied = np.count_nonzero(one) * np.count_nonzero(other)
-    return float(one @ other / np.sqrt(untied)) if untied else float("nan")
+    one, other = (np.unique(scores, return_inverse=True)[1] for scores in (first, second))
+    both = one * len(other) + other
+    pairs, ties, other_ties = len(both) * (len(both) - 1) // 2, _tied(one), _tied(other)
+    untied = (pairs - ties) * (pairs - other_ties)
+    discordant = _inversions(other[np.argsort(both)])
+    balance = pairs - ties - other_ties + _tied(both) - 2 * discordant
+    return balance / math.sqrt(untied) if untied else float("nan")
+
+
+def _tied(levels: Integers) -> int:
+    """Pairs on the same level."""
+    counts = np.bincount(np.unique(levels, return_inverse=True)[1])
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _inversions(levels: Integers) -> int:
+    """Pairs whose first one stands on a higher level than its second: told apart bit by bit, from
+    the highest on, among those that are alike until there and still in their order.
+    """
+    found = 0
+    for bit in reversed(range(int(levels.max(initial=0)).bit_length())):
+        levels = levels[np.argsort(levels >> (bit + 1), kind="stable")]
+        _, first, part = np.unique(levels >> (bit + 1), return_index=True, return_inverse=True)
+        high = (levels >> bit) & 1
+        before = high.cumsum() - high
+        found += int((before - before[first][part])[high == 0].sum())
+    return found
 
 
 def losses(scores: Floats, labels: Flags) -> Floats:

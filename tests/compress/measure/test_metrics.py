@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -106,6 +107,18 @@ def test_kendall_tau_is_scipys_with_ties(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(side, dtype=np.float64) for side in zip(*pairs, strict=True))
     expected = kendalltau(first, second).statistic
     assert kendall_tau(first, second) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_kendall_tau_of_many_candidates_takes_no_table_of_their_pairs() -> None:
+    random = np.random.default_rng(0)
+    first = random.standard_normal(3000)
+    second = np.round(first + random.standard_normal(3000), 1)
+    tracemalloc.start()
+    found = kendall_tau(first, second)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == pytest.approx(kendalltau(first, second).statistic, abs=1e-12)
+    assert most < 3000 * 3000  # bytes, one for each pair
 
 
 def test_divergences_go_from_teacher_to_student() -> None:
