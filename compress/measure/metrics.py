@@ -42,9 +42,18 @@ def ndcg(scores: Floats, grades: Integers, cutoff: int) -> float:
 
 
 def reciprocal_rank(scores: Floats, labels: Flags) -> float:
-    """1 / rank of the first relevant candidate, ties in input order; 0 without one."""
-    order = labels[np.argsort(-scores, kind="stable")]
-    return 1 / (1 + int(order.argmax())) if order.any() else 0.0
+    """1 / rank of the first relevant candidate, its mean over all orders of tied candidates; 0
+    without one.
+    """
+    if not labels.any():
+        return 0.0
+    best = scores[labels].max()
+    above, tied = np.count_nonzero(scores > best), np.count_nonzero(scores == best)
+    relevant = np.count_nonzero(labels & (scores == best))
+    before = np.arange(tied - relevant + 1)  # of those tied, where the first relevant one stands
+    missed = np.cumprod((tied - relevant - before[:-1]) / (tied - before[:-1]))
+    chances = np.concatenate(([1.0], missed)) * relevant / (tied - before)
+    return float((chances / (above + 1 + before)).sum())
 
 
 def kendall_tau(first: Floats, second: Floats) -> float:

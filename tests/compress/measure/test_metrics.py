@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -147,3 +148,14 @@ def test_one_class_has_no_auc_and_no_gain_no_ndcg() -> None:
 def test_reciprocal_rank_counts_from_one() -> None:
     assert reciprocal_rank(np.array([0.9, 0.5, 0.7]), np.array([False, False, True])) == 0.5
     assert reciprocal_rank(np.array([0.9]), np.array([False])) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6))
+def test_reciprocal_rank_is_the_mean_over_all_orders_of_tied(pairs: list[tuple[int, bool]]) -> None:
+    scores, labels = (np.array(side) for side in zip(*pairs, strict=True))
+    ranks = []
+    for order in permutations(range(len(pairs))):
+        ranked = [labels[index] for index in order]
+        if (np.diff(scores[list(order)]) <= 0).all():
+            ranks.append(1 / (1 + ranked.index(True)) if any(ranked) else 0.0)
+    assert reciprocal_rank(scores / 2, labels) == pytest.approx(np.mean(ranks), abs=1e-12)
