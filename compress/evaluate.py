@@ -20,6 +20,7 @@ from compress.measure.evaluation import RESAMPLES, evaluate
 from compress.measure.scorers import open_scorer
 from compress.measure.slices import slice_names
 from compress.stages.option_values import MOST_THREADS
+from compress.stages.whole_files import write_text
 from models.errors import FairslateError
 
 
@@ -51,12 +52,16 @@ def main() -> int:
 
 
 def _write(target: str, text: str) -> int:
-    """The exit code."""
+    """The exit code. A file is the new report or the old one, whatever happens meanwhile."""
     if target == "-":
         print(text)
         return 0
+    path = Path(target)
     try:
-        Path(target).write_text(text + "\n", encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe or a device, not to be replaced
+            path.write_text(text + "\n", encoding="utf-8")
+        else:
+            write_text(path.resolve(), text + "\n")
     except OSError as error:
         print(f"cannot write the report: {error}; name another file as --json", file=sys.stderr)
         return 1

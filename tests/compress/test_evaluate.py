@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +131,51 @@ def test_a_report_that_cannot_be_written_is_said_in_one_line(
     monkeypatch.setattr(sys, "argv", arguments)
     assert main() == 1
     assert "cannot write the report" in capsys.readouterr().err
+
+
+def _measure(monkeypatch: pytest.MonkeyPatch, model: Path, data: Path, target: Path | str) -> int:
+    arguments = ["evaluate", str(model), "--data", str(data), "--split", "test"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--resamples", "2", "--json", str(target)])
+    return main()
+
+
+def test_a_full_disk_leaves_the_old_report(
+    tiny_model_dir: Path,
+    small_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target, write = tmp_path / "report.json", Path.write_text
+    target.write_text("old")
+
+    def half(path: Path, text: str, **options: str) -> int:
+        write(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", half)
+        assert _measure(full, tiny_model_dir, small_data, target) == 1
+    assert "cannot write the report" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
+        ("report.json", "old")
+    ]
+    link = tmp_path / "link.json"
+    link.symlink_to(target)
+    assert _measure(monkeypatch, tiny_model_dir, small_data, link) == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["requests"]
+
+
+def test_a_pipe_stays_a_pipe(
+    tiny_model_dir: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR)  # holds 64 kB, more than a report
+    try:
+        assert _measure(monkeypatch, tiny_model_dir, small_data, pipe) == 0
+        assert pipe.is_fifo()
+        assert os.read(end, 1) == b"{"
+    finally:
+        os.close(end)
