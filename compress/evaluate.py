@@ -48,6 +48,9 @@ def main() -> int:
     except OSError as error:
         print(f"cannot read the data: {error}; name a folder as --data", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; give the same command again", file=sys.stderr)
+        return 130
     return _write(given.json, text)
 
 

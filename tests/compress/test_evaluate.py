@@ -179,3 +179,17 @@ def test_a_pipe_stays_a_pipe(
         assert os.read(end, 1) == b"{"
     finally:
         os.close(end)
+
+
+def test_an_interrupt_is_said_in_one_line(
+    tiny_model_dir: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compress.evaluate.evaluate", interrupted)
+    assert _measure(monkeypatch, tiny_model_dir, small_data, "-") == 130
+    assert capsys.readouterr().err == "interrupted; give the same command again\n"
