@@ -11,7 +11,7 @@ from service.gate.belief import Batch
 from service.gate.fleet import Fleet
 from service.gate.job import Claimed, Outcome, Reply, Settlement
 from service.gate.ledger import Ledger
-from service.gate.queues import Entry, Queues, choose, earliest
+from service.gate.queues import Entry, Pick, Queues, choose, earliest
 from service.gate.settings import GateSettings
 from service.gate.tree import Node, Tree
 
@@ -44,13 +44,19 @@ class Moves:
         """The weighted tree's nodes by id; "" is the root."""
         return self.ledger.tree.nodes
 
-    def _next(self, worker: str, batch: Batch) -> tuple[Entry, int] | None:
+    def _next(self, worker: str, batch: Batch) -> Pick | None:
         leaves, streak = self._tree.eligible_leaves(), self._streaks[worker]
         groups = self.queues.groups(worker, leaves)
         if groups:
             return choose(groups, batch, self._tree, streak, self.settings.overtakes)
         stolen = self._steal(worker, leaves)
-        return (stolen, streak) if stolen else None
+        return (stolen, None) if stolen else None
+
+    def _count_pick(self, worker: str, leaf: Node, by_prefix: bool | None) -> None:
+        """A pick by deadline ends both rows: the worker's and that of the leaf there."""
+        if by_prefix is not None:
+            for streaks, name in ((self._streaks, worker), (leaf.streaks, worker)):
+                streaks[name] = streaks[name] + 1 if by_prefix else 0
 
     def _steal(self, worker: str, leaves: set[str]) -> Entry | None:
         """The earliest due of the longest queue whose owner cannot serve it right now.

@@ -61,8 +61,10 @@ def refilled(deficit: int, weight: int, refill: int, quantum: int, rounds: int) 
 def prefers_due(streak: int, overtakes: int) -> bool:
     """Whether the earliest deadline goes now, after `streak` picks by longest prefix.
 
-    Of `overtakes` + 1 picks in a row at least one is the earliest due: k-LPM (arXiv 2502.04677)
-    with deadlines for arrivals, so equal allowances give first come, first served.
+    Of `overtakes` + 1 picks in a row of a worker at least one goes by deadline, and so does one of
+    as many picks of a leaf there, which is its own earliest due: k-LPM (arXiv 2502.04677) with
+    deadlines for arrivals, so equal allowances give first come, first served. The worker's row
+    alone would promise a leaf nothing: its turns may be between those that go by deadline.
     """
     return streak >= overtakes
 
@@ -184,17 +186,16 @@ def wait_bound(
 ) -> int:
     """Cost one worker serves at most before a queued job is claimed.
 
-    Holds while nothing due earlier arrives and no new rival begins to wait. While the job's levels
-    are positive, one of `overtakes` + 1 picks is the earliest due of its queue: `picks`. A level in
-    debt turns positive after `rounds` refills, and goes into debt again only by serving its own
-    work, at least a refill at a time; in each such spell a rival spends at most its refill and
-    overdraws once, and in the first one what it had saved: a quantum. Compare Theorem A.2:
-    2 (n - 1) (Q + U).
+    Holds while nothing due earlier arrives and no new rival begins to wait. One of `overtakes` + 1
+    picks of the job's leaf is its earliest due, so the leaf's own work until then is bounded. A
+    level (the top one first) in debt turns positive after `rounds` refills, and goes into debt
+    again only by serving what is below it, at least a refill at a time; in each such spell a rival
+    spends at most its refill and overdraws once, and in the first one what it had saved: a quantum.
+    All of that is work of the level above. Compare Theorem A.2: 2 (n - 1) (Q + U).
     """
-    picks = (due_before + 1) * (overtakes + 1) * job_cost
-    return picks + sum(
-        (level.rounds + -(-picks // (level.weight * refill)))
-        * (level.rival_weight * refill + level.rivals * job_cost)
-        + level.rival_weight * (quantum - refill)
-        for level in levels
-    )
+    work = (due_before + 1) * (overtakes + 1) * job_cost
+    for level in reversed(levels):
+        spells = level.rounds - -work // (level.weight * refill)
+        work += spells * (level.rival_weight * refill + level.rivals * job_cost)
+        work += level.rival_weight * (quantum - refill)
+    return work

@@ -72,7 +72,7 @@ class Pool(Moves):
             chosen = self._next(worker, batch)
             if chosen is None:
                 break
-            entry, streak = chosen
+            entry, by_prefix = chosen
             job = entry.job
             needed = job.tokens - batch.matched_tokens(job)
             needed += (self.settings.output_room - 1) * job.output_tokens
@@ -80,7 +80,7 @@ class Pool(Moves):
                 break
             if entry.due <= now and expired >= EXPIRED_PER_CLAIM:
                 break  # the next claim goes on
-            self._streaks[worker] = streak
+            self._count_pick(worker, entry.leaf, by_prefix)
             if entry.due <= now:
                 self._expire(entry)
                 expired += 1

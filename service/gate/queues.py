@@ -14,6 +14,7 @@ from service.gate.job import Job
 from service.gate.tree import Node, Tree
 
 Group = tuple[str, str]  # leaf and context
+Pick = tuple["Entry", bool | None]  # whether it was by prefix, if that is counted
 
 
 @dataclass(slots=True)
@@ -125,21 +126,23 @@ def least_served(groups: list[list[Entry]]) -> Entry:
 
 def choose(
     groups: list[list[Entry]], batch: Batch, tree: Tree, streak: int, overtakes: int
-) -> tuple[Entry, int]:
-    """What the policy serves next, and how many picks by prefix there were in a row then."""
+) -> Pick:
+    """What the policy serves next, after `streak` picks by prefix in a row in the groups' queue."""
     if tree.policy == "vtc":
-        return least_served(groups), streak
+        return least_served(groups), None
     if tree.policy == "fcfs":
-        return earliest(groups), streak
+        return earliest(groups), None
     if tree.policy == "dlpm" and policy.prefers_due(streak, overtakes):
-        return earliest(groups), 0
+        return earliest(groups), False
     hot = hottest(groups, batch, counting=tree.gated)
     if tree.policy == "lpm":
-        return hot, streak
+        return hot, None
     if tree.policy == "hrrn":
         due = earliest(groups)
-        return (due if _responds_sooner(due, hot, batch, tree) else hot), streak
-    return hot, streak + 1
+        return (due if _responds_sooner(due, hot, batch, tree) else hot), None
+    if policy.prefers_due(hot.leaf.streaks[hot.queue], overtakes):
+        return earliest([group for group in groups if group[0].leaf is hot.leaf]), False
+    return hot, True
 
 
 def _responds_sooner(due: Entry, hot: Entry, batch: Batch, tree: Tree) -> bool:

@@ -5,6 +5,7 @@ Knows no queue, worker or Redis. Classes, organisations, tenants and users are i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from service.gate import policy
@@ -32,6 +33,7 @@ class Node:
         self.leased = 0
         self.holds_jobs = False  # a leaf: jobs wait under it, and none below its children
         self.credits: dict[str, int] = {}  # D2LPM's q per worker, of a tenant
+        self.streaks: Counter[str] = Counter()  # of a leaf that waits: see Pool.claim, by worker
 
     def lineage(self) -> Iterator[Node]:
         """The node and its ancestors, without the root."""
@@ -101,6 +103,7 @@ class Tree:
                 node.parent.waiting[node.name] = node
             else:
                 node.parent.waiting.pop(node.name, None)
+                node.streaks.clear()
         self.root.jobs += jobs
         self.root.tokens += tokens
 

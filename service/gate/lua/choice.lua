@@ -27,16 +27,35 @@ local function steal(worker)
   return busy and choice and gate.first_job('due', choice) or nil
 end
 
--- The job to serve now, how it changes the count of picks by prefix in a row, and its match if known.
+-- The earliest due of the job's leaf, if that had its picks by prefix in a row there.
+local function overtaken(worker, job)
+  local leaf = gate.load_node(job.leaf)
+  local due = leaf.streaks and (leaf.streaks[worker] or 0) >= settings.overtakes
+  return due and gate.load_job((gate.best('due', worker, leaf)))
+end
+
+-- The job to serve now, its match if known, and whether it goes by prefix, if that is counted.
 function gate.next_job(worker)
-  local streak, job, matched = fleet[worker].streak, nil, nil
-  local by_due = policy == 'fcfs' or gated and streak >= settings.overtakes
+  local job, matched
+  local by_due = policy == 'fcfs' or gated and fleet[worker].streak >= settings.overtakes
   if policy == 'vtc' then job = gate.first_job('virtual', worker)
   elseif by_due then job = gate.first_job('due', worker)
   else job, matched = gate.hottest(worker) end
-  if not job then return steal(worker), 0 end
-  if policy == 'hrrn' then job, matched = sooner(worker, gate.first_job('due', worker), job), nil end
-  return job, gated and (by_due and -streak or 1) or 0, matched
+  if not job then return steal(worker) end
+  if policy == 'hrrn' then return sooner(worker, gate.first_job('due', worker), job) end
+  if not gated then return job, matched end
+  local due = not by_due and overtaken(worker, job)
+  if due then return due, nil, false end
+  return job, matched, not by_due
+end
+
+-- A pick by deadline ends both rows: the worker's and that of the leaf there.
+function gate.count_pick(worker, leaf, by_prefix)
+  if by_prefix == nil then return end
+  local me, streaks = fleet[worker], leaf.streaks or {}
+  me.streak = by_prefix and me.streak + 1 or 0
+  streaks[worker] = by_prefix and (streaks[worker] or 0) + 1 or nil
+  leaf.streaks = next(streaks) and streaks
 end
 
 -- Who bears the context's part of a cost beside the job's own leaf: of the leaves that wait on the

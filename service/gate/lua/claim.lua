@@ -36,7 +36,7 @@ local resuming = now - root.resumed < settings.pause_ms -- nobody could tell mea
 gate.expire_overdue(most_expired)
 local answer = { now, known, 0 }
 while #answer - 3 < max_jobs do
-  local job, streak, matched = gate.next_job(worker)
+  local job, matched, by_prefix = gate.next_job(worker)
   if not job then break end
   matched = matched or gate.match(worker, job)
   local cached = math.min(matched * job.block_size, job.context_tokens)
@@ -45,7 +45,7 @@ while #answer - 3 < max_jobs do
   local orphan = job.watched and not resuming and not gate.listens(job.reply_to)
   local ended = job.due <= now and 'deadline' or orphan and 'worker_lost'
   if ended and fates.deadline >= most_expired then break end -- the next claim goes on
-  me.streak = me.streak + streak
+  gate.count_pick(worker, gate.load_node(job.leaf), by_prefix)
   if ended then
     gate.expire(job, ended)
   else

@@ -36,7 +36,10 @@ function gate.count(job, field, name, change)
   local worker, tokens, node = gate.of_fleet(name), change * job.tokens, gate.load_node(job.leaf)
   while node do
     node[field] = node[field] + change
-    if field == 'jobs' then node.tokens = node.tokens + tokens end
+    if field == 'jobs' then
+      node.tokens = node.tokens + tokens
+      if node.jobs == 0 then node.streaks = nil end
+    end
     node = node.parent
   end
   worker[field], worker.load = worker[field] + change, worker.load + tokens

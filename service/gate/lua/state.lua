@@ -4,7 +4,7 @@
 -- node:N       packed  a node of the tree, "" is the root: weight, deficit as of its parent's round
 --                      `as_of`, virtual, service, jobs, tokens, leased, stands (its bucket) and its
 --                      `scores` there, as hot:W and due:W; of its children: round, front,
---                      waiting_weight; credits (D2LPM) by worker. Vanishes by itself when it was idle
+--                      waiting_weight; by worker: credits (D2LPM), streaks. Vanishes by itself when it was idle
 --                      for long. The root stays; it also holds the clock, the policy, the accounts,
 --                      `agreed` and `fleet`, by worker: alive, load, jobs, leased, streak, sent, instance
 -- settings     packed  what the whole pool serves by; the root knows their digest, `agreed`

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from service.gate import policy
 from service.gate.job import Level
+from service.gate.pool import Pool
+from service.gate.settings import GateSettings
 from service.gate.tree import Node, Tree
-from tests.service.gate.jobs import build_job
+from tests.service.gate.jobs import build_job, chain, scored
 from tests.service.gate.overload import LARGEST_COST, NO_CAPS, WORKER, Overload
 
 QUANTUM = 200
 SETTINGS = replace(NO_CAPS, quantum=QUANTUM, quantum_parts=1)
 STEPS = 1_500
+CONTEXTS = "abc"
 PAIRS = [("f", "g"), ("f", "g:3"), ("f:2", "g:100"), ("a/f", "a/g:2"), ("f:2/x", "g:1/y")]
 
 
@@ -177,3 +180,54 @@ def naive_refills(children: list[tuple[int, int, bool]]) -> list[int]:
         for place, (weight, _deficit, _waits) in enumerate(children):
             deficits[place] += weight * QUANTUM if deficits[place] <= 0 else 0
     return deficits
+
+
+@pytest.mark.parametrize("overtakes", [7, 8, 9])
+@pytest.mark.parametrize("weights", [(1, 1), (1, 2), (1, 3), (1, 8), (1, 2, 3)])
+def test_a_cold_job_gets_its_turn_whatever_rhythm_the_tenants_turns_have(
+    weights: tuple[int, ...], overtakes: int
+) -> None:
+    """All jobs cost half a refill, so that turns by weight and those by deadline may meet."""
+    settings = replace(NO_CAPS, overtakes=overtakes)
+    line = Rhythm(settings, weights, settings.refill // 2)
+    for _ in range(40 + overtakes):
+        line.serve()
+    cold = line.submit(0, "")
+    bound = line.pool.explain(cold, line.now).bound
+    before = line.pool.nodes[""].service
+    while line.pool.explain(cold, line.now).state == "queued":
+        line.serve()
+        assert line.pool.nodes[""].service - before <= bound
+
+
+class Rhythm:
+    """Tenants with work on a warm context each, served one job at a time."""
+
+    def __init__(self, settings: GateSettings, weights: Sequence[int], tokens: int) -> None:
+        self.pool, self.weights, self.tokens, self.now = Pool(settings), weights, tokens, 1_000
+        self.pool.join(WORKER, self.now)
+        self.pool.claim(WORKER, 0, 0, self.now, chain_of(weights))
+        for tenant in range(len(weights)):
+            for _ in range(5):
+                self.submit(tenant, CONTEXTS[tenant])
+
+    def submit(self, tenant: int, context: str) -> str:
+        """One more job; returns its id."""
+        path = f"{CONTEXTS[tenant]}-{self.weights[tenant]}:{self.weights[tenant]}"
+        job_id = f"{tenant} {len(self.pool.entries)} {self.now}"
+        job = build_job(job_id, path, context, candidate_tokens=self.tokens)
+        assert self.pool.submit(job, self.now).answer == "queued"
+        return job_id
+
+    def serve(self) -> None:
+        """One job, which another one of its tenant follows."""
+        self.now += 1
+        [claimed] = self.pool.claim(WORKER, 0, 1, self.now).jobs
+        self.pool.settle(WORKER, [scored(claimed)], self.now)
+        tenant = int(claimed.job_id.partition(" ")[0])
+        self.submit(tenant, CONTEXTS[tenant])
+
+
+def chain_of(weights: Sequence[int]) -> list[str]:
+    """Blocks of all tenants' contexts."""
+    return [block for tenant in range(len(weights)) for block in chain(CONTEXTS[tenant])]

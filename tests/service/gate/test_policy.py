@@ -237,7 +237,8 @@ def test_the_wait_bound_counts_the_picks_before_a_job_nobody_holds_back() -> Non
 def test_the_wait_bound_adds_what_rivals_spend_in_every_spell_at_every_level() -> None:
     one = standing(rounds=2, weight=1, rivals=3, rival_weight=5)
     other = standing(rounds=0, weight=2, rivals=1, rival_weight=1)
-    expected = 250 + (2 + 3) * (5 * 100 + 3 * 50) + 2 * (100 + 50)
+    below = 250 + 2 * (100 + 50)  # which the level above serves as well
+    expected = below + (2 + 6) * (5 * 100 + 3 * 50)
     assert policy.wait_bound([one, other], 0, 100, 100, 4, 50) == expected
 
 

@@ -35,14 +35,15 @@ class Line:
     def groups(self) -> list[list[Entry]]:
         return self.queues.groups("w", {*self.tree.nodes})
 
-    def choose(self, streak: int = 0) -> tuple[str, int]:
-        entry, after = choose(self.groups, self.batch, self.tree, streak, OVERTAKES)
-        return entry.job.job_id, after
+    def choose(self, streak: int = 0) -> tuple[str, bool | None]:
+        entry, by_prefix = choose(self.groups, self.batch, self.tree, streak, OVERTAKES)
+        return entry.job.job_id, by_prefix
 
     def drain(self) -> list[str]:
         order, streak = [], 0
         while self.groups:
-            name, streak = self.choose(streak)
+            name, by_prefix = self.choose(streak)
+            streak = streak + 1 if by_prefix else 0
             order.append(name)
             self.queues.remove(self.entries[name])
         return order
@@ -140,7 +141,7 @@ def test_of_the_least_served_the_earliest_due_goes() -> None:
     line.add("late", "a", "x", due=9)
     line.add("soon", "a", "y", due=3)
     line.add("soonest", "b", "x", due=1).leaf.virtual = 5
-    assert line.choose(1) == ("soon", 1)
+    assert line.choose(1) == ("soon", None)
 
 
 def test_dlpm_serves_by_prefix_but_the_earliest_due_every_so_often() -> None:
@@ -153,13 +154,25 @@ def test_dlpm_serves_by_prefix_but_the_earliest_due_every_so_often() -> None:
     assert line.drain() == expected
 
 
-def test_the_streak_counts_picks_by_prefix_and_starts_anew() -> None:
+def test_a_pick_says_whether_it_goes_by_prefix_or_by_deadline() -> None:
     line = Line(held="x")
     line.add("hot", "a", "x", due=900)
     line.add("due", "a", "q", due=10)
-    assert line.choose(0) == ("hot", 1)
-    assert line.choose(1) == ("hot", 2)
-    assert line.choose(2) == ("due", 0)
+    assert line.choose(0) == ("hot", True)
+    assert line.choose(1) == ("hot", True)
+    assert line.choose(2) == ("due", False)
+
+
+def test_a_leaf_serves_its_own_earliest_due_after_its_own_picks_by_prefix() -> None:
+    line = Line(held="x")
+    line.add("hot", "a", "x", due=900)
+    line.add("due", "a", "q", due=20)
+    line.add("sooner of another", "b", "p", due=10)
+    leaf = line.entries["hot"].leaf
+    leaf.streaks["w"], leaf.streaks["other"] = OVERTAKES - 1, 99
+    assert line.choose(0) == ("hot", True)
+    leaf.streaks["w"] = OVERTAKES
+    assert line.choose(0) == ("due", False)
 
 
 @pytest.mark.parametrize(
@@ -185,4 +198,4 @@ def test_hrrn_serves_the_due_job_once_its_response_ratio_is_higher(
     line.tree.root.service = 1_000
     line.add("cold", "a", "qr", due=10, served_before=1_000 - cold_waited)
     line.add("hot", "b", "xy", due=20, served_before=1_000 - hot_waited)
-    assert line.choose(7) == (expected, 7)
+    assert line.choose(7) == (expected, None)
