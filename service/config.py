@@ -167,9 +167,14 @@ class Settings:
             raise SettingsError(f"a {PREFIX} setting of the gate: {error}") from error
 
     @property
+    def most_jobs(self) -> int:
+        """Jobs of one request: a tenant with nothing queued may add so many."""
+        return min(self.max_tenant_jobs, self.max_tenant_in_flight, self.max_pool_jobs)
+
+    @property
     def most_reasons(self) -> int:
-        """Candidates of a request for reasons: each is a job, of which a tenant has so many."""
-        return min(self.max_reasons, self.max_tenant_jobs, self.max_tenant_in_flight)
+        """Candidates of a request for reasons: each is a job."""
+        return min(self.max_reasons, self.most_jobs)
 
     @property
     def serves_without_redis(self) -> bool:

@@ -17,7 +17,14 @@ from service.metrics import Timings
 from service.reception import Admitted, Asked, Call, Reception, deadline
 from service.reuse import Reuse
 from service.schemas import ContextRequest, RankRequest
-from service.slate import Slate, SlateScores, encode_slate, is_brief, slate_jobs
+from service.slate import (
+    Slate,
+    SlateScores,
+    encode_slate,
+    is_brief,
+    refuse_too_many,
+    slate_jobs,
+)
 from service.tenants import Tenant
 from service.token_memory import TokenMemory
 from service.validation import parse_context_request, parse_rank_request, ranking_head
@@ -131,5 +138,6 @@ class Ranker:
             return self._reuse.complete(slate, known, [])
         rest, budget = slate.without(known), self.settings.token_budget
         jobs = slate_jobs(rest, admitted.errand, self._card.block_size, budget)
+        refuse_too_many(jobs, self.settings.most_jobs)
         results = await self.reception.send(jobs, request_id)
         return self._reuse.complete(slate, known, results)

@@ -124,6 +124,16 @@ def slate_jobs(slate: Slate, errand: Errand, block_size: int, token_budget: int)
     return [_job(slate, chunk, errand, index, block_size) for index, chunk in enumerate(chunks)]
 
 
+def refuse_too_many(jobs: Sequence[Job], most: int) -> None:
+    """Raises InvalidRequestError for more jobs than may ever wait at once: no wait would help."""
+    if len(jobs) > most:
+        raise InvalidRequestError(
+            f"candidates fill {len(jobs)} batches of the engine, and a tenant may have {most} "
+            "queued; send fewer or shorter candidates in one request",
+            param="candidates",
+        )
+
+
 def split_slate(context_tokens: int, lengths: Sequence[int], token_budget: int) -> list[range]:
     """Index ranges of consecutive candidates, each within the budget together with the context.
 

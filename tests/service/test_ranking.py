@@ -20,7 +20,7 @@ from service import ranking
 from service.config import Settings
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard
-from service.errors import BodyTimeoutError, EngineAbsentError
+from service.errors import BodyTimeoutError, EngineAbsentError, InvalidRequestError
 from service.fallback import Fallback
 from service.gate.errors import TenantThrottledError
 from service.gate.gate import AsyncGate
@@ -52,12 +52,12 @@ def metrics() -> Metrics:
 @pytest.fixture
 def make_ranker(
     tiny_directory: ModelDirectory, tmp_path: Path, metrics: Metrics
-) -> Callable[[int], Ranker]:
+) -> Callable[..., Ranker]:
     """No engine stands behind it: whatever reaches the gate is refused with EngineAbsentError."""
 
-    def make(default_deadline_ms: int) -> Ranker:
+    def make(default_deadline_ms: int, **changes: int) -> Ranker:
         # One thread: with several the system decides whose work ends first.
-        settings = Settings(default_deadline_ms=default_deadline_ms, tokenizer_threads=1)
+        settings = Settings(default_deadline_ms=default_deadline_ms, tokenizer_threads=1, **changes)
         gate = AsyncGate(f"unix://{tmp_path}/none.sock", "pool", settings.gate)
         card, prompt = tiny_directory.card, tiny_directory.prompt
         gateway = Fallback(Dispatcher(gate))
@@ -83,6 +83,17 @@ def test_a_body_that_never_ends_is_refused(make_ranker: Callable[[int], Ranker])
     call = Call("request", "Bearer ada", never)
     with pytest.raises(BodyTimeoutError, match="50 ms"):
         asyncio.run(asyncio.wait_for(make_ranker(50).rank(call), 5.0))
+
+
+@pytest.mark.parametrize("limit", ["max_tenant_jobs", "max_tenant_in_flight", "max_pool_jobs"])
+def test_a_slate_that_no_wait_would_let_in_is_told_so(
+    make_ranker: Callable[..., Ranker], limit: str
+) -> None:
+    call = Call("request", "Bearer ada", slate)
+    with pytest.raises(InvalidRequestError, match=r"fill 10 batches .* 9 queued; send fewer"):
+        asyncio.run(make_ranker(30_000, token_budget=256, **{limit: 9}).rank(call))
+    with pytest.raises(EngineAbsentError):
+        asyncio.run(make_ranker(30_000, token_budget=256, **{limit: 10}).rank(call))
 
 
 def test_a_tenants_many_slates_do_not_keep_anothers_from_being_tokenized(
