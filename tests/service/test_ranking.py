@@ -55,7 +55,7 @@ def make_ranker(
 ) -> Callable[..., Ranker]:
     """No engine stands behind it: whatever reaches the gate is refused with EngineAbsentError."""
 
-    def make(default_deadline_ms: int, **changes: int) -> Ranker:
+    def make(default_deadline_ms: int, **changes: Any) -> Ranker:
         # One thread: with several the system decides whose work ends first.
         settings = Settings(default_deadline_ms=default_deadline_ms, tokenizer_threads=1, **changes)
         gate = AsyncGate(f"unix://{tmp_path}/none.sock", "pool", settings.gate)
