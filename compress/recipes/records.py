@@ -168,8 +168,8 @@ def _known_slices(
 
 
 def _size(directory: Path) -> int:
-    """Bytes of the directory's files but for hidden ones."""
-    files = [path for path in directory.rglob("*") if path.is_file()]
+    """Bytes of the directory's own files but for hidden ones; data beside a model are not of it."""
+    files = [path for path in directory.iterdir() if path.is_file()]
     return sum(path.stat().st_size for path in files if not path.name.startswith("."))
 
 

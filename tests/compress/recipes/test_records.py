@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from compress.data.requests import Request
-from compress.recipes.records import Record, ranker_record, read_records
+from compress.recipes.records import Record, ranker_record, read_records, writer_record
 from compress.stages.stage import StageError
 
 WHOLE = '{"name": "x", "stage": "s", "digest": "d", "metrics": %s, "slices": {}, "curve": %s, '
@@ -53,3 +54,13 @@ def test_a_single_request_has_a_speed(tiny_model_dir: Path, count: int) -> None:
     assert speed
     # Of one slate, which is its own median.
     assert speed.items_per_s * speed.slate_ms / 1000 == pytest.approx(2)
+
+
+def test_a_models_size_is_that_of_its_own_files(tiny_model_dir: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, directory)
+    alone = writer_record("x", "s", directory, {}).size
+    (directory / "data").mkdir()
+    (directory / "data" / "rows.gz").write_bytes(bytes(10_000))
+    (directory / ".hidden").write_bytes(bytes(10_000))
+    assert writer_record("x", "s", directory, {}).size == alone
