@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from compress.pipeline import main
 from compress.recipes.beforehand import refuse_what_cannot_work
 from compress.recipes.recipe import Recipe
 from compress.stages.stage import RecipeError
@@ -263,37 +261,6 @@ def test_a_student_that_does_not_answer_with_two_labels_is_refused(
             with pytest.raises(RecipeError, match=said):
                 _refuse(tmp_path, small_data, entries, source=str(source))
     _refuse(tmp_path, small_data, [FIRST, entry], source=str(graded))
-
-
-@pytest.mark.parametrize("flag", [(), ("--dry-run",)])
-@pytest.mark.parametrize(
-    ("split", "said"),
-    [
-        ("test", "calibrate: {} is missing, and this stage reads it"),
-        ("valid", "{} is missing, and gates are held on it"),
-        ("train", "prune: {} is missing, and this stage reads it"),
-    ],
-)
-def test_a_missing_split_is_refused_before_a_stage_trains(
-    tmp_path: Path,
-    small_data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    split: str,
-    said: str,
-    flag: tuple[str, ...],
-) -> None:
-    data, out = tmp_path / "data", tmp_path / "model"
-    shutil.copytree(small_data, data)
-    missing = data / f"{split}.jsonl.gz"
-    missing.unlink()
-    prune: dict[str, Any] = {"stage": "prune", "options": PRUNE}
-    entries = [FIRST, prune, {"stage": "calibrate"}]
-    recipe = _recipe(tmp_path, data, entries)
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out), *flag])
-    assert main() == 1
-    assert f"invalid_recipe: {said.format(missing)}" in capsys.readouterr().err
-    assert not out.with_name("model.work").exists()
 
 
 def test_a_teacher_is_not_published(tmp_path: Path, small_data: Path) -> None:

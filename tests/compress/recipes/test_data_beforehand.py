@@ -17,7 +17,7 @@ from compress.pipeline import main
 from compress.recipes.beforehand import refuse_what_cannot_work
 from compress.recipes.recipe import Recipe
 from compress.stages.stage import RecipeError
-from tests.compress.small_recipe import LEXICON, write_recipe
+from tests.compress.small_recipe import LEXICON, PRUNE, write_recipe
 
 FIRST = {"stage": "lexicon", "options": LEXICON}
 UNTAUGHT: dict[str, Any] = {"teachers": [], "phases": [{"steps": 1, "soft_share": 0.0}]}
@@ -167,3 +167,34 @@ def test_a_file_of_examples_is_read_too(data: Path) -> None:
         RecipeError, match=r"^distill: .*texts\.jsonl\.gz: not gzipped JSON lines of"
     ):
         _refuse(data, "distill", EXAMPLES)
+
+
+@pytest.mark.parametrize("flag", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("test", "calibrate: {} is missing, and this stage reads it"),
+        ("valid", "{} is missing, and gates are held on it"),
+        ("train", "prune: {} is missing, and this stage reads it"),
+    ],
+)
+def test_a_missing_split_is_refused_before_a_stage_trains(
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    split: str,
+    said: str,
+    flag: tuple[str, ...],
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "model"
+    shutil.copytree(small_data, data)
+    missing = data / f"{split}.jsonl.gz"
+    missing.unlink()
+    prune: dict[str, Any] = {"stage": "prune", "options": PRUNE}
+    entries = [FIRST, prune, {"stage": "calibrate"}]
+    recipe = write_recipe(tmp_path, data, entries)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out), *flag])
+    assert main() == 1
+    assert f"invalid_recipe: {said.format(missing)}" in capsys.readouterr().err
+    assert not out.with_name("model.work").exists()
