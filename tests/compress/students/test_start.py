@@ -38,7 +38,9 @@ def test_it_starts_a_ranker_that_can_learn(tmp_path: Path) -> None:
 def _liked_by_word(data: Path) -> Path:
     """The first half of the words is liked by everybody."""
     path = data / "train.jsonl.gz"
-    rows = [row | {"label": [int(item < 20) for item in row["cand"]]} for row in read_rows(path)]
+    rows = [
+        row | {"label": [int(int(item) < 20) for item in row["cand"]]} for row in read_rows(path)
+    ]
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return data
