@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails, from_json
 
 from service.config import Settings
 from service.errors import InvalidRequestError
+from service.fault_words import fault_words
 from service.schemas import (
     Candidate,
     ContextRequest,
@@ -74,7 +75,7 @@ def _validated(model: type[Body], raw: Any) -> Body:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
+        errors = error.errors(include_url=False)
         raise _invalid(_nearest(errors), model) from error
 
 
@@ -116,10 +117,10 @@ def _parse_json(body: bytes) -> Any:
 def _invalid(detail: ErrorDetails, model: type[BaseModel]) -> InvalidRequestError:
     param = _dotted(detail["loc"])
     code = "unknown_field" if detail["type"] == UNKNOWN else "invalid_request"
-    reason = detail["msg"]
+    reason = fault_words(detail)
     if code == "unknown_field":
         reason = f"is no field here; use {', '.join(_fields_beside(model, detail['loc']))}"
-    return InvalidRequestError(f"{param or 'body'}: {reason}", code=code, param=param or None)
+    return InvalidRequestError(f"{param or 'body'} {reason}", code=code, param=param or None)
 
 
 def _fields_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -198,7 +199,7 @@ def _check_content(param: str, candidate: Candidate, settings: Settings) -> None
         _check_text(f"{param}.text", candidate.text)
     else:
         raise InvalidRequestError(
-            f"{param}.text: Field required, or embedding in its place", param=f"{param}.text"
+            f"{param}.text is missing; send it, or embedding in its place", param=f"{param}.text"
         )
 
 
@@ -210,7 +211,7 @@ def _check_finite(param: str, value: Any) -> None:
             _check_finite(param + _step(key), part)
         elif isinstance(part, float) and not math.isfinite(part):
             place = param + _step(key)
-            raise InvalidRequestError(f"{place}: Input should be a finite number", param=place)
+            raise InvalidRequestError(f"{place} is no finite number; send one", param=place)
 
 
 def _check_unique(identifiers: list[str]) -> None:

@@ -59,12 +59,12 @@ def test_of_many_faults_only_the_first_is_written_up(wrong: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("content", "param", "message"),
     [
-        ({}, "text", "Field required"),
-        ({"text": None}, "text", "Field required"),
+        ({}, "text", "text is missing; send it, or embedding"),
+        ({"text": None}, "text", "text is missing"),
         ({"text": "b", "embedding": "c"}, "embedding", "both text and embedding"),
         ({"embedding": " "}, "embedding", "empty"),
         ({"embedding": "c" * 257}, "embedding", "257 characters; the limit is 256"),
-        ({"embedding": 3}, "embedding", "valid string"),
+        ({"embedding": 3}, "embedding", "is no text; write it in quotes"),
     ],
     ids=["neither", "nothing", "both", "blank", "long", "number"],
 )
@@ -95,7 +95,7 @@ def test_a_candidate_is_either_a_text_or_an_entry(
 def test_an_unknown_field_is_named_with_those_there_are(
     wrong: dict[str, Any], param: str, fields: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match=f"{param}: is no field here; use {fields}"):
+    with pytest.raises(InvalidRequestError, match=f"{param} is no field here; use {fields}"):
         parse_rank_request(json.dumps(wrong).encode(), Settings())
 
 
@@ -113,7 +113,7 @@ def test_a_context_of_a_wrong_type_is_named_as_it_was_sent(context: Any, param: 
     with pytest.raises(InvalidRequestError) as caught:
         parse_rank_request(json.dumps(GOOD | {"context": context}).encode(), Settings())
     assert caught.value.param == param
-    assert str(caught.value).startswith(f"{param}: Input should be a valid string")
+    assert str(caught.value).startswith(f"{param} is no text; write it in quotes")
 
 
 def test_a_slate_above_the_limit_is_refused_before_its_candidates_are_looked_at() -> None:
