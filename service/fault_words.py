@@ -28,6 +28,8 @@ _WORDS = {
 
 
 def fault_words(detail: ErrorDetails) -> str:
-    """Behind the field's name; pydantic's own words for a kind that no body of ours can have."""
-    words = _WORDS.get(detail["type"], detail["msg"])
+    """Behind the field's name; pydantic's own words for a kind that is not among ours."""
+    words = _WORDS.get(detail["type"])
+    if words is None:
+        return f"is refused: {detail['msg']}"  # never formatted: it may quote what was sent
     return words.format_map(detail.get("ctx", {}))

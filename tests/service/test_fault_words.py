@@ -9,6 +9,7 @@ import pytest
 
 from service.config import Settings
 from service.errors import InvalidRequestError
+from service.fault_words import fault_words
 from service.validation import parse_policy_request, parse_rank_request
 
 GOOD: dict[str, Any] = {"context": "Nurse", "candidates": [{"id": "a", "text": "b"}]}
@@ -56,3 +57,9 @@ def test_a_fault_of_a_policy_is_said_with_what_to_send(body: bytes, said: str) -
     with pytest.raises(InvalidRequestError) as caught:
         parse_policy_request(body)
     assert str(caught.value) == said
+
+
+def test_a_fault_without_words_of_ours_is_told_as_it_came() -> None:
+    """Also with braces in it, which what was sent may have."""
+    told = fault_words({"type": "value_error", "loc": ("a",), "msg": "no {x}", "input": "{x}"})
+    assert told == "is refused: no {x}"
