@@ -55,8 +55,8 @@ class Moves:
     def _count_pick(self, worker: str, leaf: Node, by_prefix: bool | None) -> None:
         """A pick by deadline ends both rows: the worker's and that of the leaf there."""
         if by_prefix is not None:
-            for streaks, name in ((self._streaks, worker), (leaf.streaks, worker)):
-                streaks[name] = streaks[name] + 1 if by_prefix else 0
+            for streaks in (self._streaks, leaf.streaks):
+                streaks[worker] = streaks[worker] + 1 if by_prefix else 0
 
     def _steal(self, worker: str, leaves: set[str]) -> Entry | None:
         """The earliest due of the longest queue whose owner cannot serve it right now.

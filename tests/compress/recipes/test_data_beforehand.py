@@ -81,6 +81,17 @@ def test_a_row_that_only_a_later_stage_reads_is_named(
     _refuse(data, "train", {})  # which does not read them
 
 
+def _out(data: Path) -> Path:
+    return data.with_name("model")
+
+
+def _refuse_whole(data: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:
+    """The command that the arguments give is refused and leaves nothing begun."""
+    assert main() == 1
+    assert f"invalid_recipe: {said}" in capsys.readouterr().err
+    assert not _out(data).with_name("model.work").exists()
+
+
 @pytest.mark.parametrize("flag", [(), ("--dry-run",)])
 @pytest.mark.parametrize(
     ("name", "said"),
@@ -97,13 +108,11 @@ def test_a_file_that_is_cut_off_leaves_nothing_begun(
     said: str,
     flag: tuple[str, ...],
 ) -> None:
-    path, out = data / name, data.parent / "model"
+    path = data / name
     path.write_bytes(path.read_bytes()[:-40])
     recipe = write_recipe(data.parent, data, [FIRST, {"stage": "calibrate"}])
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out), *flag])
-    assert main() == 1
-    assert f"invalid_recipe: {said.format(path)}" in capsys.readouterr().err
-    assert not out.with_name("model.work").exists()
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(_out(data)), *flag])
+    _refuse_whole(data, capsys, said.format(path))
 
 
 def _calibrating(data: Path, change: Callable[[Rows], Rows]) -> None:
@@ -179,22 +188,17 @@ def test_a_file_of_examples_is_read_too(data: Path) -> None:
     ],
 )
 def test_a_missing_split_is_refused_before_a_stage_trains(
-    tmp_path: Path,
-    small_data: Path,
+    data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     split: str,
     said: str,
     flag: tuple[str, ...],
 ) -> None:
-    data, out = tmp_path / "data", tmp_path / "model"
-    shutil.copytree(small_data, data)
     missing = data / f"{split}.jsonl.gz"
     missing.unlink()
     prune: dict[str, Any] = {"stage": "prune", "options": PRUNE}
     entries = [FIRST, prune, {"stage": "calibrate"}]
-    recipe = write_recipe(tmp_path, data, entries)
-    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(out), *flag])
-    assert main() == 1
-    assert f"invalid_recipe: {said.format(missing)}" in capsys.readouterr().err
-    assert not out.with_name("model.work").exists()
+    recipe = write_recipe(data.parent, data, entries)
+    monkeypatch.setattr(sys, "argv", ["pipeline", str(recipe), "--out", str(_out(data)), *flag])
+    _refuse_whole(data, capsys, said.format(missing))
