@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, str], str, str]] = {
         "member_to_jobs",
     ),
     "both": ([{"embedding": "nurse", "text": "x"}], {}, "invalid_request", "one of them"),
-    "a vector": ([{"embedding": [0.1, 0.2]}], {}, "invalid_request", "string"),
+    "a vector": ([{"embedding": [0.1, 0.2]}], {}, "invalid_request", "in quotes"),
 }
 
 

@@ -118,7 +118,7 @@ def test_policy_is_switched_with_the_admin_key_only(service_redis_url: str, pool
                 await insight.configure(header, body(b'{"policy": "fcfs"}'))
             with pytest.raises(UnauthorizedError):
                 await insight.policy(header)
-        with pytest.raises(InvalidRequestError, match=r"policy: .*dlpm"):
+        with pytest.raises(InvalidRequestError, match=r"policy is unknown; .*dlpm"):
             await insight.configure("Bearer root", body(b'{"policy": "lifo"}'))
         assert (await gate.stats()).policy == "dlpm"
         answer = await insight.configure("Bearer root", body(b'{"policy": "fcfs"}'))
