@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from models.directory import load_model_directory
+from service.compat_asked import Served
 from service.config import Settings
 from service.dispatch import Dispatcher
 from service.engine_board import EngineBoard, calibrated_label_mass
@@ -28,6 +29,7 @@ from service.reception import Reception
 from service.served_models import open_catalogue, open_reasoner, pool_name
 from service.supervision import run_or_exit
 from service.tenants_file import load_tenants
+from service.translator import Translator
 
 
 class ApiProcess:
@@ -52,6 +54,7 @@ class ApiProcess:
         self.insight = Insight(settings, tenants, gateway)
         self.reception = Reception(settings, tenants, gateway, self.insight, metrics, board)
         self.ranker = Ranker(self.reception, directory.card, directory.prompt, catalogue)
+        self.translator = Translator(self.ranker.rank, Served.of(directory.card, directory.prompt))
         self.reasoner = reasoner and Reasoner(self.reception, reasoner.card, reasoner.prompt)
 
     @contextlib.asynccontextmanager

@@ -56,6 +56,7 @@ async def open_service(app: Starlette) -> AsyncIterator[None]:
         process = ApiProcess(settings, urls)
         app.state.insight, app.state.reception = process.insight, process.reception
         app.state.ranker, app.state.reasoner = process.ranker, process.reasoner
+        app.state.translator = process.translator
         async with process.serving():
             patience_s = settings.drain_ms / 1000 + REFUSALS_SECONDS
             with departure.heeding_sigterm(patience_s, hang_up):

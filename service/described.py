@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from models.card import ModelCard
+from models.errors import ModelDirectoryError
+from models.prompt import PromptBuilder
 from service.config import Settings
 
 
@@ -29,3 +31,11 @@ def describe_card(card: ModelCard, max_candidates: int, settings: Settings) -> d
             "max_deadline_ms": settings.max_deadline_ms,
         },
     }
+
+
+def label_ids(prompt: PromptBuilder) -> tuple[int, int] | None:
+    """Tokens of yes and no, where the first head answers with these two."""
+    try:
+        return prompt.label_ids
+    except ModelDirectoryError:
+        return None

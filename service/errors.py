@@ -84,6 +84,13 @@ class RouteNotFoundError(FairslateError):
     code = "route_not_found"
 
 
+class ModelNotFoundError(FairslateError):
+    """The body names a model that is not served here."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "model_not_found"
+
+
 class RequestNotFoundError(FairslateError):
     """No request of this tenant and id waits in this process."""
 

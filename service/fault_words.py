@@ -17,6 +17,8 @@ _WORDS = {
     "model_type": OBJECT,
     "model_attributes_type": OBJECT,
     "dict_type": OBJECT,
+    "document_type": "is neither text nor an object with text; send one of them",
+    "too_short": "is empty; send at least {min_length}",
     "int_type": NUMBER,
     "int_parsing": NUMBER,
     "int_from_float": NUMBER,

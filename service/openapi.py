@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from service.compat_answers import ItemsAnswer, PairsAnswer, RerankAnswer
+from service.compat_bodies import ItemsBody, PairsBody, RerankBody, TextsBody
+from service.compat_paths import RERANK_PATHS, SCORE_PATHS
 from service.schemas import (
     ContextAnswer,
     ContextRequest,
@@ -43,6 +46,7 @@ def openapi(reasons: bool = True) -> dict[str, Any]:
         *(RankRequest, RankAnswer, ContextRequest, ContextAnswer),
         *(ReasonRequest, ReasonAnswer, Reasoned, ReasonClosing),
         *(QueueAnswer, PolicyRequest, ErrorEnvelope),
+        *(RerankBody, TextsBody, RerankAnswer, ItemsBody, ItemsAnswer, PairsBody, PairsAnswer),
     ]
     _, schemas = TypeAdapter.json_schemas(
         [(model, "serialization", TypeAdapter(model)) for model in models],
@@ -55,6 +59,7 @@ def openapi(reasons: bool = True) -> dict[str, Any]:
         "paths": {
             "/v1/rank": {"post": _rank_operation()},
             "/v1/contexts": {"post": _contexts_operation()},
+            **_foreign_paths(),
             **({"/v1/reason": {"post": _reason_operation()}} if reasons else {}),
             "/v1/models": {"get": _models()},
             "/v1/queue/{request_id}": {"get": _queue_operation()},
@@ -73,6 +78,31 @@ def _rank_operation() -> dict[str, Any]:
         "summary": "Scores a slate of candidates for one context, best first.",
         "requestBody": {"required": True, **_content("", "RankRequest")},
         "responses": {"200": _content("The ranked slate.", "RankAnswer"), **_errors(_ERRORS)},
+    }
+
+
+def _foreign_paths() -> dict[str, Any]:
+    """Routes of other services; each body is answered in the form of whose it is."""
+    rerank = "Ranks documents as Cohere, Jina and vLLM do, and texts as TEI does with a bare list."
+    score = "Scores items as SGLang does, in their order, or documents as vLLM does."
+    reranked = _foreign_operation("rerank", rerank, ("RerankBody", "TextsBody"), ("RerankAnswer",))
+    bodies, answers = ("ItemsBody", "PairsBody"), ("ItemsAnswer", "PairsAnswer")
+    scored = _foreign_operation("score", score, bodies, answers)
+    return {
+        **{path: {"post": reranked} for path in RERANK_PATHS},
+        **{path: {"post": scored} for path in SCORE_PATHS},
+    }
+
+
+def _foreign_operation(
+    name: str, summary: str, bodies: tuple[str, ...], answers: tuple[str, ...]
+) -> dict[str, Any]:
+    missing = {404: "The model named is not served here."}
+    return {
+        "summary": summary,
+        "tags": [name],
+        "requestBody": {"required": True, **_one_of("", bodies)},
+        "responses": {"200": _one_of(summary, answers), **_errors(missing | _ERRORS)},
     }
 
 
@@ -158,5 +188,12 @@ def _errors(texts: dict[int, str]) -> dict[str, Any]:
 
 
 def _content(description: str, schema: str) -> dict[str, Any]:
-    body = {"application/json": {"schema": {"$ref": _PREFIX + schema}}}
-    return {"description": description, "content": body}
+    return _body(description, {"$ref": _PREFIX + schema})
+
+
+def _one_of(description: str, schemas: tuple[str, ...]) -> dict[str, Any]:
+    return _body(description, {"anyOf": [{"$ref": _PREFIX + schema} for schema in schemas]})
+
+
+def _body(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

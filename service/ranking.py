@@ -12,7 +12,7 @@ from models.catalogue import Catalogue
 from models.prompt import PromptBuilder
 from service.answer import Heads, assemble, assemble_context, stage_times
 from service.config import Settings
-from service.described import describe_card, identify
+from service.described import describe_card, identify, label_ids
 from service.metrics import Timings
 from service.reception import Admitted, Asked, Call, Reception, deadline
 from service.reuse import Reuse
@@ -28,6 +28,8 @@ from service.slate import (
 from service.tenants import Tenant
 from service.token_memory import TokenMemory
 from service.validation import parse_context_request, parse_rank_request, ranking_head
+
+Parse = Callable[[bytes, Settings], RankRequest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,11 @@ class Ranker:
         self._model = identify(card)
         self._memory = TokenMemory(settings.token_memory_bytes)
 
-    async def rank(self, call: Call) -> dict[str, Any]:
+    async def rank(self, call: Call, parse: Parse = parse_rank_request) -> dict[str, Any]:
         """Raises FairslateError; a cancelled call takes its jobs out of the queue."""
         tenant, metrics = self.reception.authenticate(call.authorization), self.reception.metrics
         with metrics.failures_of(tenant.name):
-            walk = await self._walk(call, tenant, self._parse_rank)
+            walk = await self._walk(call, tenant, partial(self._parse_rank, parse))
             heads = self._heads(walk.request, tenant)
             answer = assemble(heads, walk.request, walk.slate, walk.scores)
         metrics.answered(
@@ -94,6 +96,7 @@ class Ranker:
             **self._model,
             **describe_card(self._card, self.settings.max_candidates, self.settings),
             "heads": list(self._card.scoring_heads),
+            "label_token_ids": label_ids(self._prompt),
             "catalogue": self._catalogue and self._catalogue.describe(),
             **self.reception.board.describe(),
         }
@@ -108,8 +111,8 @@ class Ranker:
         timings = stage_times(scores.results, admitted.tokenize_ms, total_ms)
         return Walk(admitted.request, admitted.tokens, scores, timings)
 
-    def _parse_rank(self, body: bytes, settings: Settings) -> RankRequest:
-        request = parse_rank_request(body, settings)
+    def _parse_rank(self, parse: Parse, body: bytes, settings: Settings) -> RankRequest:
+        request = parse(body, settings)
         ranking_head(request.rank_by, list(self._card.scoring_heads))
         return request
 

@@ -9,9 +9,15 @@ import httptools
 
 from models.errors import FairslateError
 from service.bounded_protocol import BoundedProtocol, on_the_wire
+from service.compat_paths import RERANK_PATHS, SCORE_PATHS
 from service.inbox import usable_identifier
 
-GATED = frozenset({b"/v1/rank", b"/v1/contexts", b"/v1/reason"})  # what the gate may refuse
+GATED = frozenset(  # what the gate may refuse
+    {
+        *(b"/v1/rank", b"/v1/contexts", b"/v1/reason"),
+        *(path.encode() for path in (*RERANK_PATHS, *SCORE_PATHS)),
+    }
+)
 MOST_HELD_BYTES = 64 << 10
 
 

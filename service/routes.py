@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from models.errors import FairslateError
+from service.compat_paths import RERANK_PATHS, SCORE_PATHS
 from service.errors import (
     MethodNotAllowedError,
     RouteNotFoundError,
@@ -38,7 +39,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx' code; nobody is there to read it but the m
 MAX_ADMIN_BYTES = 1024
 BESIDE = "/readyz, /livez, /metrics, /"  # for operators and browsers
 
-Work = Coroutine[Any, Any, dict[str, Any]]
+Work = Coroutine[Any, Any, Any]  # its JSON
 
 
 class UnclaimedPath(Convertor[str]):
@@ -59,6 +60,16 @@ register_url_convertor("unclaimed", UnclaimedPath())
 async def rank(request: Request) -> Response:
     """`POST /v1/rank`."""
     return await _worked(request, request.app.state.ranker.rank)
+
+
+async def rerank(request: Request) -> Response:
+    """`POST /v1/rerank`, `/v2/rerank` and `/rerank`: as Cohere, Jina, vLLM and TEI have them."""
+    return await _worked(request, request.app.state.translator.rerank)
+
+
+async def score(request: Request) -> Response:
+    """`POST /v1/score` and `/score`: as SGLang and vLLM have them."""
+    return await _worked(request, request.app.state.translator.score)
 
 
 async def contexts(request: Request) -> Response:
@@ -111,6 +122,8 @@ ROUTES = (
     Route("/v1/rank", rank, methods=["POST"]),
     Route("/v1/contexts", contexts, methods=["POST"]),
     Route("/v1/reason", reason, methods=["POST"]),
+    *(Route(path, rerank, methods=["POST"]) for path in RERANK_PATHS),
+    *(Route(path, score, methods=["POST"]) for path in SCORE_PATHS),
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/queue/{asked:path}", queue, methods=["GET"]),
     Route("/docs.json", docs, methods=["GET"]),
@@ -177,7 +190,7 @@ async def _streamed(request: Request, work: Callable[[Call, Tell], Work]) -> Res
     return EventStream(source, {"x-request-id": call.request_id})
 
 
-async def _unless_gone(work: Work, inbox: Inbox) -> dict[str, Any]:
+async def _unless_gone(work: Work, inbox: Inbox) -> Any:
     """The answer, or ClientDisconnect; however this ends, neither task outlives it."""
     ranking = asyncio.create_task(work)
     leaving = asyncio.create_task(inbox.client_gone())
@@ -222,7 +235,7 @@ def _reasons(request: Request) -> bool:
 
 
 def _json(
-    content: dict[str, Any],
+    content: Any,
     status: int,
     request_id: str,
     headers: Mapping[str, str] | None = None,

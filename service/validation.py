@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -25,31 +26,36 @@ from service.schemas import (
 
 Body = TypeVar("Body", bound=Strict)
 UNKNOWN = "extra_forbidden"  # pydantic's name of an error
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def parse_rank_request(body: bytes, settings: Settings) -> RankRequest:
     """Raises InvalidRequestError naming the first field at fault and the limit it broke."""
-    raw = _parse_json(body)
-    _check_count(raw, settings.max_candidates)
-    request = _validated(RankRequest, raw)
+    raw = read_json(body)
+    check_count(raw, settings.max_candidates)
+    request = validated(RankRequest, raw)
+    check_request(request, settings)
+    return request
+
+
+def check_request(request: RankRequest | ReasonRequest, settings: Settings) -> None:
+    """What a model cannot say of its fields. Raises InvalidRequestError likewise."""
     _check_slate(request.candidates, settings)
     _check_errand(request, settings)
-    return request
 
 
 def parse_reason_request(body: bytes, settings: Settings) -> ReasonRequest:
     """Raises InvalidRequestError as `parse_rank_request` does."""
-    raw = _parse_json(body)
-    _check_count(raw, settings.most_reasons)
-    request = _validated(ReasonRequest, raw)
-    _check_slate(request.candidates, settings)
-    _check_errand(request, settings)
+    raw = read_json(body)
+    check_count(raw, settings.most_reasons)
+    request = validated(ReasonRequest, raw)
+    check_request(request, settings)
     return request
 
 
 def parse_context_request(body: bytes, settings: Settings) -> ContextRequest:
     """Raises InvalidRequestError as `parse_rank_request` does."""
-    request = _validated(ContextRequest, _parse_json(body))
+    request = validated(ContextRequest, read_json(body))
     _check_errand(request, settings)
     return request
 
@@ -68,15 +74,19 @@ def ranking_head(rank_by: str | None, heads: Sequence[str]) -> str:
 
 def parse_policy_request(body: bytes) -> PolicyRequest:
     """Raises InvalidRequestError naming the field at fault and the policies there are."""
-    return _validated(PolicyRequest, _parse_json(body))
+    return validated(PolicyRequest, read_json(body))
 
 
-def _validated(model: type[Body], raw: Any) -> Body:
+def validated(model: type[Body], raw: Any, sent: Mapping[str, str] = NOTHING) -> Body:
+    """The body as a model; sent: names of its fields that stood there under others.
+
+    Raises InvalidRequestError naming the first field at fault.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        raise _invalid(_nearest(errors), model) from error
+        raise _invalid(_nearest(errors), model, sent) from error
 
 
 def _nearest(errors: list[ErrorDetails]) -> ErrorDetails:
@@ -97,7 +107,8 @@ def _nearest(errors: list[ErrorDetails]) -> ErrorDetails:
     return {**sent, "loc": ("context", *sent["loc"][2:])}
 
 
-def _parse_json(body: bytes) -> Any:
+def read_json(body: bytes) -> Any:
+    """Raises InvalidRequestError for what is no JSON in UTF-8."""
     try:
         body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -114,8 +125,10 @@ def _parse_json(body: bytes) -> Any:
         ) from error
 
 
-def _invalid(detail: ErrorDetails, model: type[BaseModel]) -> InvalidRequestError:
-    param = _dotted(detail["loc"])
+def _invalid(
+    detail: ErrorDetails, model: type[BaseModel], sent: Mapping[str, str]
+) -> InvalidRequestError:
+    param = _dotted(tuple(sent.get(str(part), part) for part in detail["loc"]))
     code = "unknown_field" if detail["type"] == UNKNOWN else "invalid_request"
     reason = fault_words(detail)
     if code == "unknown_field":
@@ -146,15 +159,18 @@ def _step(part: int | str) -> str:
     return f"[{part}]" if isinstance(part, int) else f".{part}"
 
 
-def _check_count(raw: Any, most: int) -> None:
-    """Before anything is made of the candidates, which may be 40,000."""
-    candidates = raw.get("candidates") if isinstance(raw, dict) else None
+def check_count(raw: Any, most: int, name: str = "candidates") -> None:
+    """Before anything is made of the candidates, which may be 40,000; name: of their list.
+
+    Raises InvalidRequestError.
+    """
+    candidates = raw.get(name) if isinstance(raw, dict) else None
     if isinstance(candidates, list) and len(candidates) > most:
         raise InvalidRequestError(
-            f"candidates has {len(candidates)} entries; the limit is {most}; send the rest in "
+            f"{name} has {len(candidates)} entries; the limit is {most}; send the rest in "
             "another request",
             code="too_many_candidates",
-            param="candidates",
+            param=name,
         )
 
 
