@@ -19,7 +19,8 @@ from service.errors import MethodNotAllowedError, RouteNotFoundError
 from service.gate.errors import DeadlineExceededError, TenantThrottledError
 from service.openapi import openapi
 from service.reception import Call, Clock, deadline
-from service.routes import _refusal, _refused, _streamed, _worked
+from service.refusing_protocol import GATED
+from service.routes import ROUTES, _refusal, _refused, _streamed, _worked
 
 Work = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
 Answer = Callable[[Request, Work], Coroutine[Any, Any, Response]]
@@ -75,6 +76,15 @@ def test_an_error_of_a_stream_is_logged_as_any_other(caplog: pytest.LogCaptureFi
     assert _refused("mine", ValueError("odd"))["error"]["code"] == "internal_error"
     assert "request mine failed" in caplog.text
     assert "odd" in caplog.text
+
+
+def test_a_flood_is_refused_early_on_every_route_that_works_for_tenants() -> None:
+    assert {route.path.encode() for route in ROUTES if "POST" in (route.methods or ())} == GATED
+
+
+def test_every_route_is_documented() -> None:
+    paths = {route.path.replace("{asked:path}", "{request_id}") for route in ROUTES}
+    assert paths - {"/docs.json"} <= set(openapi()["paths"])
 
 
 def test_a_route_that_is_not_served_is_not_documented() -> None:
