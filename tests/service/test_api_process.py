@@ -90,7 +90,6 @@ def serve_once(worker: WorkerGate) -> None:
 def test_a_slate_meets_an_engine_through_the_redis_that_is_there(
     service_redis_url: str, settings: Settings, worker: WorkerGate, away: list[str]
 ) -> None:
-    worker.join()
     registry = CollectorRegistry()
 
     def shown(name: str, **labels: str) -> float:
@@ -100,6 +99,7 @@ def test_a_slate_meets_an_engine_through_the_redis_that_is_there(
         return shown("tenant_service", tenant="demo")
 
     async def rank(process: ApiProcess) -> None:
+        await asyncio.to_thread(worker.join)  # not before: who says nothing for a while is absent
         await until(process.reception.ready)
         engine = asyncio.create_task(asyncio.to_thread(serve_once, worker))
         answer = await process.ranker.rank(call())
