@@ -189,11 +189,11 @@ class Pool(Moves):
         )
 
     def _tick(self, time: int) -> int:
-        """The pool's clock: silences and steps do not count, so a pause ends no lease."""
+        """The pool's clock: silences and steps count as 1, so a pause ends no lease."""
         if self._last is not None:
             step = time - self._last
             if step > self.settings.pause_ms or step < 0:
-                self._skew += step
+                self._skew += step - 1
         self._last = time
         now = time - self._skew
         self.fleet.silent_before = now - self.settings.worker_silent_ms

@@ -96,13 +96,13 @@ elseif root.agreed ~= given.digest then settings = cmsgpack.unpack(call('GET', p
 
 policy, gated = root.policy, root.policy == 'dlpm'
 
--- Silences longer than a pause and steps of the clock do not count, so neither ends a lease.
+-- Silences longer than a pause and steps of the clock count as 1 ms, so neither ends a lease.
 local time = call('TIME')
 local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = root.last == 0 and 0 or time_ms - root.last
 if step > settings.pause_ms or step < 0 then
-  root.skew = root.skew + step
-  root.resumed = time_ms - root.skew
+  root.resumed = root.last - root.skew
+  root.skew = root.skew + step - 1 -- whoever speaks now does so after all who were heard before
 end
 root.last = time_ms
 local now = time_ms - root.skew

@@ -197,8 +197,8 @@ def test_a_pause_and_a_step_of_the_clock_end_no_lease_and_no_deadline(gap: int) 
     pool.submit(build_job("queued", deadline_ms=60), 1_000)
     [leased] = pool.claim("w", 0, 1, 1_000).jobs
     reaped = pool.reap(1_000 + gap)
-    assert (reaped.requeued, reaped.expired, reaped.now_ms) == (0, 0, 1_000)
-    assert pool.explain("queued", 1_040 + gap).queue_ms == 40
+    assert (reaped.requeued, reaped.expired, reaped.now_ms) == (0, 0, 1_001)
+    assert pool.explain("queued", 1_040 + gap).queue_ms == 41
     [queued] = pool.claim("w", 0, 1, 1_040 + gap).jobs
     assert queued.epoch > leased.epoch
     reaped = pool.reap(1_050 + gap)

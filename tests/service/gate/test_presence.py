@@ -56,6 +56,20 @@ def test_a_worker_unheard_since_redis_came_back_does_not_look_alive(
     assert silence["alive"] < SETTINGS.worker_silent_ms < silence["dead"]
 
 
+@pytest.mark.parametrize("speaks", [WorkerGate.join, lambda gate: gate.renew([])])
+def test_the_worker_that_speaks_first_after_a_pause_looks_alive(
+    clock: Remote,
+    api: Api,
+    two_workers: tuple[WorkerGate, WorkerGate],
+    speaks: Callable[[WorkerGate], object],
+) -> None:
+    _dead, alive = two_workers
+    clock.step_clock(30_000)
+    speaks(alive)
+    silence = api.stats().workers
+    assert silence["alive"] < SETTINGS.worker_silent_ms < silence["dead"]
+
+
 def test_a_worker_that_is_never_idle_piles_up_no_wakes_and_takes_its_last_along(
     redis_client: redis.Redis, api: Api, worker: WorkerGate
 ) -> None:
