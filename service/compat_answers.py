@@ -123,7 +123,8 @@ def shares(log_odds: float, yes: Sequence[bool]) -> list[float]:
     """Softmax over labels whose logits are log_odds for yes and 0 for no."""
     highest = max(log_odds if better else 0.0 for better in yes)
     weights = [math.exp((log_odds if better else 0.0) - highest) for better in yes]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 def value(row: Row, raw: bool) -> float:

@@ -36,7 +36,8 @@ def read_score(raw: Any, settings: Settings, served: Served) -> Asked:
 
 def _pairs(raw: dict[str, Any], settings: Settings, served: Served) -> Asked:
     sent = {"context": _name(raw, QUERIES), "candidates": _name(raw, DOCUMENTS)}
-    check_count(raw, settings.max_candidates, sent["candidates"])
+    for name in sent.values():
+        check_count(raw, settings.max_candidates, name)
     names = {sent["context"]: QUERIES[0], sent["candidates"]: DOCUMENTS[0]}
     renamed = {names.get(name, name): value for name, value in raw.items()}
     body = validated(PairsBody, renamed, {own: name for name, own in names.items()})
@@ -76,6 +77,10 @@ def _labels(body: ItemsBody, served: Served) -> list[bool] | None:
             "it out for one calibrated score",
             code="unknown_label",
             param="label_token_ids",
+        )
+    if len(set(body.label_token_ids)) < len(body.label_token_ids):
+        raise InvalidRequestError(
+            "label_token_ids names a label more than once; send each once", param="label_token_ids"
         )
     if not body.apply_softmax:
         raise InvalidRequestError(
