@@ -18,7 +18,8 @@ from service.errors import InvalidRequestError, ModelNotFoundError
 from service.schemas import Candidate, RankRequest
 
 Answer = dict[str, Any]  # of `Ranker.rank`
-_PLACE = re.compile(r"(?P<field>context|candidates)(?P<index>\[\d+\])?(\.text)?")
+TRUNCATE = 'truncation "truncate"'  # as refusals advise it
+_PLACE = re.compile(rf"(?P<field>context|candidates|{TRUNCATE})(?P<index>\[\d+\])?(\.text)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """names: the fields that were sent, by those of the native request."""
+    """names: the fields that were sent, by those of the native request, and other words of it."""
 
     request: RankRequest
     names: Mapping[str, str]
@@ -48,12 +49,13 @@ class Asked:
 
     def renamed(self, error: InvalidRequestError) -> InvalidRequestError:
         """The same refusal, of the field that was sent."""
-        param = error.param and _PLACE.sub(self._sent, error.param, count=1)
-        message = _PLACE.sub(self._sent, str(error)) if error.param else str(error)
+        if error.param is None or error.param == "priority":  # that one quotes what was sent
+            return error
+        message, param = _PLACE.sub(self._sent, str(error)), _PLACE.sub(self._sent, error.param)
         return InvalidRequestError(message, code=error.code, param=param)
 
     def _sent(self, place: re.Match[str]) -> str:
-        return self.names[place["field"]] + (place["index"] or "")
+        return self.names.get(place["field"], place["field"]) + (place["index"] or "")
 
 
 def native(

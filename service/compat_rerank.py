@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 from service.compat_answers import listed, reranked
-from service.compat_asked import Asked, Served, native
+from service.compat_asked import TRUNCATE, Asked, Served, native
 from service.compat_bodies import RerankBody, TextsBody
 from service.config import Settings
 from service.errors import InvalidRequestError
 from service.validation import check_count, validated
 
 DOCUMENTS = {"context": "query", "candidates": "documents"}
-TEXTS = {"context": "query", "candidates": "texts"}
+TEXTS = {"context": "query", "candidates": "texts", TRUNCATE: "truncate true"}
 
 
 def read_rerank(raw: Any, settings: Settings, served: Served) -> Asked:

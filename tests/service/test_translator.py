@@ -51,6 +51,32 @@ def test_limits_of_the_native_route_hold(body: Any, param: str, said: str) -> No
     assert said in str(error)
 
 
+@pytest.mark.parametrize(
+    ("later", "said", "param"),
+    [
+        (
+            InvalidRequestError(
+                'candidates[1].text is long; send truncation "truncate"',
+                param="candidates[1].text",
+            ),
+            "texts[1] is long; send truncate true",
+            "texts[1]",
+        ),
+        (
+            InvalidRequestError("priority 'context' is not open; use candidates", param="priority"),
+            "priority 'context' is not open; use candidates",
+            "priority",
+        ),
+    ],
+)
+def test_a_refusal_advises_what_its_client_may_send(
+    later: InvalidRequestError, said: str, param: str
+) -> None:
+    error = refused({"query": "a", "texts": ["a", "b"]}, later)
+    assert isinstance(error, InvalidRequestError)
+    assert (str(error), error.param) == (said, param)
+
+
 @pytest.mark.parametrize(("body", "code"), [(b"{", "invalid_json"), (b"\xff", "invalid_utf8")])
 def test_what_is_no_json_is_refused_as_such(body: bytes, code: str) -> None:
     error = refused(body)
