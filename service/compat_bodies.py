@@ -16,6 +16,10 @@ from service.schemas import Strict
 DOCUMENT_TYPE = "document_type"
 
 
+TopN = Annotated[int, Field(ge=0)]
+CutAtModelsLimit = Literal[-1]
+
+
 def as_list(value: Any) -> Any:
     """One text stands for a list of it."""
     return [value] if isinstance(value, str) else value
@@ -59,9 +63,7 @@ class RerankBody(ForeignBody):
     documents: Annotated[list[Document], Field(fail_fast=True)] = Field(
         description="The candidates; one may stand there twice."
     )
-    top_n: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Answer only with the best n; 0 is all."
-    )
+    top_n: TopN | None = Field(default=None, description="Answer only with the best n; 0 is all.")
     return_documents: bool | None = Field(default=None, description="Repeat the texts.")
     raw_scores: bool | None = Field(
         default=None, description="Log-odds in place of calibrated probabilities."
@@ -72,6 +74,7 @@ class RerankBody(ForeignBody):
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Not below the model's own limit, which holds in any case."
     )
+    truncate_prompt_tokens: CutAtModelsLimit | None = None
 
 
 class TextsBody(ForeignBody):
@@ -79,6 +82,9 @@ class TextsBody(ForeignBody):
 
     query: str = Field(description="The context.")
     texts: Annotated[list[str], Field(fail_fast=True)] = Field(description="The candidates.")
+    top_n: TopN | None = Field(
+        default=None, description="As of documents: LiteLLM sends it beside texts too."
+    )
     raw_scores: bool | None = Field(
         default=None, description="Log-odds in place of calibrated probabilities."
     )
@@ -119,3 +125,5 @@ class PairsBody(ForeignBody):
     use_activation: bool | None = Field(
         default=None, description="false asks for log-odds in place of calibrated probabilities."
     )
+    truncate_prompt_tokens: CutAtModelsLimit | None = None
+    encoding_format: Literal["float"] | None = None

@@ -43,6 +43,7 @@ def _texts(raw: Any, settings: Settings, served: Served) -> Asked:
         served,
         body.query,
         body.texts,
+        top_n=body.top_n or None,
         return_documents=bool(body.return_text),
         truncation="error" if body.truncate is False else "truncate",
     )

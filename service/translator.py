@@ -37,7 +37,7 @@ class Translator:
         asked: list[Asked] = []  # at most the one
 
         def parse(body: bytes, settings: Settings) -> RankRequest:
-            asked.append(read(read_json(body), settings, self._served))
+            asked.append(read(_said(read_json(body)), settings, self._served))
             check_request(asked[0].request, settings)
             return asked[0].request
 
@@ -48,3 +48,10 @@ class Translator:
                 raise asked[0].renamed(error) from None
             raise
         return asked[0].tell(answer)
+
+
+def _said(raw: Any) -> Any:
+    """A body without its nulls: many clients write one for whatever they leave out."""
+    if not isinstance(raw, dict):
+        return raw
+    return {name: value for name, value in raw.items() if value is not None}

@@ -62,9 +62,12 @@ def test_own_fields_of_the_native_route_are_handed_on() -> None:
     assert {name: getattr(request, name) for name in own} == own
 
 
+@pytest.mark.parametrize("body", [GOOD, TEI])
 @pytest.mark.parametrize(("top_n", "kept"), [(0, None), (None, None), (2, 2)])
-def test_none_of_the_best_means_all(top_n: int | None, kept: int | None) -> None:
-    assert read_rerank(GOOD | {"top_n": top_n}, SETTINGS, SERVED).request.top_n == kept
+def test_none_of_the_best_means_all(
+    top_n: int | None, kept: int | None, body: dict[str, Any]
+) -> None:
+    assert read_rerank(body | {"top_n": top_n}, SETTINGS, SERVED).request.top_n == kept
 
 
 def test_an_answer_has_what_the_clients_of_cohere_jina_and_vllm_read() -> None:
@@ -121,8 +124,9 @@ def test_a_fault_is_named_as_it_was_sent(body: Any, param: str | None, said: str
     assert said in str(caught.value)
 
 
-def test_a_limit_that_changes_nothing_is_taken() -> None:
-    assert read_rerank(GOOD | {"max_tokens_per_doc": 256}, SETTINGS, SERVED).request
+@pytest.mark.parametrize("limit", [{"max_tokens_per_doc": 256}, {"truncate_prompt_tokens": -1}])
+def test_a_limit_that_changes_nothing_is_taken(limit: dict[str, int]) -> None:
+    assert read_rerank(GOOD | limit, SETTINGS, SERVED).request
 
 
 @pytest.mark.parametrize("body", [GOOD, TEI])

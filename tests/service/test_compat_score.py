@@ -76,6 +76,11 @@ def test_pairs_of_one_query_are_one_slate(queries: Any) -> None:
     assert [row["score"] for row in asked.tell(ANSWER)["data"]] == [-2.0, 2.0]
 
 
+def test_what_vllms_clients_send_and_changes_nothing_is_taken() -> None:
+    own = {"truncate_prompt_tokens": -1, "encoding_format": "float", "user": "u"}
+    assert read_score({"text_1": "a", "text_2": "b"} | own, SETTINGS, SERVED).request.user == "u"
+
+
 @pytest.mark.parametrize(
     ("body", "param", "said"),
     [
@@ -93,6 +98,16 @@ def test_pairs_of_one_query_are_one_slate(queries: Any) -> None:
         ({"text_1": "a", "text_2": [4]}, "text_2[0]", "text_2[0] is no text; write it in quotes"),
         ({"data_1": 4, "data_2": ["b"]}, "data_1", "data_1 is no list; send one in brackets"),
         ({"data_1": [], "data_2": ["b"]}, "data_1", "data_1 is empty; send at least 1"),
+        (
+            {"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 9},
+            "truncate_prompt_tokens",
+            "truncate_prompt_tokens is unknown; use -1",
+        ),
+        (
+            {"text_1": "a", "text_2": "b", "encoding_format": "base64"},
+            "encoding_format",
+            "encoding_format is unknown; use 'float'",
+        ),
         ({"text_1": "a"}, "documents", "documents is missing; send it"),
         ({"text_1": "a", "data_1": "a", "text_2": "b"}, "data_1", "means the same as text_1"),
         ({"text_1": ["a", "b"], "text_2": ["c", "d"]}, "text_1", "2 of them different, beside 2"),

@@ -77,6 +77,14 @@ def test_a_refusal_advises_what_its_client_may_send(
     assert (str(error), error.param) == (said, param)
 
 
+def test_a_null_says_nothing() -> None:
+    nulls = {"texts": None, "rank_fields": None, "max_chunks_per_doc": None, "top_n": None}
+    scored = EngineAbsentError("as far as this")
+    assert refused(GOOD | nulls, scored) is scored
+    error = refused(GOOD | {"query": None})
+    assert str(error) == "query is missing; send it"
+
+
 @pytest.mark.parametrize(("body", "code"), [(b"{", "invalid_json"), (b"\xff", "invalid_utf8")])
 def test_what_is_no_json_is_refused_as_such(body: bytes, code: str) -> None:
     error = refused(body)
