@@ -14,7 +14,8 @@ from pydantic_core import PydanticCustomError
 from service.schemas import Strict
 
 DOCUMENT_TYPE = "document_type"
-
+QUERIES = ("queries", "text_1", "data_1")  # vLLM's names of the one side, and of the other
+DOCUMENTS = ("documents", "text_2", "items", "data_2")
 
 TopN = Annotated[int, Field(ge=0)]
 CutAtModelsLimit = Literal[-1]
@@ -23,6 +24,23 @@ CutAtModelsLimit = Literal[-1]
 def as_list(value: Any) -> Any:
     """One text stands for a list of it."""
     return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[
+    list[str],
+    Field(fail_fast=True, json_schema_extra={"type": ["string", "array"]}),
+    BeforeValidator(as_list),
+]
+
+
+def every_name(schema: dict[str, Any]) -> None:
+    """Adds the other names of both sides to the schema of vLLM's body."""
+    fields = schema["properties"]
+    for own, *others in (QUERIES, DOCUMENTS):
+        fields |= dict.fromkeys(others, fields[own])
+    one_of_each = [[{"required": [name]} for name in side] for side in (QUERIES, DOCUMENTS)]
+    del schema["required"]  # which are the two by their own names
+    schema["allOf"] = [{"oneOf": names} for names in one_of_each]
 
 
 class ForeignBody(Strict):
@@ -41,7 +59,10 @@ class Document(Strict):
     """One document: a text, or an object that holds nothing else."""
 
     model_config = ConfigDict(
-        json_schema_extra={"description": "A text in its place means the same."}
+        json_schema_extra={
+            "description": "A text in its place means the same.",
+            "type": ["string", "object"],
+        }
     )
 
     text: str
@@ -99,9 +120,7 @@ class ItemsBody(ForeignBody):
     """Body of `POST /v1/score` as SGLang has it."""
 
     query: str = Field(description="The context, without a template.")
-    items: Annotated[list[str], Field(fail_fast=True), BeforeValidator(as_list)] = Field(
-        description="The candidates, or one."
-    )
+    items: Texts = Field(description="The candidates, or one.")
     label_token_ids: list[int] | None = Field(
         default=None, description="The model's own labels, a column each; see `GET /v1/models`."
     )
@@ -112,16 +131,15 @@ class ItemsBody(ForeignBody):
 
 
 class PairsBody(ForeignBody):
-    """Body of `POST /v1/score` as vLLM has it; `text_1`, `data_1` and `text_2`, `items`, `data_2`
-    are read as these two.
-    """
+    """Body of `POST /v1/score` as vLLM has it, each side under one of its names."""
 
-    queries: Annotated[list[str], Field(min_length=1, fail_fast=True), BeforeValidator(as_list)] = (
-        Field(description="The context, or as many times the same one as there are documents.")
+    model_config = ConfigDict(json_schema_extra=every_name)
+
+    queries: Texts = Field(
+        min_length=1,
+        description="The context, or as many times the same one as there are documents.",
     )
-    documents: Annotated[list[str], Field(fail_fast=True), BeforeValidator(as_list)] = Field(
-        description="The candidates, or one."
-    )
+    documents: Texts = Field(description="The candidates, or one.")
     use_activation: bool | None = Field(
         default=None, description="false asks for log-odds in place of calibrated probabilities."
     )

@@ -8,14 +8,12 @@ from typing import Any
 
 from service.compat_answers import columns, paired
 from service.compat_asked import Asked, Served, native
-from service.compat_bodies import ItemsBody, PairsBody
+from service.compat_bodies import DOCUMENTS, QUERIES, ItemsBody, PairsBody
 from service.config import Settings
 from service.errors import InvalidRequestError
 from service.validation import check_count, validated
 
 ITEMS = {"context": "query", "candidates": "items"}
-QUERIES = ("queries", "text_1", "data_1")  # vLLM's names of the one side, and of the other
-DOCUMENTS = ("documents", "text_2", "items", "data_2")
 
 
 def read_score(raw: Any, settings: Settings, served: Served) -> Asked:
