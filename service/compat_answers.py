@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from service.schemas import ServedModel, StageTimes, Strict, Usage
 
@@ -54,6 +54,18 @@ class RerankAnswer(ForeignAnswer):
     """Body of a 200 from `POST /v1/rerank`, results best first."""
 
     results: list[RerankResult]
+
+
+class TextRow(Strict):
+    """One row of an answer."""
+
+    index: int
+    score: float = Field(description="Calibrated probability, or log-odds if asked for.")
+    text: str | None = None
+
+
+class TextsAnswer(RootModel[list[TextRow]]):
+    """Body of a 200 from `POST /rerank` to whom sent TEI's body, best first."""
 
 
 class ScoreRow(Strict):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from service.compat_answers import ItemsAnswer, PairsAnswer, RerankAnswer
+from service.compat_answers import ItemsAnswer, PairsAnswer, RerankAnswer, TextsAnswer
 from service.compat_bodies import ItemsBody, PairsBody, RerankBody, TextsBody
 from service.compat_paths import RERANK_PATHS, SCORE_PATHS
 from service.schemas import (
@@ -46,7 +46,8 @@ def openapi(reasons: bool = True) -> dict[str, Any]:
         *(RankRequest, RankAnswer, ContextRequest, ContextAnswer),
         *(ReasonRequest, ReasonAnswer, Reasoned, ReasonClosing),
         *(QueueAnswer, PolicyRequest, ErrorEnvelope),
-        *(RerankBody, TextsBody, RerankAnswer, ItemsBody, ItemsAnswer, PairsBody, PairsAnswer),
+        *(RerankBody, RerankAnswer, TextsBody, TextsAnswer),
+        *(ItemsBody, ItemsAnswer, PairsBody, PairsAnswer),
     ]
     _, schemas = TypeAdapter.json_schemas(
         [(model, "serialization", TypeAdapter(model)) for model in models],
@@ -85,7 +86,8 @@ def _foreign_paths() -> dict[str, Any]:
     """Routes of other services; each body is answered in the form of whose it is."""
     rerank = "Ranks documents as Cohere, Jina and vLLM do, and texts as TEI does with a bare list."
     score = "Scores items as SGLang does, in their order, or documents as vLLM does."
-    reranked = _foreign_operation("rerank", rerank, ("RerankBody", "TextsBody"), ("RerankAnswer",))
+    bodies, answers = ("RerankBody", "TextsBody"), ("RerankAnswer", "TextsAnswer")
+    reranked = _foreign_operation("rerank", rerank, bodies, answers)
     bodies, answers = ("ItemsBody", "PairsBody"), ("ItemsAnswer", "PairsAnswer")
     scored = _foreign_operation("score", score, bodies, answers)
     return {

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from models.directory import ModelDirectory
-from service.compat_answers import ItemsAnswer, PairsAnswer, RerankAnswer
+from service.compat_answers import ItemsAnswer, PairsAnswer, RerankAnswer, TextsAnswer
 from tests.e2e.server import RunningServer
 
 QUERY = "Nurse with ten years of patient care"
@@ -97,6 +97,7 @@ def test_teis_body_gets_teis_bare_list(client: httpx.Client, native: list[dict[s
     body = {"query": QUERY, "texts": JOBS, "raw_scores": True, "truncate": True}
     rows = [{"index": row["index"], "score": row["raw_logit"]} for row in native]
     assert answer(client, "/rerank", body) == rows
+    TextsAnswer.model_validate(answer(client, "/rerank", body | {"return_text": True, "top_n": 2}))
 
 
 @pytest.mark.parametrize("path", ["/v1/score", "/score"])

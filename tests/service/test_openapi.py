@@ -35,3 +35,14 @@ def test_vllms_body_has_each_side_under_one_of_its_names() -> None:
     named = {name for side in sides for [name] in side}
     assert named <= set(schema("PairsBody")["properties"])
     assert "required" not in schema("PairsBody")
+
+
+@pytest.mark.parametrize(
+    ("path", "answers"),
+    [("/rerank", {"RerankAnswer", "TextsAnswer"}), ("/score", {"ItemsAnswer", "PairsAnswer"})],
+)
+def test_every_form_of_an_answer_is_described(path: str, answers: set[str]) -> None:
+    answer = openapi()["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]
+    named = {form["$ref"].rpartition("/")[2] for form in answer["schema"]["anyOf"]}
+    assert named == answers
+    assert schema("TextsAnswer")["type"] == "array"
