@@ -138,7 +138,7 @@ def test_missing_key_is_refused_before_the_body_is_looked_at(server: RunningServ
 
 
 def test_unknown_route_and_wrong_method_get_the_envelope(client: httpx.Client) -> None:
-    refused(client.post("/v1/score", json=GOOD), 404, "route_not_found")
+    refused(client.post("/v1/embeddings", json=GOOD), 404, "route_not_found")
     refused(client.get("/favicon"), 404, "route_not_found")
     refused(client.get("/v1/rank"), 405, "method_not_allowed")
     assert client.get("/v1/rank").headers["allow"] == "POST"
