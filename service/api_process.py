@@ -10,26 +10,26 @@ from collections.abc import AsyncIterator, Sequence
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from models.directory import load_model_directory
-from service.compat_asked import Served
-from service.config import Settings
-from service.dispatch import Dispatcher
-from service.engine_board import EngineBoard, calibrated_label_mass
-from service.fallback import Fallback
-from service.garbage_collection import GarbageCollector, spare_collector
+from service.base.config import Settings
+from service.compat.asked import Served
+from service.compat.translator import Translator
+from service.dispatch.dispatch import Dispatcher
+from service.dispatch.fallback import Fallback
+from service.dispatch.ledgers import Ledgers
 from service.gate.gate import AsyncGate
 from service.gate.job import GateStats
-from service.insight import Insight
-from service.ledgers import Ledgers
-from service.metrics import Metrics
-from service.mode_metrics import ModeMetrics
-from service.policy_metrics import PolicyMetrics
-from service.ranking import Ranker
-from service.reasoning import Reasoner
-from service.reception import Reception
-from service.served_models import open_catalogue, open_reasoner, pool_name
-from service.supervision import run_or_exit
-from service.tenants_file import load_tenants
-from service.translator import Translator
+from service.metrics.engine_board import EngineBoard, calibrated_label_mass
+from service.metrics.metrics import Metrics
+from service.metrics.mode_metrics import ModeMetrics
+from service.metrics.policy_metrics import PolicyMetrics
+from service.process.garbage_collection import GarbageCollector, spare_collector
+from service.process.served_models import open_catalogue, open_reasoner, pool_name
+from service.process.supervision import run_or_exit
+from service.tenants.tenants_file import load_tenants
+from service.walk.insight import Insight
+from service.walk.ranking import Ranker
+from service.walk.reasoning import Reasoner
+from service.walk.reception import Reception
 
 
 class ApiProcess:

@@ -15,15 +15,15 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from models.errors import FairslateError
 from service.api_process import ApiProcess
-from service.config import DEADLINE_CEILING_MS, Settings
-from service.departure import Departure, RefusedOnDeparture
-from service.metrics_key import MetricsKey
-from service.parting_protocol import PartingProtocol, hang_up
+from service.base.config import DEADLINE_CEILING_MS, Settings
+from service.edge.departure import Departure, RefusedOnDeparture
+from service.edge.metrics_key import MetricsKey
+from service.edge.parting_protocol import PartingProtocol, hang_up
+from service.edge.routes import http_app
 from service.preflight import check_start
-from service.reception import Reception
-from service.routes import http_app
-from service.running_redis import running_redis
-from service.serving import serving
+from service.process.running_redis import running_redis
+from service.process.serving import serving
+from service.walk.reception import Reception
 
 # BentoML makes some 300 objects a request for spans that nobody collects; "false" brings them back.
 UNTRACED = os.environ.setdefault("OTEL_SDK_DISABLED", "true") == "true"
@@ -81,7 +81,7 @@ class EngineService:
 
     def __init__(self) -> None:
         # torch comes in with this import, which an API process and the arbiter must not pay for.
-        from service.engine_process import EngineProcess
+        from service.engines.engine_process import EngineProcess
 
         self._process = EngineProcess(
             Settings.from_environment(), bentoml.server_context.worker_index

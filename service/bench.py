@@ -29,15 +29,15 @@ from kernels.kept.conditions import conditions
 from models.directory import ModelDirectory, load_model_directory
 from models.engines.base import CacheEvents, Engine, JobScores, ScoreJob
 from models.engines.fairslate import FairslateEngine
-from service.config import Settings
-from service.engine import EngineLoop
+from service.base.config import Settings
+from service.bodies.schemas import Candidate, RankRequest
+from service.engines.engine import EngineLoop
+from service.engines.joint_engine import JointEngine
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import AsyncGate, WorkerGate
 from service.gate.job import Job
-from service.joint_engine import JointEngine
-from service.schemas import Candidate, RankRequest
-from service.slate import Errand, encode_slate, slate_jobs
-from service.tenants import OPEN_TENANT
+from service.slates.slate import Errand, encode_slate, slate_jobs
+from service.tenants.tenants import OPEN_TENANT
 
 SLATE = 24
 REPLY_TO = "bench"

@@ -9,9 +9,9 @@ import sys
 
 from models.directory import load_model_directory
 from models.errors import FairslateError
-from service.config import Settings
-from service.engine_process import warm_engine
-from service.served_models import open_catalogue, open_reasoner
+from service.base.config import Settings
+from service.engines.engine_process import warm_engine
+from service.process.served_models import open_catalogue, open_reasoner
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
-from service.config import Settings
+from service.base.config import Settings
 
 POLL_SECONDS = 0.2
 REQUEST = """\

@@ -11,9 +11,9 @@ import kernels
 import models
 import service
 from models.errors import FairslateError
-from service.config import ROOT, Settings, SettingsError, pin_paths
-from service.served_models import open_catalogue, open_ranker, open_reasoner
-from service.tenants_file import load_tenants
+from service.base.config import ROOT, Settings, SettingsError, pin_paths
+from service.process.served_models import open_catalogue, open_ranker, open_reasoner
+from service.tenants.tenants_file import load_tenants
 
 
 class ForeignPackageError(FairslateError):

@@ -27,15 +27,15 @@ from models.engines.base import JobScores, ReasonJob, ScoreJob, Written
 from models.engines.fairslate import FairslateEngine
 from models.engines.reason_writer import ReasonWriter
 from models.reasons.grammar import ReasonTokens
+from service.base.config import Settings
 from service.bench import new_engine, read_rows
-from service.config import Settings
-from service.engine_process import warm_writer
-from service.jobs import decode_job
-from service.reasons import encode_reasons, reason_jobs
-from service.schemas import Candidate, RankRequest, ReasonRequest
-from service.served_models import open_reasoner
-from service.slate import Errand, encode_slate, slate_jobs
-from service.tenants import OPEN_TENANT
+from service.bodies.schemas import Candidate, RankRequest, ReasonRequest
+from service.engines.engine_process import warm_writer
+from service.jobs.jobs import decode_job
+from service.process.served_models import open_reasoner
+from service.slates.reasons import encode_reasons, reason_jobs
+from service.slates.slate import Errand, encode_slate, slate_jobs
+from service.tenants.tenants import OPEN_TENANT
 
 POSTINGS = 8
 ERRAND = Errand("bench", OPEN_TENANT.path(), 0, 600_000, "bench")

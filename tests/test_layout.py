@@ -122,11 +122,14 @@ def test_rooms_of_a_package_make_no_circle(package: str) -> None:
     tuple(graphlib.TopologicalSorter(room_imports(ROOT, package)).static_order())  # else CycleError
 
 
-def drawn_rooms() -> list[set[str]]:
-    """The folders of compress as README.md draws them, line by line from the top."""
-    drawing = (ROOT / "README.md").read_text("utf-8").partition("\ncompress/pipeline.py")[2]
+DRAWN = {"compress": "\ncompress/pipeline.py", "service": "\nservice/app.py"}
+
+
+def drawn_rooms(package: str) -> list[set[str]]:
+    """The folders of a package as README.md draws them, line by line from the top."""
+    drawing = (ROOT / "README.md").read_text("utf-8").partition(DRAWN[package])[2]
     lines = drawing.partition("```")[0].splitlines()[1:]
-    return [{f"compress/{room}" for room in re.findall(r"(\w+)/(?:  |$)", x)} for x in lines]
+    return [{f"{package}/{room}" for room in re.findall(r"(\w+)/(?:  |$)", x)} for x in lines]
 
 
 def upward_imports(rooms: dict[str, set[str]], drawn: list[set[str]]) -> dict[str, set[str]]:
@@ -139,9 +142,10 @@ def upward_imports(rooms: dict[str, set[str]], drawn: list[set[str]]) -> dict[st
     return upward
 
 
-def test_the_rooms_of_compress_stand_as_the_readme_draws_them() -> None:
-    rooms, drawn = room_imports(ROOT, "compress"), drawn_rooms()
-    folders = {room for room in rooms.keys() - {"compress"} if not is_door(ROOT, Path(room))}
+@pytest.mark.parametrize("package", DRAWN)
+def test_the_rooms_of_a_package_stand_as_the_readme_draws_them(package: str) -> None:
+    rooms, drawn = room_imports(ROOT, package), drawn_rooms(package)
+    folders = {room for room in rooms.keys() - {package} if not is_door(ROOT, Path(room))}
     assert set().union(*drawn) == folders
     assert upward_imports(rooms, drawn) == {}
 

@@ -16,8 +16,8 @@ import httpx
 
 from loadtest.waiting import wait_until as wait_until
 from models.directory import ModelDirectory
-from service.config import Settings
-from service.served_models import open_reasoner, pool_name
+from service.base.config import Settings
+from service.process.served_models import open_reasoner, pool_name
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0

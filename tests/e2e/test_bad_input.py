@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.schemas import ErrorEnvelope
+from service.bodies.schemas import ErrorEnvelope
 from tests.e2e.server import RunningServer
 
 GOOD: dict[str, Any] = {"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from models.directory import ModelDirectory
-from service.compat_answers import ItemsAnswer, PairsAnswer, RerankAnswer, TextsAnswer
+from service.compat.answers import ItemsAnswer, PairsAnswer, RerankAnswer, TextsAnswer
 from tests.e2e.server import RunningServer
 
 QUERY = "Nurse with ten years of patient care"

@@ -8,7 +8,7 @@ import socket
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.schemas import ErrorEnvelope
+from service.bodies.schemas import ErrorEnvelope
 from tests.e2e.server import RunningServer
 
 BODY = json.dumps({"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}).encode()

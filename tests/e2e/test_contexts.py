@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.schemas import ContextAnswer
+from service.bodies.schemas import ContextAnswer
 from tests.e2e.server import RunningServer
 
 BLOCK = 16

@@ -16,7 +16,7 @@ from models.checkpoint import save_model_directory
 from models.decoder import Decoder
 from models.head_card import HeadCard
 from models.isotonic import IsotonicCalibration
-from service.schemas import RankAnswer
+from service.bodies.schemas import RankAnswer
 from tests.e2e.server import RunningServer, running_server
 
 JOBS = ["Registered nurse, night shift", "Welder in a shipyard", "Roofer", "Software developer"]

@@ -18,9 +18,9 @@ import pytest
 
 from loadtest.redis_process import RedisProcess
 from models.directory import ModelDirectory
+from service.bodies.schemas import ErrorEnvelope, QueueAnswer
 from service.gate.gate import WorkerGate
 from service.gate.settings import GateSettings
-from service.schemas import ErrorEnvelope, QueueAnswer
 from tests.e2e.server import RunningServer, served_pool, wait_until
 
 BODY = {"context": "Nurse", "candidates": [{"id": "a", "text": "Job"}]}

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from models.directory import ModelDirectory
-from service.schemas import RankAnswer
+from service.bodies.schemas import RankAnswer
 
 JOBS = ["Registered nurse, night shift", "Welder in a shipyard", "Roofer", "Software developer"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from compress.data.requests import load_requests
 from models.reasons.check import check_reason
-from service.schemas import ReasonAnswer, ReasonClosing, Reasoned
+from service.bodies.schemas import ReasonAnswer, ReasonClosing, Reasoned
 from tests.e2e.server import RunningServer
 
 MEMBER = "Headline: Weaver. Skills: Writing. Experience: Cut materials; Count items; Mend looms."

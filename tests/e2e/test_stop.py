@@ -15,7 +15,7 @@ import pytest
 
 from loadtest.redis_process import RedisProcess
 from models.directory import ModelDirectory
-from service.config import Settings
+from service.base.config import Settings
 from service.gate.embedded import EmbeddedRedis
 from service.gate.gate import WorkerGate
 from service.gate.job import GateStats

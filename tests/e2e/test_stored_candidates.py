@@ -14,7 +14,7 @@ from models.directory import ModelDirectory
 from models.engines.base import ScoreJob
 from models.engines.fairslate import FairslateEngine
 from models.prompt import block_hashes
-from service.schemas import RankAnswer
+from service.bodies.schemas import RankAnswer
 from tests.e2e.server import RunningServer, free_port, running_server, spawn
 from tests.models.catalogues import JOBS, PROMPT, small_catalogue
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.bounded_protocol import BoundedProtocol
+from service.edge.bounded_protocol import BoundedProtocol
 from service.gate.embedded import EmbeddedRedis
-from tests.service.raw_server import Hasty, serving
+from tests.service.edge.raw_server import Hasty, serving
 
 
 @pytest.fixture(scope="session")

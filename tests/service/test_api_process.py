@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry
 from models.directory import ModelDirectory
 from models.engines.base import JobScores, ScoreJob
 from service.api_process import ApiProcess
-from service.config import Settings
-from service.errors import EngineAbsentError
-from service.garbage_collection import NEVER
+from service.base.config import Settings
+from service.base.errors import EngineAbsentError
 from service.gate.gate import WorkerGate
 from service.gate.job import Claimed, Settlement
-from service.jobs import JobResult, decode_job, encode_result
-from service.reception import Call
-from service.served_models import pool_name
+from service.jobs.jobs import JobResult, decode_job, encode_result
+from service.process.garbage_collection import NEVER
+from service.process.served_models import pool_name
+from service.walk.reception import Call
 
 REQUEST = b'{"context": "Welder.", "candidates": [{"id": "a", "text": "Weld."}]}'
 AWAY = "redis://127.0.0.1:1"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import kernels
-from service.config import Settings, SettingsError
+from service.base.config import Settings, SettingsError
 from service.preflight import ForeignPackageError, check_packages, check_start, try_engine
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from service.config import Settings
+from service.base.config import Settings
 from service.reason_bench import POSTINGS, Round, measure
 
 

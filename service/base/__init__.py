@@ -1,0 +1,1 @@
+"""Settings, errors, names: what every other room speaks of. Knows no request."""

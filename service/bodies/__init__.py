@@ -1,0 +1,1 @@
+"""What is asked and answered, and how a bad body is refused. Knows no model."""

@@ -1,0 +1,1 @@
+"""What Prometheus is shown of requests, pools and engines. Knows nothing of their causes."""

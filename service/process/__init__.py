@@ -1,0 +1,1 @@
+"""What every process does: finds Redis, opens models, watches its loops. Knows no requests."""

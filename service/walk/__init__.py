@@ -1,0 +1,1 @@
+"""The walk of one request from arrival to answer. Knows no HTTP."""
