@@ -12,10 +12,10 @@ from service.bodies.validation import check_request, read_json
 from service.compat.asked import Answer, Asked, Served
 from service.compat.rerank import read_rerank
 from service.compat.score import read_score
+from service.walk.ranking import Parse
 from service.walk.reception import Call
 
 Read = Callable[[Any, Settings, Served], Asked]
-Parse = Callable[[bytes, Settings], RankRequest]
 
 
 class Translator:

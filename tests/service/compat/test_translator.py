@@ -12,7 +12,8 @@ from models.directory import ModelDirectory
 from service.base.config import Settings
 from service.base.errors import EngineAbsentError, InvalidRequestError
 from service.compat.asked import Served
-from service.compat.translator import Parse, Translator
+from service.compat.translator import Translator
+from service.walk.ranking import Parse
 from service.walk.reception import Call
 
 GOOD = {"query": "Nurse", "documents": ["a", "b"]}
