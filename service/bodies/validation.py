@@ -132,7 +132,8 @@ def _invalid(
     code = "unknown_field" if detail["type"] == UNKNOWN else "invalid_request"
     reason = fault_words(detail)
     if code == "unknown_field":
-        reason = f"is no field here; use {', '.join(_fields_beside(model, detail['loc']))}"
+        known = (sent.get(name, name) for name in _fields_beside(model, detail["loc"]))
+        reason = f"is no field here; use {', '.join(known)}"
     return InvalidRequestError(f"{param or 'body'} {reason}", code=code, param=param or None)
 
 

@@ -68,11 +68,11 @@ def _labels(body: ItemsBody, served: Served) -> list[bool] | None:
     if body.label_token_ids is None:
         return None
     known = served.label_ids
-    if known is None or not body.label_token_ids or not set(body.label_token_ids) <= set(known):
-        yes_and_no = "has no labels" if known is None else f"answers with {known[0]} and {known[1]}"
+    if known is None or set(body.label_token_ids) != set(known):
+        own = "no labels" if known is None else f"{known[0]} and {known[1]}"
         raise InvalidRequestError(
-            f"label_token_ids must be this model's own, which {yes_and_no}; send those, or leave "
-            "it out for one calibrated score",
+            f"label_token_ids must be this model's own, which has {own}; send those, or leave it "
+            "out for one calibrated score",
             code="unknown_label",
             param="label_token_ids",
         )

@@ -39,7 +39,7 @@ def test_one_item_may_be_text() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "second"),
-    [([6, 7], [LIKELY, 1 - LIKELY]), ([7, 6], [1 - LIKELY, LIKELY]), ([6], [1.0])],
+    [([6, 7], [LIKELY, 1 - LIKELY]), ([7, 6], [1 - LIKELY, LIKELY])],
 )
 def test_labels_are_columns_in_the_order_asked(labels: list[int], second: list[float]) -> None:
     body = ITEMS | LABELS | {"label_token_ids": labels}
@@ -85,14 +85,16 @@ def test_what_vllms_clients_send_and_changes_nothing_is_taken() -> None:
     ("body", "param", "said"),
     [
         (ITEMS | {"item_first": True}, "item_first", "reads the query first, so leave it out"),
-        (ITEMS | LABELS | {"label_token_ids": [6, 9]}, "label_token_ids", "answers with 6 and 7"),
-        (ITEMS | LABELS | {"label_token_ids": []}, "label_token_ids", "answers with 6 and 7"),
+        (ITEMS | LABELS | {"label_token_ids": [6, 9]}, "label_token_ids", "which has 6 and 7"),
+        (ITEMS | LABELS | {"label_token_ids": [6]}, "label_token_ids", "which has 6 and 7"),
+        (ITEMS | LABELS | {"label_token_ids": []}, "label_token_ids", "which has 6 and 7"),
         (ITEMS | LABELS | {"label_token_ids": [6, 7, 6]}, "label_token_ids", "send each once"),
         (ITEMS | {"label_token_ids": [6, 7]}, "apply_softmax", "so send true, or no label_token"),
         (ITEMS | {"query": [1, 2]}, "query", "query is no text; write it in quotes"),
         (ITEMS | {"items": [[1, 2]]}, "items[0]", "items[0] is no text; write it in quotes"),
         (ITEMS | {"items": ["a"] * 4}, "items", "items has 4 entries; the limit is 3"),
         ({"items": ["a"]}, "query", "query is missing; send it"),
+        ({"text_1": "a", "text_2": "b", "top": 1}, "top", "priority, text_1, text_2, use_activ"),
         ({"text_1": "a", "text_2": ["b"] * 4}, "text_2", "text_2 has 4 entries; the limit is 3"),
         ({"text_1": ["a"] * 4, "text_2": "b"}, "text_1", "text_1 has 4 entries; the limit is 3"),
         ({"text_1": "a", "text_2": [4]}, "text_2[0]", "text_2[0] is no text; write it in quotes"),
