@@ -1,6 +1,6 @@
 """What another service's body asks for: a native request, and how its answer is told there.
 
-Knows no body and no answer of its own.
+Knows no form of either.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from models.card import ModelCard
 from models.prompt import PromptBuilder
 from service.base.errors import InvalidRequestError, ModelNotFoundError
 from service.bodies.schemas import Candidate, RankRequest
+from service.compat.answers import Answer
 from service.compat.bodies import ForeignBody
 from service.slates.described import label_ids
 
-Answer = dict[str, Any]  # of `Ranker.rank`
 TRUNCATE = 'truncation "truncate"'  # as refusals advise it
 _PLACE = re.compile(rf"(?P<field>context|candidates|{TRUNCATE})(?P<index>\[\d+\])?(\.text)?")
 

@@ -12,8 +12,8 @@ from service.compat.answers import listed, reranked
 from service.compat.asked import TRUNCATE, Asked, Served, native
 from service.compat.bodies import RerankBody, TextsBody
 
-DOCUMENTS = {"context": "query", "candidates": "documents"}
-TEXTS = {"context": "query", "candidates": "texts", TRUNCATE: "truncate true"}
+DOCUMENT_NAMES = {"context": "query", "candidates": "documents"}
+TEXT_NAMES = {"context": "query", "candidates": "texts", TRUNCATE: "truncate true"}
 
 
 def read_rerank(raw: Any, settings: Settings, served: Served) -> Asked:
@@ -32,7 +32,7 @@ def read_rerank(raw: Any, settings: Settings, served: Served) -> Asked:
         return_documents=bool(body.return_documents),
     )
     raw_scores = bool(body.raw_scores) or body.use_activation is False
-    return Asked(request, DOCUMENTS, partial(reranked, raw=raw_scores))
+    return Asked(request, DOCUMENT_NAMES, partial(reranked, raw=raw_scores))
 
 
 def _texts(raw: Any, settings: Settings, served: Served) -> Asked:
@@ -47,7 +47,7 @@ def _texts(raw: Any, settings: Settings, served: Served) -> Asked:
         return_documents=bool(body.return_text),
         truncation="error" if body.truncate is False else "truncate",
     )
-    return Asked(request, TEXTS, partial(listed, raw=bool(body.raw_scores)))
+    return Asked(request, TEXT_NAMES, partial(listed, raw=bool(body.raw_scores)))
 
 
 def _refuse_shorter(asked: int | None, served: Served) -> None:

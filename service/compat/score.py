@@ -13,7 +13,7 @@ from service.compat.answers import columns, paired
 from service.compat.asked import Asked, Served, native
 from service.compat.bodies import DOCUMENTS, QUERIES, ItemsBody, PairsBody
 
-ITEMS = {"context": "query", "candidates": "items"}
+ITEM_NAMES = {"context": "query", "candidates": "items"}
 
 
 def read_score(raw: Any, settings: Settings, served: Served) -> Asked:
@@ -29,7 +29,7 @@ def read_score(raw: Any, settings: Settings, served: Served) -> Asked:
         )
     yes = _labels(body, served)
     request = native(body, served, body.query, body.items)
-    return Asked(request, ITEMS, partial(columns, yes=yes))
+    return Asked(request, ITEM_NAMES, partial(columns, yes=yes))
 
 
 def _pairs(raw: dict[str, Any], settings: Settings, served: Served) -> Asked:

@@ -9,7 +9,8 @@ from service.base.config import Settings
 from service.base.errors import InvalidRequestError
 from service.bodies.schemas import RankRequest
 from service.bodies.validation import check_request, read_json
-from service.compat.asked import Answer, Asked, Served
+from service.compat.answers import Answer
+from service.compat.asked import Asked, Served
 from service.compat.rerank import read_rerank
 from service.compat.score import read_score
 from service.walk.ranking import Parse
