@@ -42,6 +42,7 @@ def _wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
             process.wait(0.01)
 
 
+@pytest.mark.long
 def test_a_failed_gate_leaves_no_artefact_and_may_be_changed_but_nothing_else(
     tmp_path: Path,
     small_data: Path,

@@ -59,6 +59,7 @@ def assert_same_course(device: str, loss_tolerance: float, parameter_tolerance: 
         torch.testing.assert_close(actual, expected, rtol=0, atol=parameter_tolerance)
 
 
+@pytest.mark.long
 def test_losses_and_parameters_follow_the_same_course() -> None:
     assert_same_course("cpu", 1e-5, 5e-3)
 

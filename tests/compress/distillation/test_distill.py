@@ -113,6 +113,7 @@ def test_slates_draw_the_student_to_its_teacher(
     assert stages[-1]["options"]["teachers"][0]["path"] == "teacher", "not where it lay"
 
 
+@pytest.mark.long
 def test_hidden_states_draw_a_changed_layer_back(
     source: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

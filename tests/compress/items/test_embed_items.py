@@ -81,6 +81,7 @@ def distance(directory: ModelDirectory, data: Path, scratch: Path) -> float:
     return float(np.abs(texts - vectors).mean() / texts.std())
 
 
+@pytest.mark.long
 def test_vectors_learn_to_score_as_their_texts(source: Path, data: Path, tmp_path: Path) -> None:
     before = run(source, data, tmp_path / "before", steps=1, rate=1e-12)
     after = run(source, data, tmp_path / "after")
@@ -95,6 +96,7 @@ def test_vectors_learn_to_score_as_their_texts(source: Path, data: Path, tmp_pat
     assert after.card.lineage["parent"] == parent.digest
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_encoder(
     source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

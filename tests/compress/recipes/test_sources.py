@@ -54,6 +54,7 @@ def _before_stage(monkeypatch: pytest.MonkeyPatch, title: str, change: Callable[
     monkeypatch.setattr(Run, "_make", changed)
 
 
+@pytest.mark.long
 def test_data_that_change_between_two_stages_are_noticed_before_the_next_starts(
     tmp_path: Path,
     small_data: Path,

@@ -67,6 +67,7 @@ def test_it_writes_a_directory_that_is_served(small_data: Path, tmp_path: Path) 
         assert answers[0] != answers[1]
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_bit_for_bit_and_asks_nothing_twice(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

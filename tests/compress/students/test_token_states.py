@@ -120,6 +120,7 @@ def test_a_probe_starts_from_the_nearest_linear_map() -> None:
     assert float(F.mse_loss(probe(states), targets).detach()) < 1e-4 * float(before.detach())
 
 
+@pytest.mark.long
 def test_the_student_is_drawn_to_the_states_by_their_weights(
     source: WorldSource, world: TokenWorld, states: TeacherStates
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_digest_is_of_code_grid_sizes_and_warps_and_of_no_comment(tmp_path: Pa
     assert not set(changed) & set(first)
 
 
+@pytest.mark.long
 def test_what_is_launched_now_is_kept(tmp_path: Path) -> None:
     run_apart("-m", "kernels.bench.launches", "--csv", str(tmp_path / "now.csv"))
     now, kept = read_csv(tmp_path / "now.csv"), read_csv(earlier.LAUNCHES)

@@ -47,6 +47,7 @@ def test_all_readers_are_single_tenants_and_equal() -> None:
     assert len({account for client in clients for account in client.accounts}) == len(clients)
 
 
+@pytest.mark.long
 def test_a_larger_worker_quantum_keeps_tenants_at_their_warm_worker() -> None:
     swept = [scenario for scenario in fig10(quick=False) if "Q^w" in scenario.policy]
     small, large = (

@@ -196,6 +196,7 @@ def test_sixteen_claimers_of_the_pure_pool_dispatch_as_one(
     same_dispatch(open_sides, history, claimers)
 
 
+@pytest.mark.long
 @given(history=HISTORIES)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("claimers", [CONNECTIONS, WORKERS], ids=["connections", "workers"])

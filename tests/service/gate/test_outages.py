@@ -109,6 +109,7 @@ def test_a_clock_that_steps_by_thirty_seconds_ends_no_lease_and_no_deadline(
         assert worker.settle([scored(first), scored(second)]) == [True, True]
 
 
+@pytest.mark.long
 def test_after_a_failover_epochs_still_fence_and_nothing_is_charged_twice(
     server: RedisServer, tmp_path: Path
 ) -> None:
